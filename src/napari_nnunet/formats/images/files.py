@@ -53,9 +53,11 @@ class Adapter:
     def _functions(self) -> Any:
         return import_module(f"napari_nnunet.formats.images.{self.module}")
 
-    def read(self, path: Path) -> tuple[NDArray[Any], Geometry]:
-        """Return (array (C, [Z,] Y, X), geometry)."""
+    def read(self, path: Path, *, labels: bool = False) -> tuple[NDArray[Any], Geometry]:
+        """Return (array (C, [Z,] Y, X), geometry); labels with all bits, where nnU-Net keeps 8 of 16."""
         functions = self._functions
+        if labels and self.module == "natural":
+            return functions.read_values(path)
         return functions.read_reoriented(path) if self.reorients else functions.read(path)
 
     def write(self, labels: NDArray[Any], geometry: Geometry, path: Path, note: LabelNote | None = None) -> None:
@@ -259,7 +261,7 @@ def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = Fals
         If the file is missing, damaged, or has several channels.
     """
     check_labels(path)
-    array, geometry = _read_one(_adapter(path, reader), path, reader)
+    array, geometry = _read_one(_adapter(path, reader), path, reader, labels=True)
     if array.shape[0] != 1:
         raise ImageError(f"{path.name} has {array.shape[0]} channels; a label file must have one.")
     labels = array[0]
@@ -270,15 +272,17 @@ def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = Fals
 
 @opened_once
 def read_stored(path: Path, reader: str) -> tuple[NDArray[Any], Geometry]:
-    """Return (array (C, [Z,] Y, X), geometry) of a file as it is stored; raises ImageError if it cannot be read."""
+    """Return (array (C, [Z,] Y, X), geometry) of a mask as it is stored; raises ImageError if it cannot be read."""
     header.require_file(path, "file")
-    return _read_one(_adapter(path, reader), path, None)
+    return _read_one(_adapter(path, reader), path, None, labels=True)
 
 
-def _read_one(adapter: Adapter, path: Path, reader: str | None) -> tuple[NDArray[Any], Geometry]:
+def _read_one(
+    adapter: Adapter, path: Path, reader: str | None, *, labels: bool = False
+) -> tuple[NDArray[Any], Geometry]:
     try:
         with memory_told():
-            array, geometry = adapter.read(path)
+            array, geometry = adapter.read(path, labels=labels)
     except NnunetError:
         raise
     except Exception as error:

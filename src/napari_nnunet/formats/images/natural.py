@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +59,16 @@ def _is_picture(pages: Pages) -> bool:
     return len(shape) == 2 or (len(shape) == 3 and (shape[-1] in _COLOURS or shape[0] in _COLOURS))
 
 
-def read(path: Path) -> tuple[NDArray[Any], Geometry]:
-    """Return (array (C, Y, X), geometry); the size of a pixel where the file says it."""
+def read_values(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """Return what :func:`read` does, with all 16 bits of a PNG that has them: labels are numbers, not shades."""
+    return read(path, all_bits=True)
+
+
+def read(path: Path, *, all_bits: bool = False) -> tuple[NDArray[Any], Geometry]:
+    """Return (array (C, Y, X), geometry); the size of a pixel where the file says it.
+
+    Pillow, and nnU-Net with it, keeps 8 of the 16 bits of PNG files with colours or transparency.
+    """
     if _is_tiff(path):
         with opened(path) as file:
             pages = pages_of(file, path)
@@ -67,8 +79,9 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
         with _opened(path, voxels=True) as (image, found):
             plain, remarks = _pixels(image, path)
         array = iio.imread(path) if plain is None else plain
-        if found is not None and found.itemsize > 1 and array.dtype.itemsize == 1:
-            remarks = (*remarks, "its 16 bits per colour were read as 8, as nnU-Net does")
+        if found is not None and found.itemsize > array.dtype.itemsize:
+            array = _deep(path, found.shape) if all_bits else array
+            remarks = remarks if all_bits else (*remarks, "its 16 bits per colour were read as 8, as nnU-Net does")
         if array.ndim == 3 and array.shape[-1] == 2 and (array[..., 1] < np.iinfo(array.dtype).max).any():
             remarks = (*remarks, SEEN_THROUGH)
         geometry = _geometry(found and found.spacing, remarks)
@@ -90,7 +103,28 @@ def opacity(path: Path) -> NDArray[Any] | None:
     """Return how opaque the pixels (Y, X) of a grey PNG are, 0 for transparent ones; None of a picture without that."""
     if not has_opacity(path):
         return None
-    return np.asarray(iio.imread(path))[..., 1]
+    with path.open("rb") as file:
+        found = png_facts(file, path)
+    return (_deep(path, found.shape) if found.itemsize > 1 else np.asarray(iio.imread(path)))[..., -1]
+
+
+_SIZES = slice(16, 24)  # width and height in IHDR, the first chunk of a PNG
+
+
+def _deep(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    """Return the values (Y, X, C) of a PNG with 16 bits per colour.
+
+    ITK reads colours, but no grey with transparency. That has four bytes per pixel, as colours with transparency have
+    at 8 bits, which Pillow reads: the bytes are the same, only the header names them otherwise.
+    """
+    if shape[-1] != 2:
+        itk = import_module("SimpleITK")  # which few pictures need
+        return np.asarray(itk.GetArrayFromImage(itk.ReadImage(str(path), imageIO="PNGImageIO")), np.uint16)
+    content = path.read_bytes()
+    named = b"IHDR" + content[_SIZES] + b"\x08\x06" + content[26:29]
+    renamed = content[:12] + named + struct.pack(">I", zlib.crc32(named)) + content[33:]
+    with Image.open(io.BytesIO(renamed), formats=("PNG",)) as image:
+        return np.ascontiguousarray(image).view(">u2").astype(np.uint16)
 
 
 def has_opacity(path: Path) -> bool:

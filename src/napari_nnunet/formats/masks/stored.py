@@ -151,11 +151,22 @@ def read_mask(path: Path, images: Sequence[Path] = ()) -> StoredMask:
     clear = array[3] == 0 if len(array) == 4 else None
     if np.array_equal(red, green) and np.array_equal(red, blue):
         return StoredMask(red if clear is None else np.where(clear, 0, red), geometry, lossy=lossy, plain=False)
+    if array.dtype == np.uint16:
+        array = _of_8_bits(array[:3])
+        red, green, blue = array
     if array.dtype.kind not in "iu" or array[:3].max() > 255 or array[:3].min() < 0:
         raise ImageError(f"{path.name} is drawn in colours of type {array.dtype}; save it with 8 bits per colour.")
     packed = (red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue.astype(np.int32)
     drawn = packed if clear is None else np.where(clear, 0, packed)
     return StoredMask(drawn, geometry, colours=True, lossy=lossy, plain=False)
+
+
+def _of_8_bits(colours: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Return colours in 8 bits where 16 hold them without loss (0xABAB or 0xAB00 for 0xAB), others as they are."""
+    for step in (257, 256):
+        if not (colours % step).any():
+            return colours // step
+    return colours
 
 
 def _grey(array: NDArray[Any], geometry: Geometry, path: Path, *, lossy: bool) -> StoredMask:
