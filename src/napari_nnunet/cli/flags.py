@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -40,16 +41,13 @@ def add_flags(parser: argparse.ArgumentParser, kind: type[Request]) -> None:
 
 
 class _Once(argparse.Action):
-    """Takes the value of a flag, or values that mean one thing together, and refuses others in their place."""
+    """Takes the value of a flag, or values that mean one thing together; those given last count, and it is said."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
         before = getattr(namespace, self.dest, values)
         if _typed(before) != _typed(values):
-            alone = not isinstance(values, list)
-            how = "give it once" if alone else "give its values once, one behind the other"
-            raise argparse.ArgumentError(
-                self, f"it is given twice, with {_typed(before)} and with {_typed(values)}; {how}"
-            )
+            told = f"{option_string} is given twice, with {_typed(before)} and with {_typed(values)}; the last counts."
+            print(f"Warning: {told}", file=sys.stderr)
         setattr(namespace, self.dest, values)
 
 
