@@ -196,8 +196,12 @@ def _write_dicom(folder, array, spacing):
 
 
 def test_what_cannot_be_imported_is_explained(workspace, folders):
-    with pytest.raises(DatasetError, match="contains no images that can be read"):
+    with pytest.raises(DatasetError, match="contains no images that can be read. It holds no files; images end in"):
         run(workspace, folders)
+    (folders[0] / "a.gif").write_text("GIF89a")
+    with pytest.raises(DatasetError, match=r"Its files have \.gif; images end in \.bmp, .*, or are DICOM\.$"):
+        run(workspace, folders)
+    (folders[0] / "a.gif").unlink()
     iio.imwrite(folders[0] / "apple.png", picture(0))
     iio.imwrite(folders[1] / "pear.png", picture(0))
     with pytest.raises(

@@ -7,12 +7,13 @@ import gzip
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import tifffile
 
 from helpers import make_dataset, write_nifti
 from napari_nnunet.cli.main import main
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.events import drain
+from napari_nnunet.events import Note, drain
 from napari_nnunet.jobs.dataset.look import look, look_at, look_table
 from napari_nnunet.schema.requests.dataset import LookRequest
 
@@ -78,6 +79,26 @@ def test_links_that_lead_back_are_not_followed(folder):
     (folder / "two" / "back").symlink_to(folder / "one", target_is_directory=True)
     (folder / "itself").symlink_to(folder, target_is_directory=True)
     assert len(drain(look(LookRequest(paths=(folder,), subfolders=True)))) == 4
+
+
+def test_files_that_are_no_images_are_counted_and_named(tmp_path):
+    write_nifti(tmp_path / "a.nii.gz", np.ones((2, 3, 4), np.uint8), (1.0, 1.0, 1.0))
+    sitk.WriteImage(sitk.Image(2, 3, 4, sitk.sitkUInt8), str(tmp_path / "c.mhd"))
+    for name in ("mask.gif", "b.nrrd.gz", "dataset.json", "a.json", "notes.txt", "table.csv", ".hidden"):
+        (tmp_path / name).write_text("{}")
+    notes = []
+    assert len(drain(look(LookRequest(paths=(tmp_path,))), notes.append)) == 2
+    assert [note.text for note in notes if isinstance(note, Note)] == [
+        "2 entries of the input are left out: b.nrrd.gz, mask.gif."
+    ]
+
+
+def test_a_folder_without_images_says_what_came_and_what_can_be_read(tmp_path):
+    (tmp_path / "mask.gif").write_text("GIF89a")
+    (tmp_path / "b.nrrd.gz").write_text("")
+    said = r"There are no images in .*\. Its files have \.gif, \.nrrd\.gz; images end in .*\.nii\.gz.*, or are DICOM\."
+    with pytest.raises(DatasetError, match=said):
+        drain(look(LookRequest(paths=(tmp_path,))))
 
 
 def test_what_is_not_there_is_an_error(tmp_path):

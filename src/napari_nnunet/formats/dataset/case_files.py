@@ -27,9 +27,9 @@ _OWN: dict[str, tuple[str, ...]] = {
     "SimpleITKIO": _VOLUMES,
     "SimpleITKIOWithReorient": _VOLUMES,
 }
-#: Endings of files that lie beside images and are none.
 _COLOURS = (3, 4)  # channels that a picture can hold in one file
-_BESIDE = (
+#: Endings of files that lie beside images and are none.
+NO_IMAGES = (
     ".json",
     ".jsonl",
     ".txt",
@@ -302,7 +302,7 @@ def _taken(folder: Path, ending: str, readable: tuple[str, ...], subfolders: boo
             own.append(path)
         elif lowered.endswith(readable):
             others.append(path)
-        elif not lowered.endswith(_BESIDE):
+        elif not lowered.endswith(NO_IMAGES):
             left_out.append(path.name)
     own.sort(key=lambda path: not path.name.endswith(ending))  # as the model was trained, before upper case
     taken = [*own, *(path for path in others if _split(path)[1] is not None)] or others

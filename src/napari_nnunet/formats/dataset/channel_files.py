@@ -9,13 +9,14 @@ from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.formats.dicom import series as dicom
-from napari_nnunet.formats.images.files import ending_of
+from napari_nnunet.formats.images.files import ENDINGS, ending_of
 
 _NOISE = {
     "image", "images", "img", "im", "raw", "input", "volume", "vol", "scan",
     "mask", "masks", "seg", "segm", "segmentation", "label", "labels", "lbl", "gt", "truth", "groundtruth",
     "annotation", "annotations", "manual",
 }  # fmt: skip
+_FEW = 6  # endings that are named
 _FOUR_DIGITS = re.compile(r"[_-](\d{4})$")
 _LAST_WORD = re.compile(r"[_\-. ][^_\-. ]*[^\W\d_][^_\-. ]*$")  # with a letter
 _LETTER = re.compile(r"[_-](?:channel|chan|ch|c)(\d{1,3})$", re.IGNORECASE)
@@ -35,6 +36,15 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(
         path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".") and is_image(path)
     )
+
+
+def what_came(folder: Path) -> str:
+    """Return what to say of a folder without images: how its files end, and which endings can be read."""
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    endings = sorted({"".join(p.suffixes[-2 if p.suffix == ".gz" else -1 :]) or "no ending" for p in files})
+    some = ", ".join(endings[:_FEW]) + (", ..." if len(endings) > _FEW else "")
+    came = f"Its files have {some}" if endings else "It holds no files"
+    return f"{came}; images end in {', '.join(sorted(ENDINGS))}, or are DICOM."
 
 
 def stem_of(path: Path) -> str:

@@ -20,6 +20,7 @@ from napari_nnunet.formats.dataset.channel_files import (
     numbered_channel,
     splitters,
     stem_of,
+    what_came,
     words_of_name,
     words_with_plain_numbers,
 )
@@ -279,7 +280,7 @@ def _entries(folder: Path, skip: Container[str]) -> list[Path]:
         elif is_image(path):
             found.append(path)
     if not found:
-        raise DatasetError(f"{folder} contains no images that can be read.")
+        raise DatasetError(f"{folder} contains no images that can be read. {what_came(folder)}")
     by_stem: dict[str, list[str]] = defaultdict(list)
     for path in found:
         by_stem[stem_of(path)].append(path.name)

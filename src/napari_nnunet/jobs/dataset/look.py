@@ -13,6 +13,8 @@ import numpy as np
 
 from napari_nnunet.errors import DatasetError, ImageError, for_people, memory_told
 from napari_nnunet.events import Job, Note, Progress, Stage
+from napari_nnunet.formats.dataset.case_files import NO_IMAGES, Inputs
+from napari_nnunet.formats.dataset.channel_files import what_came
 from napari_nnunet.formats.dataset.raw_dataset import reader_of, survey
 from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.dicom.syntax import is_dicom
@@ -26,6 +28,7 @@ from napari_nnunet.schema.requests.dataset import LookRequest
 from napari_nnunet.volume import Volume
 
 _MASK_WORDS = {"mask", "masks", "seg", "segmentation", "segmentations", "label", "labels", "gt", "annotations"}
+_PARTS = (".raw", ".zraw")  # voxels of MetaImages
 _FEW = 8  # values that are listed one by one
 _SMALLEST, _LARGEST = 1e-7, 100.0  # mm
 _THICKEST = 50.0  # ratio of the largest to the smallest side of a voxel
@@ -111,7 +114,10 @@ def look(request: LookRequest) -> Job[tuple[Look, ...]]:
     """
     files = [entry for path in request.paths for entry in _files(path, request.subfolders)]
     if not files:
-        raise DatasetError(f"There are no images in {', '.join(map(str, request.paths))}.")
+        came = what_came(request.paths[0]) if len(request.paths) == 1 else ""
+        raise DatasetError(f"There are no images in {', '.join(map(str, request.paths))}. {came}".rstrip())
+    if unread := [name for path in request.paths for name in _unread(path, {file for file, _, _ in files})]:
+        yield Note(level="warning", text=Inputs((), tuple(unread)).left_out_text)
     if not request.subfolders and (passed := [name for path in request.paths for name in _passed_over(path)]):
         listed = ", ".join(passed[:5]) + (", ..." if len(passed) > 5 else "")
         yield Note(
@@ -177,6 +183,20 @@ def _passed_over(path: Path) -> list[str]:
         with suppress(OSError):  # one that nobody may read
             if not dicom.is_series(folder) and any(inner.name.lower().endswith(ENDINGS) for inner in folder.iterdir()):
                 found.append(f"{folder.name}/")
+    return found
+
+
+def _unread(path: Path, read: set[Path]) -> list[str]:
+    """Return the files of the folders that were looked into that are no images; those of a header do not count."""
+    if not path.is_dir() or ((path / "dataset.json").is_file() and (path / "imagesTr").is_dir()):
+        return []
+    found = []
+    for folder in sorted({path, *(file.parent for file in read if path in file.parents)}):
+        if not dicom.is_series(folder):
+            beside = (*NO_IMAGES, *_PARTS) if any(folder.glob("*.mhd")) else NO_IMAGES
+            others = (p for p in sorted(folder.iterdir()) if p not in read and not p.is_dir())
+            names = (p for p in others if not (p.name.startswith(".") or p.name.lower().endswith(beside)))
+            found += [entry.relative_to(path).as_posix() for entry in names]
     return found
 
 
