@@ -162,7 +162,7 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         recommended = self.members.cleaning()  # of what runs; something else may be chosen when it ends
         focus = focus_of(order.request.source, order.request.axes, self.viewer.dims)
         self.panel.run(
-            segment(order, result.targets(), result.halt, focus),
+            result.noted(segment(order, result.targets(), result.halt, focus)),
             done=lambda predictions: self._show_predictions(order, predictions, recommended),
             cancelled=self._cancelled,
             failed=self.result.failed,
@@ -175,10 +175,6 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         super().close_down()
 
     def _show_predictions(self, order: Together, predictions: Sequence[Any], recommended: Cleaning | None) -> str:
-        result = self.result.running
-        if order.vote.uncertainty and result is not None:
-            for layer in result.uncertainty_layers(predictions):
-                add_layer(self.viewer, layer)
         return self.result.done(predictions, recommended=recommended, applied=bool(order.cleaning.steps))
 
     def _cancelled(self, fraction: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from napari.layers import Labels
 from napari.utils.notifications import show_info
 from numpy.typing import NDArray
@@ -16,10 +17,13 @@ from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.results.recipe import as_command, as_methods, as_python
 from napari_nnunet.schema.cleaning import Cleaning, Target
 from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.frame.parts import Sentence
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import follow
+from napari_nnunet.widgets.prediction.volumes import is_untouched
 
+Postprocessed = tuple[list[tuple[NDArray[Any], Removed]], Labels, int | None]
 _COLUMNS = 2
 _STYLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "command line": as_command,
@@ -169,12 +173,14 @@ class AfterResult(QGroupBox):
         self.busy = True
         for box, _, _ in self._targets:
             box.setEnabled(False)
-        frames, before, targets = self._frames, self._removed, self.chosen()
-        follow(self, _keep_largest(frames, before, targets), returned=self._applied, errored=self._failed)
+        job = _keep_largest(self._layer, self._frames, self._removed, self.chosen())
+        follow(self, job, returned=self._applied, errored=self._failed)
 
-    def _applied(self, done: list[tuple[NDArray[Any], Removed]]) -> None:
-        self._removed = done
+    def _applied(self, found: Postprocessed) -> None:
+        self._removed, layer, digest = found
         self._end()
+        if digest is not None:
+            layer.metadata["nnunet"]["digest"] = digest
         if self._layer is not None:
             self._layer.refresh()
             self.changed.emit()
@@ -208,17 +214,24 @@ class AfterResult(QGroupBox):
 
 
 def _keep_largest(
-    frames: Sequence[NDArray[Any]], before: Sequence[tuple[NDArray[Any], Removed]], targets: Sequence[Target]
-) -> Job[list[tuple[NDArray[Any], Removed]]]:
-    """Put back what was taken out before, then take out what is chosen now; runs on a thread."""
+    layer: Labels,
+    frames: Sequence[NDArray[Any]],
+    before: Sequence[tuple[NDArray[Any], Removed]],
+    targets: Sequence[Target],
+) -> Job[Postprocessed]:
+    """Put back what was taken out before, then take out what is chosen now; runs on a thread.
+
+    With the layer and its digest, which is None where somebody had painted: then it is not what the program left.
+    """
     yield Stage(name="Postprocessing")
+    untouched = is_untouched(layer)
     for frame, removed in before:
         removed.put_back(frame)
     done = []
     for i, frame in enumerate(frames):
         done += [(frame, removed) for removed in take_out(frame, targets)]
         yield Progress(done=i + 1, total=len(frames))
-    return done
+    return done, layer, digest_of(np.asarray(layer.data)) if untouched else None
 
 
 def _hint(recommended: Cleaning | None, scheme: LabelScheme, *, applied: bool) -> str:

@@ -157,6 +157,11 @@ class SegmentRequest:
         return repr((str(self.model.folder), *asked))
 
 
+def place_key(layer: Image) -> str:
+    """Return where a layer lies, the same for layers in the same place."""
+    return _for_key(placement_of(layer), 9)
+
+
 def _for_key(value: Any, digits: int) -> str:
     """Return a value as words, without what computing adds to its numbers."""
     if isinstance(value, Mapping):
@@ -219,7 +224,7 @@ def resolve(choices: Choices) -> SegmentRequest:
     settings = choices.settings.replace(
         probabilities=choices.output != "Labels", any_spacing=choices.accepted == grid.spacing
     )
-    place = _for_key(placement_of(first), 9)
+    place = place_key(first)
     return SegmentRequest(
         model, settings, layers, choices.axes, frames, grid, voxel, typed, choices.region, choices.output, place=place
     )

@@ -8,9 +8,12 @@ from uuid import uuid4
 
 import numpy as np
 from napari.layers import Image, Labels
+from numpy.typing import NDArray
 
+from napari_nnunet.events import Job
 from napari_nnunet.jobs.prediction.result import Halt
 from napari_nnunet.schema.objects import ObjectScheme
+from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import (
     canvas_view,
@@ -19,10 +22,13 @@ from napari_nnunet.widgets.frame.layers import (
     geometry_of,
     result_shape,
 )
-from napari_nnunet.widgets.prediction.request import SegmentRequest
+from napari_nnunet.widgets.prediction.request import SegmentRequest, place_key
 
 #: Metadata key of a layer that holds the probabilities of one class: result, its run, request and model, head, scheme.
 PROBABILITY = "nnunet_probability"
+#: Metadata key of a layer that a run adds beside its labels: the request, what it shows, its place and its digest.
+SHOWN_BESIDE = "nnunet_beside"
+_DOUBTS = ("entropy", "disagreement")
 
 
 class ResultLayers:
@@ -50,6 +56,9 @@ class ResultLayers:
         self.probabilities = (
             np.zeros((scheme.heads, *shape), dtype=np.float32) if request.settings.probabilities else None
         )
+        self.doubts: list[NDArray[np.float32]] = []  # entropy and disagreement, where models disagree
+        self.digest: int | None = None  # of the canvas as the job left it
+        self._digests: dict[str, int] = {}  # of what lies beside it
         self.labels = self.new_labels()
 
     def new_labels(self) -> Labels:
@@ -87,12 +96,46 @@ class ResultLayers:
             for frame in self.request.frames
         ]
 
-    def probability_layers(self) -> list[Image]:
-        """Return one Image layer per foreground head; background stays out."""
+    def noted(self, job: Job[Sequence[Any]]) -> Job[Sequence[Any]]:
+        """Run a job that fills the canvases, and note on its thread what it left there."""
+        predictions = yield from job
+        self.digest = digest_of(self.canvas)
+        if predictions and predictions[0].uncertainty is not None:
+            self.doubts = [self._doubt(predictions, i) for i in range(len(_DOUBTS))]
+        self._digests = {name: digest_of(values) for name, values in self._beside()}
+        return predictions
+
+    def _doubt(self, predictions: Sequence[Any], index: int) -> NDArray[np.float32]:
+        """Return a map of uncertainty of all time points."""
+        values = np.zeros(self.canvas.shape, dtype=np.float32)
+        for frame, prediction in zip(self.request.frames, predictions, strict=True):
+            canvas_view(values, self.request.axes, frame.index)[...] = prediction.uncertainty[index]
+        return values
+
+    def _heads(self) -> list[tuple[int, str]]:
+        """Return the heads whose probabilities are shown; background stays out."""
+        scheme = self.request.model.dataset.labels
+        first = 0 if scheme.has_regions else 1
+        return [] if self.probabilities is None else list(enumerate(scheme.head_names))[first:]
+
+    def _beside(self) -> list[tuple[str, NDArray[np.float32]]]:
+        """Return what is shown beside the labels, by its name."""
+        shown = [] if self.probabilities is None else [(f"p({n})", self.probabilities[i]) for i, n in self._heads()]
+        return [*shown, *zip(_DOUBTS, self.doubts, strict=False)]
+
+    def layers_beside(self) -> list[Image]:
+        """Return an Image layer per foreground head, if probabilities are wanted, and those of the uncertainty."""
+        layers = [*self._probability_layers(), *self._uncertainty_layers()]
+        for layer, (name, values) in zip(layers, self._beside(), strict=True):
+            digest = self._digests.get(name)
+            about = {"request": self.request.key, "shows": name, "place": place_key(layer)}
+            layer.metadata[SHOWN_BESIDE] = {**about, "digest": digest_of(values) if digest is None else digest}
+        return layers
+
+    def _probability_layers(self) -> list[Image]:
         if self.probabilities is None:
             return []
         scheme = self.request.model.dataset.labels
-        first = 0 if scheme.has_regions else 1
         origin = {"result": self.name, "scheme": scheme.model_dump(), "run": self.run}
         origin |= {"request": self.request.key, "model": str(self.request.model.folder)}
         return [
@@ -106,19 +149,21 @@ class ResultLayers:
                 metadata={DERIVED: True, PROBABILITY: {**origin, "head": head}},
                 **self.placement,
             )
-            for head, name in list(enumerate(scheme.head_names))[first:]
+            for head, name in self._heads()
         ]
 
-    def uncertainty_layers(self, predictions: Sequence[Any]) -> list[Image]:
-        """Return entropy and disagreement of all time points as Image layers."""
-        shape = self.canvas.shape
-        layers = []
-        for i, name in enumerate(("entropy", "disagreement")):
-            values = np.zeros(shape, dtype=np.float32)
-            for frame, prediction in zip(self.request.frames, predictions, strict=True):
-                canvas_view(values, self.request.axes, frame.index)[...] = prediction.uncertainty[i]
-            layers.append(doubt_layer(values, f"{self.name}: {name}", self.placement))
-        return layers
+    def _uncertainty_layers(self) -> list[Image]:
+        shown = zip(_DOUBTS, self.doubts, strict=False)
+        return [doubt_layer(values, f"{self.name}: {name}", self.placement) for name, values in shown]
+
+
+def unchanged_beside(layer: Any, like: Image) -> bool:
+    """Whether a layer shows the same of the same request as another, in its place, with what the run left in it."""
+    about = layer.metadata.get(SHOWN_BESIDE) if isinstance(layer, Image) else None
+    if about is None or {**about, "digest": 0} != {**like.metadata[SHOWN_BESIDE], "digest": 0}:
+        return False
+    whole = isinstance(layer.data, np.ndarray) and layer.data.shape == like.data.shape
+    return whole and place_key(layer) == about["place"] and digest_of(layer.data) == about["digest"]
 
 
 def doubt_layer(values: Any, name: str, place: dict[str, Any]) -> Image:

@@ -208,20 +208,21 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
 
     def _begin_one(self, request: SegmentRequest) -> None:
         result = self.result.begin(request)
+        job = predict_series(
+            request.model,
+            result.targets(),
+            request.settings,
+            halt=result.halt,
+            focus=focus_of(request.source, request.axes, self.viewer.dims),
+            roi=request.region,
+            preview=True,
+        )
 
         def done(predictions: Sequence[Any]) -> str:
             return self.result.done(predictions, recommended=_recommended(request.model.folder))
 
         self.panel.run(
-            predict_series(
-                request.model,
-                result.targets(),
-                request.settings,
-                halt=result.halt,
-                focus=focus_of(request.source, request.axes, self.viewer.dims),
-                roi=request.region,
-                preview=True,
-            ),
+            result.noted(job),
             done=done,
             cancelled=self.result.cancelled,
             failed=self.result.failed,

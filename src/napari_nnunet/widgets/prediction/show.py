@@ -23,7 +23,7 @@ from napari_nnunet.widgets.prediction.after import AfterResult
 from napari_nnunet.widgets.prediction.many_view import ManyTable
 from napari_nnunet.widgets.prediction.objects import ObjectTable
 from napari_nnunet.widgets.prediction.request import SegmentRequest
-from napari_nnunet.widgets.prediction.result import PROBABILITY, ResultLayers
+from napari_nnunet.widgets.prediction.result import ResultLayers, unchanged_beside
 from napari_nnunet.widgets.prediction.volumes import VolumeTable, is_untouched
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ class ResultView(QWidget):
             self._halted = None
             halted.halt.drop()
 
-    def _earlier(self, result: ResultLayers) -> Labels | None:
-        """Return the layer of an earlier run of the same request, if nobody has painted in it."""
+    def _earlier(self, result: ResultLayers) -> list[Labels]:
+        """Return what earlier runs of the same request left, if nobody has painted in it: parts, and the last whole."""
         key = result.request.key
         same = [
             layer
@@ -133,12 +133,19 @@ class ResultView(QWidget):
             and layer is not result.labels
             and layer.metadata.get("nnunet", {}).get("request") == key
         ]
-        return next((layer for layer in reversed(same) if is_untouched(layer)), None)
+        found = [layer for layer in reversed(same) if is_untouched(layer)]
+        parts = [layer for layer in found if layer.metadata["nnunet"].get("partial")]
+        return parts + [layer for layer in found if layer not in parts][:1]
 
-    def _earlier_probabilities(self, result: ResultLayers) -> list[Image]:
-        """Return the layers of an earlier run of the same request, which those of this one replace."""
-        asked = [(layer, layer.metadata.get(PROBABILITY)) for layer in self.viewer.layers if isinstance(layer, Image)]
-        return [layer for layer, own in asked if isinstance(own, dict) and own.get("request") == result.request.key]
+    def _show_beside(self, result: ResultLayers) -> None:
+        """Add what lies beside the labels, or show it in the layers of an earlier run that nobody changed."""
+        for layer in result.layers_beside():
+            before = next((other for other in self.viewer.layers if unchanged_beside(other, layer)), None)
+            if before is None:
+                add_layer(self.viewer, layer)
+            else:
+                before.metadata.update(layer.metadata)
+                before.data = layer.data
 
     def paint(self, event: Event) -> None:
         """Redraw the layer where tiles were finished, not too often."""
@@ -171,7 +178,7 @@ class ResultView(QWidget):
         if predictions[0].quality is not None:
             text += f" {predictions[0].quality.text}"
         recipe |= result.request.asked
-        self.settle(predictions, counted=result.objects is None)
+        self.settle(predictions)
         if result.labels in self.viewer.layers:
             activate(self.viewer, result.labels)
             views = [target[1] for target in result.targets()]
@@ -195,23 +202,15 @@ class ResultView(QWidget):
             self.table.show_result(result, [prediction.counts for prediction in predictions])
         return text
 
-    def settle(self, predictions: Sequence[Any], *, counted: bool = False) -> dict[str, Any]:
-        """Leave the layers of what ran in order, finished; returns the recipe.
-
-        ``counted`` says that the voxels will be counted, which notes the layer's digest as well.
-        """
+    def settle(self, predictions: Sequence[Any]) -> dict[str, Any]:
+        """Leave the layers of what ran in order, finished; returns the recipe."""
         result, self.running = self.running, None
         recipe = dict(predictions[0].recipe)
         if result is None:
             return recipe
         recipe |= result.request.asked
         self._show_labels(result, recipe)
-        if not counted:
-            result.labels.metadata["nnunet"]["digest"] = digest_of(result.canvas)
-        for layer in self._earlier_probabilities(result):
-            remove_layer(self.viewer, layer)
-        for layer in result.probability_layers():
-            add_layer(self.viewer, layer)
+        self._show_beside(result)
         if result.request.output == "Probabilities":
             remove_layer(self.viewer, result.labels)
         return recipe
@@ -249,14 +248,14 @@ class ResultView(QWidget):
             add_layer(self.viewer, result.new_labels())
             show_info("The result's layer had been removed or changed; it was added again.")
         request = result.request
-        before = self._earlier(result)
-        if before is not None:  # this is the same again, or the whole of what was a part
+        for before in self._earlier(result):  # this is the same again, or the whole of what was a part
             remove_layer(self.viewer, before)
             result.labels.name = result.name
         result.labels.metadata["nnunet"] = {
             "partial": False,
             "request": request.key,
             "spacing_mm": request.voxel_mm,
+            "digest": digest_of(result.canvas) if result.digest is None else result.digest,
             **recipe,
         }
         result.labels.refresh()

@@ -67,7 +67,7 @@ class VolumeTable(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.corrected = self._was_corrected = False
+        self.corrected = False
         self.held: Callable[[], bool] = lambda: False
         self._request: SegmentRequest | None = None
         self._layer: Labels | None = None
@@ -92,6 +92,7 @@ class VolumeTable(QWidget):
         """Fill the table from voxels per label of every time point of a result, and follow its layer."""
         self.hide_result()
         self._request, self._layer = result.request, result.labels
+        self._before = result.labels.metadata["nnunet"]["digest"]
         self._fill(counts)
         events = result.labels.events
         for signal in (events.paint, events.labels_update, events.data, events.set_data):
@@ -100,8 +101,9 @@ class VolumeTable(QWidget):
 
     def start_anew(self) -> None:
         """Count again after something other than a hand changed the labels."""
-        self._before, self._was_corrected = None, self.corrected
-        self._later.start()
+        if self._layer is not None:
+            self._before = self._layer.metadata["nnunet"]["digest"]
+            self._later.start()
 
     def _changed(self, _: Any = None) -> None:
         if not self.held():
@@ -120,10 +122,7 @@ class VolumeTable(QWidget):
     def _counted(self, found: Counted) -> None:
         if self._layer is None:
             return
-        if self._before is None:
-            self._before = found.digest
-            self._layer.metadata["nnunet"]["digest"] = found.digest
-        self.corrected = self._was_corrected or found.digest != self._before
+        self.corrected = found.digest != self._before
         self._fill(found.counts)
 
     def _failed(self, _: BaseException) -> None:
@@ -178,7 +177,7 @@ class VolumeTable(QWidget):
         self._counting.stop()
         self._later.stop()
         self._request = self._layer = self._before = None
-        self.corrected = self._was_corrected = False
+        self.corrected = False
         self.setVisible(False)
 
     def csv(self) -> str:
