@@ -31,6 +31,7 @@ from napari_nnunet.widgets.files.place import LayerData, in_window_words, placem
 from napari_nnunet.widgets.frame.layers import ORIGIN, case_origin, colormap_of, colormap_of_values, features_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 
+_CASES = ("imagesTr", "labelsTr", "imagesTs")  # of a dataset, which opens as a whole
 _DICOM = (".dcm", ".dicom", ".ima")
 
 
@@ -61,6 +62,8 @@ def _reader_of(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None
 
 def _folder_reader(folder: Path) -> Callable[[Any], list[LayerData]] | None:
     if (folder / "dataset.json").is_file() and (folder / "imagesTr").is_dir():
+        return _read_dataset
+    if folder.name in _CASES and (folder.parent / "dataset.json").is_file() and (folder.parent / "imagesTr").is_dir():
         return _read_dataset
     if holds_models(folder):
         return _read_model
@@ -144,7 +147,7 @@ def open_layers(folder: Path, name: str, *, together: bool = False) -> Job[list[
 def _read_dataset(path: str | list[str]) -> list[LayerData]:
     """Open the first case of a dropped dataset, and all of it in the Training cases dock."""
     first = Path(path[0] if isinstance(path, list) else path)
-    folder = first if first.is_dir() else first.parent
+    folder = first if first.is_dir() and first.name not in _CASES else first.parent
     dataset, _ = survey(folder)
     if not dataset.cases:
         raise DatasetError(f"{folder.name} has no complete training case.")
