@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
+import tempfile
 
 import nibabel
 import numpy as np
@@ -118,3 +120,25 @@ def test_what_is_no_nifti_is_told_as_that(tmp_path, ending, reader):
     path.write_bytes(b"<html>not found</html>")
     with pytest.raises(ImageError, match="is no NIfTI file, neither a packed nor a plain one"):
         read_volume([path], reader=reader)
+
+
+def test_itk_looks_at_a_header_in_a_file_that_is_closed(tmp_path, monkeypatch):
+    """Windows opens no file by its name that somebody still writes."""
+    path, handles, informed, make = tmp_path / "a.nii.gz", [], _itk._informed, tempfile.mkstemp
+    write(path, np.zeros((4, 5, 6), np.int16))
+
+    def made(**how):
+        handle, name = make(**how)
+        handles.append(handle)
+        return handle, name
+
+    def looked(header):
+        with pytest.raises(OSError):
+            os.fstat(handles[-1])
+        return informed(header)
+
+    monkeypatch.setattr(_itk.tempfile, "mkstemp", made)
+    monkeypatch.setattr(_itk, "_informed", looked)
+    _itk._grid.cache_clear()
+    assert read_header(path)[2].spacing == pytest.approx((2.5, 0.8, 0.7))
+    assert len(handles) == 1
