@@ -56,11 +56,10 @@ def here(tmp_path, monkeypatch, in_one_process, narrow_networks, known_arithmeti
         monkeypatch.setenv(part, str(tmp_path / part))
     whole = training.make_order
 
-    def short(workspace, request):
+    def short(workspace, request, **more):
         length = {"epochs": 2} if request.time_budget is None else {"time_budget": 0.5}
-        return (
-            yield from whole(workspace, request.replace(iterations=2, validation_iterations=1, workers=0, **length))
-        )
+        request = request.replace(iterations=2, validation_iterations=1, workers=0, **length)
+        return (yield from whole(workspace, request, **more))
 
     monkeypatch.setattr(training, "make_order", short)
     for name, planner in PLANNERS.items():
