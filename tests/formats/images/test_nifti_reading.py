@@ -133,7 +133,7 @@ def test_itk_looks_at_a_header_in_a_file_that_is_closed(tmp_path, monkeypatch):
         return handle, name
 
     def looked(header):
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="descriptor"):
             os.fstat(handles[-1])
         return informed(header)
 
