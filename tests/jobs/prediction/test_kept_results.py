@@ -151,3 +151,26 @@ def test_all_files_of_an_image_count(tmp_path):
     assert len(slices) == 4
     noted = Files(slices).noted
     assert Files(slices).agree(noted) and not Files(slices[::-1]).agree(noted)
+
+
+def test_files_in_folders_below_a_header_count(tmp_path):
+    image = sitk.GetImageFromArray(smooth_image((4, 6, 6))[0])
+    sitk.WriteImage(image, str(tmp_path / "v.mhd"))
+    (tmp_path / "raw").mkdir()
+    shutil.move(tmp_path / "v.raw", tmp_path / "raw" / "v.raw")
+    for number in (1, 2):
+        (tmp_path / "raw" / f"p{number:02d}.raw").touch()
+    header, found = (tmp_path / "v.mhd").read_text(), {}
+    for place in ("raw/v.raw", "raw\\v.raw", "./raw/v.raw", "LIST\nraw/v.raw", "raw/p%02d.raw 1 2 1"):
+        (tmp_path / "v.mhd").write_text(header.replace("v.raw", place))
+        found[place] = [p.name for p in files_behind(tmp_path / "v.mhd", None)]
+    assert found.pop("raw/p%02d.raw 1 2 1") == ["v.mhd", "p01.raw", "p02.raw"]
+    assert set(map(tuple, found.values())) == {("v.mhd", "v.raw")}
+
+
+def test_files_that_did_not_move_are_not_read_again(model, images, tmp_path, monkeypatch):
+    segment(model, images)
+    before = (tmp_path / "out" / "made_of.jsonl").read_bytes()
+    monkeypatch.setattr(Files, "content", property(lambda _: pytest.fail("the files were read")))
+    assert segment(model, images)[0].skipped == ("a", "b")
+    assert (tmp_path / "out" / "made_of.jsonl").read_bytes() == before

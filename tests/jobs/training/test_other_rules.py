@@ -21,6 +21,7 @@ from napari_nnunet.jobs.planning.folds import adopt_cases, take_raw_folds
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
 from napari_nnunet.jobs.training.improve import continued
 from napari_nnunet.jobs.training.prepare import check_training
+from napari_nnunet.jobs.training.train import train
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest
@@ -124,6 +125,23 @@ def test_folds_that_one_request_trains_anew_need_not_be_put_away(trained, capsys
     model = load_model(folder_of(trained).path.parent)
     assert all(model.read_fold(fold, "checkpoint_final.pth").weights for fold in (0, 1))
     assert len(folds_in_trash(trained.results)) == 2
+
+
+def test_a_fold_that_the_same_request_has_just_trained_is_not_put_away(new_workspace, monkeypatch, capsys):
+    """Somebody plans anew while the first of two folds is trained."""
+    workspace = new_workspace()
+
+    def train_and_plan_anew(*given):
+        result = yield from train(*given)
+        change(files(workspace)[0], coarser)
+        return result
+
+    monkeypatch.setattr("napari_nnunet.jobs.training.train.train", train_and_plan_anew)
+    command = {"dataset": TRAINED, "configuration": "3d_fullres", "validation": False}
+    both = [TrainCommand.like(ONE, **command, fold=fold) for fold in (0, 1)]
+    assert main(["train", *words(both), "--workspace", str(workspace.raw.parent)]) == 1
+    assert "fold_0/checkpoint_final.pth was trained otherwise" in capsys.readouterr().err.replace("\\", "/")
+    assert folder_of(workspace).final.is_file() and not folds_in_trash(workspace.results)
 
 
 @pytest.mark.parametrize(

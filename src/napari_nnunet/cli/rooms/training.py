@@ -78,7 +78,7 @@ def _check_device(command: TrainCommand) -> None:
 
 def _each(requests: Sequence[TrainCommand], shell: Shell) -> int:
     for i, request in enumerate(requests):
-        result = _one(request, requests, shell)
+        result = _one(request, requests[i:], shell)  # those before are trained: they are not put away
         if not (result.finished or request.validate_only):
             left = ", ".join(str(later.fold) for later in requests[i + 1 :])
             print(f"Fold {request.fold} was stopped; --c resumes it." + (f" Not started: {left}." if left else ""))
@@ -133,9 +133,9 @@ def _ask(command: TrainCommand, folds: Sequence[Any], workspace: Workspace) -> N
             print(f"Fold {place.fold} will end after {command.finish_in} more epochs.")
 
 
-def _one(request: TrainCommand, all_of_them: Sequence[TrainCommand], shell: Shell) -> TrainResult:
+def _one(request: TrainCommand, and_after: Sequence[TrainCommand], shell: Shell) -> TrainResult:
     """Train or validate a fold and print how good it is."""
-    anew = _job("training.prepare").trained_anew(all_of_them)
+    anew = _job("training.prepare").trained_anew(and_after)
     result: TrainResult = shell.run(_job().train(shell.workspace, request, anew))
     print(result.folder.path)
     found = result.validation

@@ -26,6 +26,7 @@ from napari_nnunet.formats.regular import regular
 _KEYS = ("by", "image", "result")
 _BETWEEN = ":"
 _HEADER = 1 << 20  # bytes of a header that names other files, at most
+_LONGEST = 200  # letters of a name in it; a longer line says something else
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ class Files:
         seen, _, content = noted.partition(_BETWEEN)
         return self.seen == seen or self.content == content
 
+    def noted_again(self, noted: str) -> str:
+        """Return what to note of files that agree with what was noted; they are not read for it where nothing moved."""
+        seen, _, content = noted.partition(_BETWEEN)
+        return noted if self.seen == seen else f"{self.seen}{_BETWEEN}{content}"
+
     @property
     def newest(self) -> int:
         """When the latest of them was written, in ns."""
@@ -136,13 +142,16 @@ def files_behind(path: Path, series: str | None) -> list[Path]:
 
 
 def _named_in_header(path: Path) -> list[Path]:
-    """Return the files beside an image that its header names; names of numbered files stand for all that fit them."""
+    """Return the files below an image's folder that its header names, and those that fit numbered names."""
     with suppress(OSError):
         with regular(path).open("rb") as file:
             header: Any = re.split(rb"\n\r?\n|ElementDataFile\s*=\s*LOCAL", file.read(_HEADER), maxsplit=1)[0]
         lines = header.decode("utf-8", "replace").splitlines()
-        words = {line.split("=")[-1].split(": ")[-1].strip() for line in lines}
-        patterns = {re.sub(r"%\d*d", "*", word.split()[0]) for word in words if re.search(r"%\d*d", word)}
-        beside = sorted(p for p in path.parent.iterdir() if p != path and p.is_file())
-        return [p for p in beside if p.name in words or any(fnmatch(p.name, pattern) for pattern in patterns)]
+        words = {line.split("=")[-1].split(": ")[-1].strip().replace("\\", "/") for line in lines}
+        named = {path.parent / word for word in words if 0 < len(word) <= _LONGEST}
+        for word in words:
+            if re.search(r"%\d*d", word):
+                pattern = path.parent / re.sub(r"%\d*d", "*", word.split()[0])
+                named |= {p for p in pattern.parent.glob("*") if fnmatch(p.name, pattern.name)}
+        return sorted(p for p in named if p != path and p.is_file())
     return []

@@ -78,7 +78,7 @@ def _judged(case: Case, work: FolderWork, records: Mapping[str, Sequence[Record]
         return False
     if record.by != work.by:
         kept.otherwise.append(case.name)
-    now = Record(record.by, image.noted, result.noted)
+    now = Record(record.by, image.noted_again(record.image), result.noted_again(record.result))
     if now != record:  # copied or touched: the files need not be read once more
         folder = work.folder
         with suppress(NnunetError):
