@@ -80,6 +80,33 @@ def test_a_name_that_was_put_right_stays_so(form):
         assert names(form) == {1: typed}
 
 
+@pytest.mark.parametrize("put_right", ["A", "B"])
+def test_a_name_that_another_layer_has_from_this_one_is_put_right_for_one_of_them(form, put_right):
+    layers = {"A": painted(form, "A")}
+    type_name(form, 1, "kidney")
+    layers["B"] = painted(form, "B")
+    assert names(form)[1] == "kidney"
+    form.labels_box.value = layers[put_right]
+    type_name(form, 1, "class_1")
+    for _ in range(2):
+        for name, layer in layers.items():
+            form.labels_box.value = layer
+            assert names(form)[1] == ("class_1" if name == put_right else "kidney"), name
+
+
+def test_the_one_class_of_another_layer_is_put_right(form):
+    first = painted(form, "A")
+    first.data[2, 2:8, 0] = range(3, 9)
+    first.events.paint(value=[])
+    form.table.name_all("cell")
+    second = painted(form, "B")
+    assert names(form) == {1: "cell", 2: "cell"}
+    type_name(form, 1, "class_1")
+    form.labels_box.value = first
+    form.labels_box.value = second
+    assert names(form) == {1: "class_1", 2: "cell"}
+
+
 def test_nothing_of_the_layer_before_is_shown_while_another_is_counted(form, qtbot, monkeypatch):
     painted(form, "A", "liver", "spleen")
     monkeypatch.setattr(class_table, "_QUICK_VOXELS", 10)

@@ -124,6 +124,16 @@ def test_a_correction_is_given_up_only_after_a_question(opened, home, found, ask
     assert not asked.called
 
 
+def test_what_is_painted_after_a_correction_was_given_up_is_asked_about_again(opened, asked):
+    layer = paint(opened)
+    asked.return_value = QMessageBox.StandardButton.Yes
+    assert opened._may_go() and opened._corrected() is None
+    layer.data[3, 5:9, 5:9] = 1  # before the next place is open
+    assert opened._corrected() is layer
+    opened._remove_layers()
+    assert layer in opened.viewer.layers
+
+
 def test_a_correction_stays_where_another_dataset_is_chosen(opened):
     layer = paint(opened)
     opened.state.choose(dataset=OTHER)

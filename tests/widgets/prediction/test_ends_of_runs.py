@@ -225,3 +225,19 @@ def test_an_image_edited_in_place_is_segmented_anew(viewer, large, qtbot, monkey
     large.run()
     wait_until_idle(qtbot, large)
     np.testing.assert_array_equal(result.data, _labels(viewer)[0].data)
+
+
+def test_labels_stay_where_probabilities_are_asked_for_after_them(viewer, ready, qtbot):
+    ready.form.image.output_box.value = "Labels and probabilities"
+    _run(ready, qtbot)
+    before = list(viewer.layers)
+    ready.form.image.output_box.value = "Probabilities"
+    _run(ready, qtbot)
+    assert list(viewer.layers) == before and len(_labels(viewer)) == 1
+
+
+def _run(dock, qtbot):
+    _ready(dock, qtbot)
+    dock.run()
+    wait_until_idle(qtbot, dock)
+    assert dock.panel.status.text().startswith("Done in")

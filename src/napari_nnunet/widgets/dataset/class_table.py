@@ -85,9 +85,10 @@ class ClassTable(QTableWidget):
         names, painted = self._names, self.painted()
         listed = {entry.value: entry.name for entry in painted}
         for value, name in listed.items():
-            if name != names.guessed.get(value, name):
+            lent = {self._lent.typed.get(value, name), self._lent.one or name}
+            if name != names.guessed.get(value, name) or (value in names.typed and lent != {name}):
                 names.typed[value] = name
-            else:  # a name that was put back is no longer typed
+            else:  # a name that was put back is no longer typed, unless another would be lent in its place
                 names.typed.pop(value, None)
         known = {name for value, name in listed.items() if value}
         names.one = _shared(painted) or (names.one if known <= {names.one} else "")
@@ -145,7 +146,8 @@ class ClassTable(QTableWidget):
             shared = self._names.one or ("" if guess.value in own else self._lent.one)
             before = typed.get(guess.value, shared if guess.value else None)
             name = before if before and not (guess.value == 0 and before in (BACKGROUND, IGNORE)) else guess.name
-            self._names.guessed.setdefault(guess.value, guess.name)
+            if name != self._names.guessed.setdefault(guess.value, guess.name):
+                self._names.typed.setdefault(guess.value, name)
             items = [QTableWidgetItem(str(guess.value)), QTableWidgetItem(f"{count:,}"), QTableWidgetItem(name)]
             if guess.value:
                 colour = np.ravel(labels.colormap.map(guess.value))  # as on the canvas

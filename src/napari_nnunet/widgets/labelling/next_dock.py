@@ -300,7 +300,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         text = f"'{labels.name}' was corrected and is not taken. Give the correction up?"
         if QMessageBox.question(self, "Not taken", as_text(text)) != QMessageBox.StandardButton.Yes:
             return False
-        self._kept = None
+        self._kept = _digest(labels.data)  # what is painted from here on is asked about again
         return True
 
     def _remove_layers(self) -> None:

@@ -248,7 +248,8 @@ class ResultView(QWidget):
             add_layer(self.viewer, result.new_labels())
             show_info("The result's layer had been removed or changed; it was added again.")
         request = result.request
-        for before in self._earlier(result):  # this is the same again, or the whole of what was a part
+        earlier = [] if request.output == "Probabilities" else self._earlier(result)  # its labels take no place
+        for before in earlier:  # this is the same again, or the whole of what was a part
             remove_layer(self.viewer, before)
             result.labels.name = result.name
         result.labels.metadata["nnunet"] = {
