@@ -201,7 +201,7 @@ def _task(folder):
 
 #: Dates, durations, process numbers and paths differ between two runs of anything.
 _NEVER_THE_SAME = ("recipe.json", "debug.json", "events.jsonl", "progress.png", "inference_instructions.txt",
-                   "dataset_fingerprint_sources.json", "objects_sources.jsonl", "eight_bit.json",
+                   "dataset_fingerprint_sources.json", "dataset_fingerprint_values.json", "objects_sources.jsonl", "eight_bit.json",
                    "dataset_labels_checked.json")  # fmt: skip
 _TIMES = ("training_log", "film/", ".cases.jsonl")  # a journal has a line for every case, in the order of their ends
 

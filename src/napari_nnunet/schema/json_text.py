@@ -23,6 +23,8 @@ from napari_nnunet.errors import NnunetError
 LARGEST = 256 << 20
 #: Bytes of a file that a program leaves for another one: who runs, what is asked for.
 MESSAGE = 1 << 20
+#: Bytes of a file in which a program notes some values of every case.
+NOTED = 64 << 20
 _DEEPEST = 100  # objects and lists within each other; what is deeper can be read, but not written again
 _LOOKED_THROUGH = (
     1 << 20
@@ -134,10 +136,10 @@ def read_object(path: Path, error: type[NnunetError]) -> dict[str, Any]:
     return json_object(read_text(path, error), str(path), error)
 
 
-def message(path: Path) -> dict[str, Any]:
-    """Return the object in a small file that another program left; empty where there is none that can be read."""
+def message(path: Path, *, largest: int = MESSAGE) -> dict[str, Any]:
+    """Return the object in a file that a program left, small if not said otherwise; empty where none can be read."""
     try:
-        return json_object(read_text(path, NnunetError, largest=MESSAGE), str(path), NnunetError)
+        return json_object(read_text(path, NnunetError, largest=largest), str(path), NnunetError)
     except NnunetError:
         return {}
 

@@ -17,8 +17,8 @@ _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # W3C PNG, by samples per pixel
 OPAQUE = 65535
 
 
-def write_deep(path, array):
-    """Write (Y, X, C) with 16 bits per sample, each row with another filter."""
+def write_deep(path, array, *more):
+    """Write (Y, X, C) with 16 bits per sample, each row with another filter; more chunks as (kind, content)."""
     rows = array.astype(">u2").view(np.uint8).reshape(len(array), -1)
     step = array.shape[-1] * 2
     lines = b""
@@ -28,7 +28,7 @@ def write_deep(path, array):
         lines += bytes([y % 3]) + (row, row - left, row - above)[y % 3].tobytes()
     head = struct.pack(">IIBBBBB", array.shape[1], len(array), 16, _COLOUR_TYPES[array.shape[-1]], 0, 0, 0)
     parts = [b"\x89PNG\r\n\x1a\n"]
-    for kind, data in ((b"IHDR", head), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")):
+    for kind, data in ((b"IHDR", head), *more, (b"IDAT", zlib.compress(lines)), (b"IEND", b"")):
         parts += [struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(kind + data))]
     path.write_bytes(b"".join(parts))
 
@@ -53,6 +53,20 @@ def test_a_mask_with_16_bits_per_colour_keeps_its_values(tmp_path, samples):
     np.testing.assert_array_equal(found.array, values())
     assert not found.colours
     assert not found.geometry.remarks
+
+
+@pytest.mark.parametrize("samples", _COLOUR_TYPES)
+def test_a_note_of_fewer_significant_bits_does_not_shift_values(tmp_path, samples):
+    write_deep(tmp_path / "a.png", grey(samples), (b"sBIT", bytes([12] * samples)))
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png").array, values())
+
+
+def test_a_transparent_colour_keeps_its_value_as_with_8_bits(tmp_path):
+    write_deep(tmp_path / "a.png", grey(3), (b"tRNS", struct.pack(">HHH", 300, 300, 300)))
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png").array, values())
+    eight = np.repeat(np.array([[0, 5], [7, 5]], np.uint8)[..., None], 3, axis=-1)
+    Image.fromarray(eight).save(tmp_path / "b.png", transparency=(5, 5, 5))
+    np.testing.assert_array_equal(read_mask(tmp_path / "b.png").array, eight[..., 0])
 
 
 def test_labels_in_grey_with_transparency_keep_their_values(tmp_path):

@@ -6,12 +6,19 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from helpers import Recipe, make_model
-from napari_nnunet.formats.model.checkpoint import light_checkpoint, weights_of
+from napari_nnunet.events import drain
+from napari_nnunet.formats.model.checkpoint import light_checkpoint, read_raw, weights_of
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.model.folder import load_model, weights_in
+from napari_nnunet.formats.model.torch_file import CHECKSUM
+from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.calibrate import calibration_path, is_outdated, known_temperature
+from napari_nnunet.jobs.sharing.export import export_models
+from napari_nnunet.jobs.sharing.install import install_zip
+from napari_nnunet.schema.requests.sharing import ExportSettings, InstallRequest
 
 
 @pytest.fixture
@@ -58,6 +65,27 @@ def test_a_calibration_is_not_used_for_weights_that_were_trained_on_since(models
     assert known_temperature(models) is None and known_temperature([volume]) is None
     assert is_outdated(models) and is_outdated([volume])
     assert known_temperature([flat]) == 2.5 and not is_outdated([flat])  # of a version that noted no weights
+
+
+def test_what_was_measured_with_a_model_of_nnunet_comes_along_with_its_light_checkpoints(models, tmp_path):
+    volume = models[0]
+    for fold in (0, 1):
+        path = volume / f"fold_{fold}/checkpoint_final.pth"
+        content = read_raw(path)
+        del content[CHECKSUM]  # nnU-Net notes none
+        torch.save(content, tmp_path / "x.pth")
+        (tmp_path / "x.pth").replace(path)
+    for noted, kept in ((weights_in(volume, ["fold_0", "fold_1"]), True), ({"fold_0": "of older weights"}, False)):
+        about = {"temperature": 2.5, "presets": {"full": {"dice": 0.9}}, "weights": noted}
+        for name in ("calibration.json", "inference_presets.json"):
+            (volume / name).write_text(json.dumps(about))
+        settings = ExportSettings(light=True, replace_zip=True)
+        drain(export_models([load_model(volume)], tmp_path / "m.zip", settings))
+        request = InstallRequest(source=tmp_path / "m.zip", replace_models=True)
+        (folder,) = drain(install_zip(Workspace.at(tmp_path / "yours"), request)).folders
+        assert known_temperature([folder]) == (2.5 if kept else None)
+        assert load_model(folder).preset_dice == ({"full": 0.9} if kept else {})
+        assert json.loads((volume / "calibration.json").read_text()) == about
 
 
 def test_weights_are_told_by_what_they_are_not_by_their_file(models, tmp_path):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import imageio.v3 as iio
@@ -109,6 +110,7 @@ def opacity(path: Path) -> NDArray[Any] | None:
 
 
 _SIZES = slice(16, 24)  # width and height in IHDR, the first chunk of a PNG
+_CHANGING = (b"sBIT", b"tRNS")  # ITK shifts values by the first, and makes a channel of transparency of the second
 
 
 def _deep(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint16]:
@@ -117,14 +119,34 @@ def _deep(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint16]:
     ITK reads colours, but no grey with transparency. That has four bytes per pixel, as colours with transparency have
     at 8 bits, which Pillow reads: the bytes are the same, only the header names them otherwise.
     """
-    if shape[-1] != 2:
-        itk = import_module("SimpleITK")  # which few pictures need
-        return np.asarray(itk.GetArrayFromImage(itk.ReadImage(str(path), imageIO="PNGImageIO")), np.uint16)
     content = path.read_bytes()
+    if shape[-1] != 2:
+        plain = _without(content, _CHANGING)
+        if plain == content:
+            return _by_itk(path)
+        with TemporaryDirectory() as folder:
+            (copy := Path(folder) / "plain.png").write_bytes(plain)
+            return _by_itk(copy)
     named = b"IHDR" + content[_SIZES] + b"\x08\x06" + content[26:29]
     renamed = content[:12] + named + struct.pack(">I", zlib.crc32(named)) + content[33:]
     with Image.open(io.BytesIO(renamed), formats=("PNG",)) as image:
         return np.ascontiguousarray(image).view(">u2").astype(np.uint16)
+
+
+def _by_itk(path: Path) -> NDArray[np.uint16]:
+    itk = import_module("SimpleITK")  # which few pictures need
+    return np.asarray(itk.GetArrayFromImage(itk.ReadImage(str(path), imageIO="PNGImageIO")), np.uint16)
+
+
+def _without(content: bytes, kinds: Collection[bytes]) -> bytes:
+    """Return a PNG without chunks of some kinds."""
+    kept, at = [content[:8]], 8
+    while at < len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")  # length and kind before, a checksum behind
+        if content[at + 4 : at + 8] not in kinds:
+            kept.append(content[at:end])
+        at = end
+    return b"".join(kept)
 
 
 def has_opacity(path: Path) -> bool:

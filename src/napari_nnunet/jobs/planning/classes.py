@@ -8,35 +8,45 @@ from pathlib import Path
 
 from napari_nnunet.engine.training.splits import Split
 from napari_nnunet.errors import NnunetError
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import some
 from napari_nnunet.jobs.planning.folds import folds_of, own_groups
+from napari_nnunet.jobs.planning.freshness import files_digest
 from napari_nnunet.schema.dataset import LabelScheme
-from napari_nnunet.schema.json_text import message
+from napari_nnunet.schema.json_text import NOTED, message
 from napari_nnunet.schema.requests.planning import FoldSettings
 
 MEASURED_FROM = "dataset_fingerprint_sources.json"  # ours alone: what the fingerprint was measured from
-VALUES_MEASURED = "classes"  # its key: the label values of every case
+VALUES_MEASURED = "dataset_fingerprint_values.json"  # ours alone: the label values of every case
+VALUES_OF_CASES = "classes"  # their key
 
 
-def measured_values(base: Path, cases: Collection[str]) -> dict[str, Collection[int]]:
-    """Return the label values of every case, as they were measured; nothing where these are others than the cases.
+def measured_values(base: Path, cases: Sequence[TrainingCase]) -> dict[str, Collection[int]]:
+    """Return the label values of every case, as they were measured; nothing where cases or files are others now.
 
     Parameters
     ----------
     base : Path
         The dataset's folder in nnUNet_preprocessed.
-    cases : collection of str
+    cases : sequence of TrainingCase
         All there are.
     """
-    found = message(base / MEASURED_FROM).get(VALUES_MEASURED)
-    if not isinstance(found, dict) or set(found) != set(cases):
+    sources, measured = (message(base / name, largest=NOTED) for name in (MEASURED_FROM, VALUES_MEASURED))
+    found = measured.get(VALUES_OF_CASES)
+    if not isinstance(found, dict) or set(found) != {case.name for case in cases}:
+        return {}
+    try:
+        same = sources.get("content") == measured.get("content") and sources.get("files") == files_digest(cases)
+    except OSError:  # a file that is gone is named elsewhere
+        return {}
+    if not same:
         return {}
     known: dict[str, Collection[int]] = {name: values for name, values in found.items() if isinstance(values, list)}
     return known if len(known) == len(found) else {}
 
 
-def class_warning(workspace: Workspace, name: str, scheme: LabelScheme, cases: Sequence[str]) -> str:
+def class_warning(workspace: Workspace, name: str, scheme: LabelScheme, cases: Sequence[TrainingCase]) -> str:
     """Return what to know of a measured dataset's classes before any training; empty if there is nothing.
 
     Parameters
@@ -47,14 +57,14 @@ def class_warning(workspace: Workspace, name: str, scheme: LabelScheme, cases: S
         ``DatasetXXX_Name``.
     scheme : LabelScheme
         Its classes.
-    cases : sequence of str
+    cases : sequence of TrainingCase
         All there are.
     """
     base = workspace.preprocessed / name
     values = measured_values(base, cases)
     splits: tuple[Split, ...] = ()
     with suppress(NnunetError, OSError):  # what is wrong with the folds is said where they are made
-        splits = folds_of(base, cases, FoldSettings(), own_groups(workspace, name)).splits
+        splits = folds_of(base, [case.name for case in cases], FoldSettings(), own_groups(workspace, name)).splits
     return " ".join(class_sentences(scheme, values, splits)) if values else ""
 
 

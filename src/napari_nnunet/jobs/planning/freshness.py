@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,6 +42,16 @@ def rules_of(plans: Plans, configuration: Configuration, dataset: RawDataset) ->
         "resampling": [configuration.resample_data.model_dump(), configuration.resample_seg.model_dump()],
     }
     return hashlib.sha256(json.dumps(rules, sort_keys=True, default=list).encode()).hexdigest()
+
+
+def files_digest(cases: Iterable[TrainingCase]) -> str:
+    """Return a digest of names, sizes and times of all files of cases; raises OSError where one is gone."""
+    digest = hashlib.sha256()
+    for case in cases:
+        for path in (*case.images, case.label):
+            status = path.stat()
+            digest.update(f"{case.name} {path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def content_of(case: TrainingCase) -> str:

@@ -23,14 +23,14 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.jobs.objects.draw import keep_drawn
-from napari_nnunet.jobs.planning.classes import MEASURED_FROM, VALUES_MEASURED
+from napari_nnunet.jobs.planning.classes import MEASURED_FROM, VALUES_MEASURED, VALUES_OF_CASES
 from napari_nnunet.jobs.planning.folds import folds_of, make_folds, own_groups, take_raw_folds
-from napari_nnunet.jobs.planning.freshness import content_of
+from napari_nnunet.jobs.planning.freshness import content_of, files_digest
 from napari_nnunet.processes.cluster.team import Elsewhere, spread
 from napari_nnunet.processes.pool import Task, collected, results_of, run_cases
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.fingerprint import Fingerprint
-from napari_nnunet.schema.json_text import message
+from napari_nnunet.schema.json_text import NOTED, message
 from napari_nnunet.schema.names import require_plain
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import FingerprintRequest, PlanRequest
@@ -85,21 +85,24 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
         fingerprint = merge(measures, sampled=request.sampled)
         write_json(folder / _FINGERPRINT, dict(fingerprint.to_json()), sort_keys=True)
         classes = {case.name: found for case, found in zip(dataset.cases, values, strict=True)}
-        write_json(folder / MEASURED_FROM, {**sources, "content": _joined(contents), VALUES_MEASURED: classes})
+        content = _joined(contents)
+        write_json(folder / VALUES_MEASURED, {"content": content, VALUES_OF_CASES: classes})
+        write_json(folder / MEASURED_FROM, {**sources, "content": content})
     return fingerprint
 
 
 def _unchanged(dataset: RawDataset, path: Path, sources: Mapping[str, Any]) -> bool:
     """Whether a fingerprint was taken of these files; those that were copied or touched are read once more."""
-    before = message(path)
-    content, classes = before.pop("content", None), before.pop(VALUES_MEASURED, None)
+    before = message(path, largest=NOTED)
+    content = before.pop("content", None)
+    before.pop(VALUES_OF_CASES, None)  # which an earlier version noted here
     if before == sources:
         return True
     if content is None or {**before, "files": sources["files"]} != sources:
         return False
     if content != _joined(content_of(case) for case in dataset.cases):
         return False
-    write_json(path, {**sources, "content": content, **({} if classes is None else {VALUES_MEASURED: classes})})
+    write_json(path, {**sources, "content": content})
     return True
 
 
@@ -160,7 +163,6 @@ def _values(labels: NDArray[np.int32]) -> list[int]:
 
 def _sources(dataset: RawDataset, request: FingerprintRequest) -> dict[str, Any]:
     """Return what tells whether a fingerprint is stale: every file's size and time, and the labels' meaning."""
-    digest = hashlib.sha256()
     gone = [path for case in dataset.cases for path in (*case.images, case.label) if not path.is_file()]
     if gone:
         links = ", links that lead nowhere," if any(path.is_symlink() for path in gone) else ""
@@ -169,12 +171,8 @@ def _sources(dataset: RawDataset, request: FingerprintRequest) -> dict[str, Any]
             f"{dataset.name}: {len(gone)} file{'s' * (len(gone) > 1)}{links} cannot be found: {listed}"
             f"{', ...' if len(gone) > _LISTED else ''}. Put them back, or remove their cases."
         )
-    for case in dataset.cases:
-        for path in (*case.images, case.label):
-            status = path.stat()
-            digest.update(f"{case.name} {path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     apart = {} if request.apart == "refuse" else {"apart": request.apart}
-    return {"files": digest.hexdigest(), "sampled": request.sampled, **apart}
+    return {"files": files_digest(dataset.cases), "sampled": request.sampled, **apart}
 
 
 def plan_experiment(workspace: Workspace, request: PlanRequest) -> Job[Path]:

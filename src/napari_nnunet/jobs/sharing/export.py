@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from napari_nnunet.errors import ModelError, SettingsError
 from napari_nnunet.events import Job, Note, Progress, Stage
-from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers
+from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.bundle import add_file, zip_writer
 from napari_nnunet.formats.model.card import CARD_FILE, THUMBNAIL, ModelCard
-from napari_nnunet.formats.model.checkpoint import light_checkpoint
+from napari_nnunet.formats.model.checkpoint import file_hash, light_checkpoint
+from napari_nnunet.formats.model.fold import FINAL
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.inference_information import INFORMATION, INSTRUCTIONS
 from napari_nnunet.jobs.sharing.cards import make_card
+from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.sharing import ExportSettings
@@ -31,7 +33,8 @@ _FOLD_FILES = (
     "validation/summary.json",
     "validation/objects.json",
 )
-_MODEL_FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json", "inference_presets.json", "calibration.json")
+_MEASURED = ("inference_presets.json", "calibration.json")  # with weights that they name
+_MODEL_FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json", *_MEASURED)
 _RESULT_FILES = ("summary.json", "postprocessing.pkl", "postprocessing.json")
 
 
@@ -78,11 +81,17 @@ def _export(models: Sequence[TrainedModel], target: Path, settings: ExportSettin
         hashes: dict[str, dict[str, str]] = {}
         done = 0
         for model, files in listed:
-            for path in files:
+            added: dict[Path, str] = {}
+            for path in sorted(files, key=lambda path: path.name in _MEASURED):  # after the weights
                 name = path.relative_to(dataset).as_posix()
-                source = light_checkpoint(path, work) if settings.light and path.suffix == ".pth" else path
+                source = path
+                if settings.light and path.suffix == ".pth":
+                    source = light_checkpoint(path, work)
+                elif settings.light and path.name in _MEASURED:
+                    source = _of_light(path, added, work)
                 digest = add_file(archive, source, f"{dataset.name}/{name}")
                 if path.suffix == ".pth":
+                    added[path] = digest
                     hashes.setdefault(model.folder.name, {})[path.relative_to(model.folder).as_posix()] = digest
                 done += 1
                 yield Progress(done=done, total=sum(len(files) for _, files in listed))
@@ -91,6 +100,26 @@ def _export(models: Sequence[TrainedModel], target: Path, settings: ExportSettin
         _add_card(archive, make_card(chosen, folds, settings, hashes), dataset.name, settings)
     yield Note(text=f"{', '.join(model.folder.name for model in chosen)}: {target.stat().st_size / 1e6:.1f} MB.")
     return target
+
+
+def _of_light(path: Path, added: Mapping[Path, str], work: Path) -> Path:
+    """Return a copy of what was measured with a model, noting the light checkpoints where it noted their sources.
+
+    Checkpoints of nnU-Net are told by their file's hash (:func:`weights_of`), and a light one is another file.
+    """
+    content = message(path)
+    noted = content.get("weights")
+    if not isinstance(noted, Mapping):
+        return path
+    now = dict(noted)
+    for checkpoint, digest in added.items():
+        place = checkpoint.parent.name
+        if checkpoint.name == FINAL and place in now and now[place] == file_hash(checkpoint):
+            now[place] = digest
+    if now == noted:
+        return path
+    write_json(work / path.name, {**content, "weights": now})
+    return work / path.name
 
 
 @contextmanager

@@ -146,8 +146,8 @@ class PlanWidget(RequestDock[PlanSettings, None]):
                 dataset, _ = survey(self.head.raw)
                 self.info, self.cases = dataset.info, len(dataset.cases)
                 text = f"{counted(self.cases, 'case')}. {dataset_text(self.info)}"
-                names = [case.name for case in dataset.cases]
-                self.classes.setText(class_warning(self.state.workspace, self.head.raw.name, self.info.labels, names))
+                warning = class_warning(self.state.workspace, self.head.raw.name, self.info.labels, dataset.cases)
+                self.classes.setText(warning)
             except (NnunetError, OSError) as error:
                 text = failure_text(error)
         self.about.setText(text)
