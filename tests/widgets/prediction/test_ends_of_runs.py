@@ -236,6 +236,19 @@ def test_labels_stay_where_probabilities_are_asked_for_after_them(viewer, ready,
     assert list(viewer.layers) == before and len(_labels(viewer)) == 1
 
 
+def test_duplicates_and_moved_results_stay_where_the_same_is_run_again(viewer, ready, qtbot):
+    _run(ready, qtbot)
+    (first,) = _labels(viewer)
+    copy = Labels(first.data.copy(), **{**first.as_layer_data_tuple()[1], "name": "mine"})
+    viewer.add_layer(copy)
+    _run(ready, qtbot)
+    assert copy in viewer.layers and first not in viewer.layers and len(_labels(viewer)) == 2
+    second = next(layer for layer in _labels(viewer) if layer is not copy)
+    second.translate = (5, 0, 0)
+    _run(ready, qtbot)
+    assert copy in viewer.layers and second in viewer.layers and len(_labels(viewer)) == 3
+
+
 def _run(dock, qtbot):
     _ready(dock, qtbot)
     dock.run()

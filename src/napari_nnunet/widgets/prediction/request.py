@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from napari.layers import Image
+from napari.layers import Image, Labels
 from napari.utils.transforms import Affine
 
 from napari_nnunet.engine.image.voxel_size import as_trained
@@ -157,7 +157,7 @@ class SegmentRequest:
         return repr((str(self.model.folder), *asked))
 
 
-def place_key(layer: Image) -> str:
+def place_key(layer: Image | Labels) -> str:
     """Return where a layer lies, the same for layers in the same place."""
     return _for_key(placement_of(layer), 9)
 

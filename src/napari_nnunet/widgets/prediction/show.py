@@ -22,7 +22,7 @@ from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.prediction.after import AfterResult
 from napari_nnunet.widgets.prediction.many_view import ManyTable
 from napari_nnunet.widgets.prediction.objects import ObjectTable
-from napari_nnunet.widgets.prediction.request import SegmentRequest
+from napari_nnunet.widgets.prediction.request import SegmentRequest, place_key
 from napari_nnunet.widgets.prediction.result import ResultLayers, unchanged_beside
 from napari_nnunet.widgets.prediction.volumes import VolumeTable, is_untouched
 
@@ -133,7 +133,7 @@ class ResultView(QWidget):
             and layer is not result.labels
             and layer.metadata.get("nnunet", {}).get("request") == key
         ]
-        found = [layer for layer in reversed(same) if is_untouched(layer)]
+        found = [layer for layer in reversed(same) if _is_where_it_was(layer) and is_untouched(layer)]
         parts = [layer for layer in found if layer.metadata["nnunet"].get("partial")]
         return parts + [layer for layer in found if layer not in parts][:1]
 
@@ -255,6 +255,7 @@ class ResultView(QWidget):
         result.labels.metadata["nnunet"] = {
             "partial": False,
             "request": request.key,
+            **_whereabouts(result.labels),
             "spacing_mm": request.voxel_mm,
             "digest": digest_of(result.canvas) if result.digest is None else result.digest,
             **recipe,
@@ -275,6 +276,7 @@ class ResultView(QWidget):
             return f"Cancelled at {percent} %. Nothing had been found by then, so no layer is kept.{on}"
         result.labels.name = f"{result.name} (partial {percent} %)"
         about = {"percent": percent, "request": result.request.key, "digest": digest_of(result.canvas)}
+        about |= _whereabouts(result.labels)
         result.labels.metadata["nnunet"] = {**result.labels.metadata["nnunet"], **about}
         result.labels.refresh()
         self._halt(result)
@@ -297,6 +299,16 @@ class ResultView(QWidget):
             result.labels.metadata["nnunet"]["digest"] = digest_of(result.canvas)
             result.labels.refresh()
         self._halt(result)
+
+
+def _whereabouts(layer: Labels) -> dict[str, str]:
+    """Return what tells a run's own layer, where the run left it, from one that somebody duplicated or moved."""
+    return {"layer": str(layer.unique_id), "place": place_key(layer)}
+
+
+def _is_where_it_was(layer: Labels) -> bool:
+    about = layer.metadata["nnunet"]
+    return all(about.get(name, value) == value for name, value in _whereabouts(layer).items())
 
 
 def _lines(request: SegmentRequest, predictions: Sequence[Any]) -> list[Line]:
