@@ -176,7 +176,7 @@ def test_what_a_system_says_of_files_is_no_fault_of_the_program(tmp_path):
 def test_a_path_with_a_zero_is_told_as_such(tmp_path):
     with pytest.raises(ValueError, match="embedded null") as caught:
         (tmp_path / "a\0b").open()
-    assert "which no file can have in its name" in for_people(caught.value).message
+    assert "which no file name can have" in for_people(caught.value).message
 
 
 def test_a_terminal_obeys_no_message():

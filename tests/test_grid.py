@@ -18,7 +18,7 @@ FLAT = Geometry(spacing=(3.0, 2.0, 1.0), origin=(10.0, -20.0, 30.0), direction=E
 
 
 def turned_copy(array, geometry, axes, flips):
-    """The same voxels stored in another order, with the geometry that says so."""
+    """The same voxels stored in another orientation, with the geometry that says so."""
     grid = Grid(array.shape, geometry)
     n = array.ndim
     stored = np.flip(np.transpose(array, axes), [i for i in range(n) if flips[i]])

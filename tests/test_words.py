@@ -25,6 +25,12 @@ RETIRED = {
     r"\bdoes not know\b": "does not define",
     r"\bbegin(s|ning)? anew\b": "start from scratch",
     r"\b(exists?|is there) already\b": "already exists",
+    r"\banew\b": "again",
+    r"\b(?<!there )(is|are) no (?!longer\b|more\b)": "is not a",
+    r"\bpass(es|ed|ing)? over\b": "ignore",
+    r"\b(is|are) wanted\b": "is expected",
+    r"\bbeside 0\b": "besides 0",
+    r"\b(drawn|was made) of\b": "from",
 }
 
 
@@ -66,6 +72,7 @@ def retired(source: str) -> list[str]:
         'yield Note(text="Main memory does not suffice.")',
         'label.setText("Nothing to " "mend.")',
         'parser.add_argument("--c", help=f"{what} goes on")',
+        'raise ImageError(f"{path} is no NIfTI file.")',
     ],
 )
 def test_retired_phrases_are_found(line):

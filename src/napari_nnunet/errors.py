@@ -179,7 +179,7 @@ def for_people(error: Exception) -> NnunetError:
     if isinstance(error, OSError) and error.filename is not None and error.errno in _SYSTEM:
         return ResourceError(f"{error.filename} {_SYSTEM[error.errno]}")
     if isinstance(error, ValueError) and "embedded null" in str(error):  # so says Python of a path that holds one
-        return SettingsError("A path holds the character with the number 0, which no file can have in its name.")
+        return SettingsError("A path contains a null character, which no file name can have.")
     if is_out_of_memory(error):
         return out_of_memory(error)
     text = " ".join(str(error).split())

@@ -175,7 +175,7 @@ def onto(array: NDArray[Any], second: Geometry, first: Grid, *, what: str) -> ND
     Parameters
     ----------
     array : ndarray, shape ([Z,] Y, X)
-        The image; turned where its voxels are stored in another order.
+        The image; turned where its voxels are stored in another orientation.
     second : Geometry
         Of the image.
     first : Grid
@@ -206,7 +206,7 @@ def channels_together(
     ----------
     arrays : sequence of array-like, shape (C, [Z,] Y, X)
         The channels; numpy's or dask's. Those that lie on the first one's grid are returned as they are, those that are
-        stored in another order as turned views.
+        stored in another orientation as turned views.
     grids : sequence of Grid
         Where each lies.
     names : sequence of str
@@ -231,7 +231,9 @@ def channels_together(
             out.append(array)
         elif isinstance(found, Turned):
             out.append(_turned(array, found))
-            notes.append(f"{name} is stored in another order than {names[0]} ({found}); it was turned onto it.")
+            notes.append(
+                f"{name} is stored in another orientation than {names[0]} ({found}); it was reoriented onto that grid."
+            )
         elif isinstance(found, Apart) and apart == "resample" and _can_be_resampled(found, grids[0], grid):
             moved, outside = resampled(np.asarray(array), grid, grids[0])
             out.append(moved)

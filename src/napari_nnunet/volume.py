@@ -110,8 +110,7 @@ def as_volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: 
         raise ImageError(f"The array holds {kind} values; an image holds real numbers.{advice}")
     if spacing is None:
         raise ImageError(
-            "An array says nothing about the size of its voxels. Pass spacing=(z, y, x) in mm, or (y, x) for a "
-            "picture; (1, 1) if it has none."
+            "An array has no voxel size. Pass spacing=(z, y, x) in mm, or (y, x) for a picture; (1, 1) if it has none."
         )
     ndim = len(spacing)
     if len(array.shape) == ndim:
@@ -190,7 +189,7 @@ def _refuse_fractions(labels: NDArray[Any], path: Path) -> None:
     wrong = labels[~is_whole(labels) & np.isfinite(labels)]
     if wrong.size:
         raise ImageError(
-            f"{path.name} has the value {wrong.flat[0]:g}, and {wrong.size} voxels that are no whole numbers; labels "
+            f"{path.name} has the value {wrong.flat[0]:g}, and {wrong.size} voxels that are not whole numbers; labels "
             "are 0, 1, 2, ... Are these probabilities, or was it resampled with interpolation?",
             shell="Save it with whole numbers, or import it with a threshold (import_folders --threshold 0.5).",
             window="Save it with whole numbers, or import it with a threshold (Training cases > Import folders).",

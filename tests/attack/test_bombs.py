@@ -135,6 +135,6 @@ def test_no_codec_makes_objects_of_a_chunk(tmp_path, dtype, more):
 def test_an_unknown_codec_is_named_with_those_that_are_known(tmp_path):
     version_2(tmp_path / "a.zarr", filters=[{"id": "base64"}])
     with pytest.raises(
-        ImageError, match=r"a\.zarr are packed with 'base64', which is not unpacked here.*blosc, zstd, gzip"
+        ImageError, match=r"a\.zarr are compressed with 'base64', which is not supported.*blosc, zstd, gzip"
     ):
         open_image([tmp_path / "a.zarr"])

@@ -83,7 +83,7 @@ def test_predict_finds_its_model_in_the_workspace_or_the_environment(model, imag
         (["-step_size", "0"], "The setting 'step' (-step_size) cannot be 0"),
         (["-chk", "checkpoint_best.pth"], "Choose that one"),
         (["-device", "quantum"], "Unknown device 'quantum'"),
-        (["-prev_stage_predictions", "nowhere"], "is no second stage of a cascade: it takes no segmentations"),
+        (["-prev_stage_predictions", "nowhere"], "is not the second stage of a cascade: it takes no segmentations"),
     ],
 )
 def test_wrong_settings_end_with_a_sentence_and_no_output(model, images, tmp_path, capsys, words, sentence):

@@ -40,9 +40,9 @@ def test_too_little_memory_is_said_without_a_report(tmp_path, monkeypatch, capsy
 
 def test_a_file_where_a_folder_is_wanted_is_named(tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(ResourceError, match="out is a file or lies below one, and a folder is wanted"):
+    with pytest.raises(ResourceError, match="out is a file or lies below one, but a folder is expected"):
         make_folder(tmp_path / "out")
-    with pytest.raises(ResourceError, match="a folder is wanted"):
+    with pytest.raises(ResourceError, match="a folder is expected"):
         make_folder(tmp_path / "out" / "below")
     assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
 

@@ -99,7 +99,7 @@ def test_a_name_that_the_disk_refuses_is_a_sentence(tmp_path):
     with pytest.raises(ResourceError, match="could not be written"):
         make_folder(tmp_path / ("x" * 300))
     (tmp_path / "file").touch()
-    with pytest.raises(ResourceError, match="a folder is wanted"):
+    with pytest.raises(ResourceError, match="a folder is expected"):
         make_folder(tmp_path / "file" / "below")
 
 

@@ -25,7 +25,7 @@ def test_a_file_that_is_not_there_holds_nothing(tmp_path):
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(ResourceError, match="is a folder, and a file is wanted"):
+    with pytest.raises(ResourceError, match="is a folder, but a file is expected"):
         append_lines(tmp_path, ["{}"])
 
 

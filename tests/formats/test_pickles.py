@@ -204,7 +204,7 @@ def test_damaged_pickles_are_refused_in_words_or_read(tmp_path, protocol):
 
 
 def test_a_missing_file_and_one_beside_preprocessed_data_say_what_to_do(tmp_path):
-    with pytest.raises(DatasetError, match="is no file"):
+    with pytest.raises(DatasetError, match="is not a file"):
         read_pickle(tmp_path)
     with pytest.raises(DatasetError, match=r"a\.pkl does not exist"):
         read_pickle(tmp_path / "a.pkl")

@@ -49,6 +49,6 @@ def test_a_folder_and_nothing_are_errors_that_name_the_path(tmp_path):
 def test_a_pipe_and_a_device_are_refused_without_a_wait(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path(os.devnull)):
-        with pytest.raises(OSError, match="it is a pipe or a device; a file is wanted") as caught:
+        with pytest.raises(OSError, match="it is a pipe or a device; a file is expected") as caught:
             regular(path)
         assert caught.value.filename == str(path)

@@ -54,8 +54,8 @@ def test_what_is_written_is_read_again(tmp_path):
         (b"case,size\na,1\n", "has no column kind"),
         (b"case,kind,case\na,x,b\n", "has the column case more than once"),
         (b"case,kind\na,b,c\n", "line 2 has 3 cells, and there are 2 columns"),
-        (b'case,kind\na,"' + b"x" * 200_000 + b'"\n', "line 2 is no line of a table: field larger"),
-        (b"case,kind\n\x81\x8d\x00", "is no text"),
+        (b'case,kind\na,"' + b"x" * 200_000 + b'"\n', "line 2 is not a line of a table: field larger"),
+        (b"case,kind\n\x81\x8d\x00", "is not text"),
     ],
 )
 def test_a_table_that_cannot_be_told_is_refused(tmp_path, content, words):

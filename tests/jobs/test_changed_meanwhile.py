@@ -189,7 +189,7 @@ def change_plans(workspace):
 
 def test_a_training_is_not_begun_with_plans_that_are_others_by_now(trainable, monkeypatch):
     just_before(monkeypatch, train, "fresh_network", lambda: change_plans(trainable))
-    with pytest.raises(SettingsError, match="was planned anew just now"):
+    with pytest.raises(SettingsError, match="was just planned again"):
         drain(training(trainable, fold=0))
     assert not (trainable.results / TRAINED).exists()
 

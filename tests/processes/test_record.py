@@ -74,7 +74,7 @@ def test_a_log_that_cannot_be_written_is_told_once_and_caught_up_with(tmp_path):
         if len(events) == 5:
             path.rmdir()
     (note,) = [event for event in events if isinstance(event, Note)]
-    assert "is a folder, and a file is wanted" in note.text
+    assert "is a folder, but a file is expected" in note.text
     assert _read(path) == [event for event in events if event is not note]
 
 

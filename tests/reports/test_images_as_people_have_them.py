@@ -63,7 +63,7 @@ def test_slightly_wrong_nifti_files_are_read_as_they_are_meant(kind, say, tmp_pa
     folder = kind("nifti_refused")
     said = _predicted(say, folder / "images", tmp_path / "out", model_in(folder / "model"))
     _predicted(say, folder / "expected", tmp_path / "right", model_in(folder / "model"))
-    assert said.status == 0 and said.has("not at right angles", "not compressed", "bytes behind its end", "byte 352")
+    assert said.status == 0 and said.has("not at right angles", "not compressed", "bytes after its end", "byte 352")
     for name in ("sheared", "notzipped", "trailing", "offset"):
         assert same_voxels(tmp_path / "out" / f"{name}.nii.gz", tmp_path / "right" / "same.nii.gz"), name
 

@@ -28,7 +28,7 @@ def _raw(workspace):
 def test_masks_that_are_stored_mirrored_are_turned_onto_their_images(kind, say, tmp_path):
     folder = kind("mask_stored_mirrored")
     said = _imported(say, folder, tmp_path / "ws")
-    assert said.status == 0 and said.has("turned onto their images: leftright, updown.")
+    assert said.status == 0 and said.has("reoriented onto their images: leftright, updown.")
     for expected in (folder / "expected").iterdir():
         assert same_voxels(_raw(tmp_path / "ws") / "labelsTr" / expected.name, expected), expected.name
 
@@ -62,7 +62,7 @@ def test_fractions_are_named_and_not_rounded(kind, say, tmp_path):
     assert evaluated.has("probabilities.nii.gz has the value 0.7", "smoothed.nii.gz has the value 0.015625")
     assert "harmless" not in evaluated.text
     imported = _imported(say, folder, tmp_path / "ws")
-    assert imported.status == 1 and imported.has("2 of 3 masks", "no whole numbers", "--threshold 0.5")
+    assert imported.status == 1 and imported.has("2 of 3 masks", "not whole numbers", "--threshold 0.5")
     assert not _raw(tmp_path / "ws").exists()
     for name in ("probabilities", "smoothed"):
         (folder / "masks" / f"{name}.nii.gz").unlink()
@@ -157,7 +157,7 @@ def test_channels_from_other_places_are_named_and_turned_ones_turned(kind, say, 
     assert preprocessed.status == 1 and preprocessed.has(*apart)
     model = model_in(folder / "nnUNet_results")
     said = say("predict_from_modelfolder", "-i", folder / "images", "-o", tmp_path / "out", "-m", model, *PLAIN)
-    assert said.status == 1 and said.has(*apart, "turned: turned_0001.nii.gz is stored in another order")
+    assert said.status == 1 and said.has(*apart, "turned: turned_0001.nii.gz is stored in another orientation")
     for text in (checked.text, preprocessed.text, said.text):
         assert "together_" not in text
     assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == ["together.nii.gz", "turned.nii.gz"]

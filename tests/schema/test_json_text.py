@@ -37,7 +37,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path, content):
 
 
 def test_a_folder_in_the_place_of_a_file_is_named_as_one(tmp_path):
-    with pytest.raises(DatasetError, match="is a folder; a file is wanted"):
+    with pytest.raises(DatasetError, match="is a folder; a file is expected"):
         read_json(tmp_path, DatasetError)
 
 

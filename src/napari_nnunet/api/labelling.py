@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def find_label_errors(
     dataset: str, *, workspace: Folder | None = None, on_event: OnEvent | None = None, **changes: Any
 ) -> LabelErrors:
-    """Hold the labels of a dataset against the cross-validation of one of its models, and list the cases, worst first.
+    """Compare the labels of a dataset with the cross-validation of one of its models, and list the cases, worst first.
 
     Parameters
     ----------

@@ -62,10 +62,7 @@ def predict_image(
     known, asked = opened_model(model), merged(PredictImageSettings, settings, changes)
     if hasattr(image, "shape"):
         if spacing is None:
-            raise ImageError(
-                "An array says nothing about the size of its voxels. Pass spacing=(z, y, x) in mm, or (y, x) for a "
-                "picture."
-            )
+            raise ImageError("An array has no voxel size. Pass spacing=(z, y, x) in mm, or (y, x) for a picture.")
         source = image_of(image, spacing, axes)
     else:
         paths = (image,) if isinstance(image, str | Path) else tuple(image)

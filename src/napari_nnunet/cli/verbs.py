@@ -106,7 +106,7 @@ VERBS: tuple[Verb, ...] = (
         "import_folders",
         "dataset",
         "ImportFoldersRequest",
-        "make a dataset of a folder of images and a folder of masks",
+        "make a dataset from a folder of images and a folder of masks",
     ),
     Verb(
         "annotated_classes",

@@ -104,9 +104,9 @@ def write_error(path: Path, cause: OSError | str) -> ResourceError:
     if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ResourceError(f"No permission to write {path}. Choose a folder you may write to.")
     if isinstance(cause, IsADirectoryError):
-        return ResourceError(f"{path} is a folder, and a file is wanted. Choose another name, or remove the folder.")
+        return ResourceError(f"{path} is a folder, but a file is expected. Choose another name, or remove the folder.")
     if isinstance(cause, FileExistsError | NotADirectoryError):
-        return ResourceError(f"{path} is a file or lies below one, and a folder is wanted. Choose another.")
+        return ResourceError(f"{path} is a file or lies below one, but a folder is expected. Choose another.")
     return ResourceError(f"{path} could not be written: {cause}.")
 
 

@@ -250,7 +250,7 @@ def read_pickle(path: Path) -> Any:
 def read_with(path: Path, names: Mapping[tuple[str, str], Any]) -> Any:
     """Read plain values, arrays, and what ``names`` (module and name) stands for; raises as :func:`read_pickle`."""
     if not path.is_file():  # to open a pipe waits, perhaps for ever
-        raise DatasetError(f"{path} {'is no file' if path.exists() else 'does not exist'}.")
+        raise DatasetError(f"{path} {'is not a file' if path.exists() else 'does not exist'}.")
     try:
         content = path.read_bytes()
         check_pickle(content)

@@ -20,5 +20,5 @@ def regular(path: Path) -> Path:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "it is a pipe or a device; a file is wanted", str(path))
+        raise OSError(errno.EINVAL, "it is a pipe or a device; a file is expected", str(path))
     return path

@@ -82,7 +82,9 @@ def read_rows(
         read = ([without_marks(text) for text in row] for row in rows)
         lines = [(rows.line_num, row) for row in read if any(row)]
     except csv.Error as reason:
-        raise error(f"{path}, line {rows.line_num} is no line of a table: {reason}. Save it again as CSV.") from reason
+        raise error(
+            f"{path}, line {rows.line_num} is not a line of a table: {reason}. Save it again as CSV."
+        ) from reason
     (_, columns), *others = lines or [(0, [])]
     if missing := [name for name in needed if name not in columns]:
         raise error(f"{path} has no column {', '.join(missing)}; it must have the columns {', '.join(needed)}.")

@@ -140,7 +140,7 @@ class Workspace:
         if not numbered:
             raise DatasetError(
                 f"{name_or_id!r:.80} is neither a dataset number nor a name such as Dataset004_Hippocampus, and no "
-                f"dataset in {self.raw}, {self.preprocessed} or {self.results} is called so behind its number."
+                f"dataset in {self.raw}, {self.preprocessed} or {self.results} has that name after its number."
             )
         raise DatasetError(
             f"No dataset with the number {name_or_id} in {self.raw}, {self.preprocessed} or {self.results}.",

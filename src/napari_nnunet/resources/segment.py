@@ -88,7 +88,7 @@ _KEYS: dict[str, tuple[str, Callable[[Any, Entry], bool]]] = {
 
 def _file(path: Path) -> str:
     if any(part.exists() and not part.is_file() for part in (path, path.with_suffix(".bin"))):
-        raise ValueError(f"{path} is no file.")  # but a pipe perhaps, and whoever opens one waits
+        raise ValueError(f"{path} is not a file.")  # but a pipe perhaps, and whoever opens one waits
     return str(path)
 
 
@@ -242,7 +242,7 @@ def _run(network: Any, tile: Array, shape: tuple[int, ...]) -> Array:
     if found.shape != shape:
         raise ValueError(f"A network gives logits {found.shape}, where description.json says {shape}.")
     if not np.isfinite(found).all():
-        raise ValueError("A network gives values that are no numbers. Its weights are damaged, or the image is.")
+        raise ValueError("A network gives values that are not numbers. Its weights are damaged, or the image is.")
     return found
 
 

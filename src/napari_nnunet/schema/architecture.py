@@ -197,7 +197,7 @@ def _legacy_kwargs(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
     if missing:
         raise PlanError(
             f"{where}: neither 'architecture' nor the older keys are complete (missing: {', '.join(missing)}). "
-            "Which network this is cannot be known."
+            "The network cannot be determined."
         )
     strides = entries["pool_op_kernel_sizes"]
     _stages(len(strides), where)

@@ -329,7 +329,7 @@ def looked_for(names: Any, scheme: LabelScheme, what: str) -> tuple[str, ...]:
     found = tuple(name for name in own if name in names)
     if not found:
         raise DatasetError(
-            f"{what} names no class, so that nothing can be learned from it. Name at least one of {', '.join(own)}, or "
+            f"{what} names no class, so that nothing can be learnt from it. Name at least one of {', '.join(own)}, or "
             "leave the case out of the dataset."
         )
     return found

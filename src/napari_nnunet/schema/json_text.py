@@ -53,11 +53,11 @@ def read_text(path: Path, error: type[NnunetError], *, largest: int = LARGEST) -
         What is raised where it cannot be read: missing, a folder, a pipe, larger than ``largest`` bytes, or no text.
     """
     if path.is_dir():
-        raise error(f"{path} is a folder; a file is wanted.")
+        raise error(f"{path} is a folder; a file is expected.")
     try:
         # To open one that lies in a folder waits, perhaps for ever, until somebody writes; a shell's <(...) ends.
         if stat.S_ISFIFO(path.stat().st_mode) and path.parts[1:2] != ("dev",):
-            raise error(f"{path} is a pipe; a file is wanted.")
+            raise error(f"{path} is a pipe; a file is expected.")
         with path.open("rb") as file:
             content = file.read(largest + 1)
     except OSError as reason:
@@ -68,7 +68,7 @@ def read_text(path: Path, error: type[NnunetError], *, largest: int = LARGEST) -
         return decoded(content)[0]
     except UnicodeDecodeError as reason:
         raise error(
-            f"{path} is no text in UTF-8, UTF-16 or cp1252 (from byte {reason.start}). Save it again as UTF-8."
+            f"{path} is not text in UTF-8, UTF-16 or cp1252 (from byte {reason.start}). Save it again as UTF-8."
         ) from reason
 
 

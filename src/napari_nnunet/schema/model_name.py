@@ -57,7 +57,7 @@ class ModelName:
         parts = text.split(_BETWEEN)
         if len(parts) != 3:
             raise ModelError(
-                f"{text!r:.200} is no name of a model; they are TRAINER__PLANS__CONFIGURATION, such as "
+                f"{text!r:.200} is not the name of a model; names are TRAINER__PLANS__CONFIGURATION, such as "
                 "nnUNetTrainer__nnUNetPlans__3d_fullres."
             )
         return cls(*parts)

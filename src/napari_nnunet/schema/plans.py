@@ -227,7 +227,7 @@ def _permutation(axes: Any, where: str) -> tuple[int, int, int]:
 
 def _require_plain(name: Any, what: str) -> str:
     """Return a name that plans give to a file or folder; raises PlanError where it is none, or leads elsewhere."""
-    fault = fault_of(name) if isinstance(name, str) else "it is no text"
+    fault = fault_of(name) if isinstance(name, str) else "it is not text"
     if fault is not None:
         raise PlanError(f"{what} is {name!r:.200}, which cannot be part of a file name: {fault}.")
     return str(name)

@@ -101,7 +101,7 @@ def test_folders_are_shown_then_imported(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "cell0: cell0.png  <->  cell0.png",
         "cell1: cell1.png  <->  cell1.png",
-        "The masks have one value beside 0: 200.",
+        "The masks have one value besides 0: 200.",
         "value  voxels  share   masks  becomes",
         "0      1,740   96.7 %  2      background",
         "200    60      3.3 %   2      class_1",

@@ -35,7 +35,7 @@ def test_two_discs_that_were_one_are_cut_at_their_neck(shape: tuple[int, ...]) -
 def test_what_is_no_cut_is_refused() -> None:
     objects = np.array([[1, 1, 0, 2]])
     for first, second in (((0, 0), (0, 0)), ((0, 0), (0, 3)), ((0, 2), (0, 0))):
-        with pytest.raises(ValueError, match="no two voxels of one object"):
+        with pytest.raises(ValueError, match="not two voxels of one object"):
             split_object(objects, first, second, (1, 1), 9)
 
 

@@ -44,7 +44,7 @@ def test_a_table_names_groups(tmp_path, separator, heading):
 
 
 def test_what_cannot_be_read_is_refused(tmp_path):
-    with pytest.raises(SettingsError, match="is no regular expression"):
+    with pytest.raises(SettingsError, match="is not a valid regular expression"):
         read_groups(SIDES, "(")
     with pytest.raises(DatasetError, match="names none of the 5 cases, which are called anna_left"):
         read_groups(SIDES, "patient")

@@ -69,8 +69,8 @@ def coloured(file):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (missing, "do not lie straight above each other at one distance. Is one missing"),
-        (twice, "Several of its frames lie at one place"),
+        (missing, "do not form a straight stack with equal distances. Is one missing"),
+        (twice, "Several of its frames have the same position"),
         (nowhere, "frames do not say where they lie. Export it again"),
         (unturned, "frames do not say how they lie. Export it again"),
         (coloured, "is in colour; export its channels one by one"),

@@ -164,12 +164,12 @@ def test_each_object_is_a_segment_of_its_kind(series, tmp_path):
 
 
 def test_what_is_no_segmentation_is_not_read_as_one(series, tmp_path):
-    with pytest.raises(ImageError, match="is no DICOM-SEG, but an image"):
+    with pytest.raises(ImageError, match="is not a DICOM-SEG, but an image"):
         segmentation.read_segmentation(series / "s000.dcm")
-    with pytest.raises(ImageError, match="is no DICOM-SEG, but radiotherapy structures"):
+    with pytest.raises(ImageError, match="is not a DICOM-SEG, but radiotherapy structures"):
         segmentation.read_segmentation(save(header(STRUCTURES), tmp_path / "rt.dcm"))
     (tmp_path / "notes.txt").write_text("no")
-    with pytest.raises(ImageError, match=r"notes\.txt is no DICOM-SEG\."):
+    with pytest.raises(ImageError, match=r"notes\.txt is not a DICOM-SEG\."):
         segmentation.read_segmentation(tmp_path / "notes.txt")
 
 

@@ -70,7 +70,7 @@ def test_a_slice_that_is_missing_does_not_stretch_the_others(tmp_path, missing, 
 def test_a_slice_that_is_there_twice_does_not_stretch_the_others(tmp_path):
     write_series(tmp_path, SLICES)
     shutil.copy(tmp_path / "s001.dcm", tmp_path / "copy.dcm")
-    with pytest.raises(ImageError, match="0 to 2 mm apart. Is one missing, or there twice"):
+    with pytest.raises(ImageError, match="0 to 2 mm apart. Is one missing, or is one doubled"):
         dicom.read_series(tmp_path)
 
 
@@ -109,7 +109,7 @@ def test_a_tilted_gantry_is_refused_and_not_straightened_without_a_word(tmp_path
     ],
 )
 def test_slices_that_do_not_fit_on_each_other_are_refused(tmp_path, change, said):
-    with pytest.raises(ImageError, match=f"{said}; they are no volume. Are these scouts"):
+    with pytest.raises(ImageError, match=f"{said}; they do not form a volume. Are these scouts"):
         dicom.read_series(write_series(tmp_path, SLICES, change=change))
 
 
@@ -131,7 +131,7 @@ def test_grey_values_that_are_stored_the_other_way_round_are_said(tmp_path):
         file.PhotometricInterpretation = "MONOCHROME1"
 
     _, geometry = dicom.read_series(write_series(tmp_path, SLICES, change=turned))
-    assert geometry.remarks == ("its grey values are stored from white to black (MONOCHROME1) and were turned round",)
+    assert geometry.remarks == ("its grey values are stored from white to black (MONOCHROME1) and were inverted",)
 
 
 def test_pixels_without_a_size_do_not_pretend_to_have_one(tmp_path):
@@ -153,7 +153,8 @@ def test_two_series_in_a_folder_are_not_chosen_between_unless_one_is_named(tmp_p
     )
     with pytest.raises(
         ImageError,
-        match=r"2 DICOM series; give one folder per series. Found: series 3 \(CT, 4 slices\), series 12 \(CT, 2 slices\)",
+        match=r"2 DICOM series; give one folder per series. Found: series 3 \(CT, 4 slices\), series 12 "
+        r"\(CT, 2 slices\)",
     ):
         dicom.read_series(tmp_path)
     np.testing.assert_array_equal(dicom.read_series(tmp_path, "1.2.4")[0][0], SLICES[:2] + 5)
@@ -266,7 +267,7 @@ def test_frames_have_scales_of_their_own(tmp_path):
     [
         ({"order": [0, 1, 3]}, "Is one missing, or was the gantry tilted"),
         ({"lean": 0.3}, "Is one missing, or was the gantry tilted"),
-        ({"order": [0, 1, 2, 3, 0, 1, 2, 3]}, "Several of its frames lie at one place"),
+        ({"order": [0, 1, 2, 3, 0, 1, 2, 3]}, "Several of its frames have the same position"),
     ],
 )
 def test_frames_that_make_no_volume_are_refused(tmp_path, how, said):

@@ -48,7 +48,8 @@ def test_a_turned_channel_is_said(tmp_path):
     mirrored = Geometry(spacing=UP.spacing, origin=(6.0, 0.0, 0.0), direction=(-1, 0, 0, 0, 1, 0, 0, 0, 1))
     paths = written(tmp_path, (RAMP, UP), (np.ascontiguousarray(RAMP[:, :, ::-1]), mirrored))
     assert read_volume(paths).notes == (
-        "a_0001.nii.gz is stored in another order than a_0000.nii.gz (mirrored along x); it was turned onto it.",
+        "a_0001.nii.gz is stored in another orientation than a_0000.nii.gz (mirrored along x); it was "
+        "reoriented onto that grid.",
     )
 
 

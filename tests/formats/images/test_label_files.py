@@ -43,7 +43,7 @@ def test_what_is_no_file_is_called_what_it_is(tmp_path, read, what):
     (tmp_path / "b.nii.gz").mkdir()
     for name, words in (
         ("a", "is a pipe"),
-        ("b", f"is a folder; the {what} is wanted"),
+        ("b", f"is a folder; the {what} is expected"),
         ("c", f"[Mm]issing {what}|The {what} .* does not exist"),
     ):
         with pytest.raises(ImageError, match=words):
@@ -78,7 +78,7 @@ def test_labels_that_are_no_whole_numbers_are_refused_not_rounded(tmp_path, valu
     for ending in (".nrrd", ".nii.gz", ".nii", ".tif"):
         path = tmp_path / f"a{ending}"
         write_image(np.float32([[[0, value, 1]]]), Geometry(spacing=(1.0, 1.0, 1.0)), path)
-        with pytest.raises(ImageError, match=f"a{ending} has the value {value:g}, and 1 voxels that are no whole"):
+        with pytest.raises(ImageError, match=f"a{ending} has the value {value:g}, and 1 voxels that are not whole"):
             read_labels(path)
 
 

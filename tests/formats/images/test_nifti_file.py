@@ -113,7 +113,7 @@ def test_streams_one_after_the_other_are_one_file(tmp_path):
     path.write_bytes(b"".join(map(gzip.compress, parts)) + b"\0" * 9)
     assert unpacked(path) == (PLAIN, ())
     path.write_bytes(gzip.compress(PLAIN) + b"tail")
-    assert unpacked(path) == (PLAIN, ("4 bytes behind its end were passed over",))
+    assert unpacked(path) == (PLAIN, ("4 bytes after its end were ignored",))
 
 
 def test_no_more_is_kept_than_was_promised(tmp_path):
@@ -157,5 +157,5 @@ def test_what_is_no_nifti_is_said_to_be_none(tmp_path):
     for content in (PLAIN, changed(344, "3s", b"ni1"), b"\0" * 4 + b"n+2" + b"\0" * 400):
         require_nifti(content, tmp_path / "a.nii")
     for content in (b"", b"<html>", b"\0" * 400):
-        with pytest.raises(ImageError, match="is no NIfTI file, neither a packed nor a plain one"):
+        with pytest.raises(ImageError, match="is not a NIfTI file, neither compressed nor plain"):
             require_nifti(content, tmp_path / "a.nii")

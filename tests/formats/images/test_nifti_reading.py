@@ -118,7 +118,7 @@ def test_the_header_of_a_volume_larger_than_the_memory_is_read_from_the_first_by
 def test_what_is_no_nifti_is_told_as_that(tmp_path, ending, reader):
     path = tmp_path / f"a{ending}"
     path.write_bytes(b"<html>not found</html>")
-    with pytest.raises(ImageError, match="is no NIfTI file, neither a packed nor a plain one"):
+    with pytest.raises(ImageError, match="is not a NIfTI file, neither compressed nor plain"):
         read_volume([path], reader=reader)
 
 

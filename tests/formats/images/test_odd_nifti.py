@@ -34,7 +34,7 @@ def with_offset(content, offset):
 ODD = {
     "not packed": ("a.nii.gz", plain(), "not compressed, in spite of its name"),
     "packed": ("a.nii", gzip.compress(plain()), "compressed, in spite of its name"),
-    "bytes behind": ("a.nii.gz", gzip.compress(plain()) + b"\r\n--part--\r\n", "12 bytes behind its end"),
+    "bytes behind": ("a.nii.gz", gzip.compress(plain()) + b"\r\n--part--\r\n", "12 bytes after its end"),
     "offset 0": ("a.nii.gz", gzip.compress(with_offset(plain(), 0)), "begin at byte 0"),
     "offset 0, not packed": ("a.nii", with_offset(plain(), 0), "begin at byte 0"),
     "offset 176": ("a.nii.gz", gzip.compress(with_offset(plain(), 176)), "begin at byte 176"),
@@ -195,7 +195,7 @@ def test_values_that_are_no_numbers_and_voxels_without_a_size_are_said(tmp_path)
     assert read_volume([path]).geometry.remarks == ("7 of its voxels are NaN or infinite and were read as 0",)
     path.write_bytes(gzip.compress(plain(pixdim=[1, 0, 0, 0, 1, 1, 1, 1])))
     volume = read_volume([path])
-    assert volume.geometry.remarks == ("its header has voxels of size 0; 1 mm was taken instead",)
+    assert volume.geometry.remarks == ("its header has voxels of size 0; 1 mm was used instead",)
     assert volume.geometry.spacing == (1, 1, 1)
 
 
@@ -216,7 +216,7 @@ MIRRORED = AFFINE * np.array([[-1], [1], [1], [1]])
 ])  # fmt: skip
 def test_transforms_that_disagree_about_left_and_right_are_said(tmp_path, name, reader, taken):
     twice_placed(tmp_path / name, MIRRORED)
-    said = f"its header says twice where its axes lead, RPS (qform) and LPS (sform), of which the {taken} was taken"
+    said = f"its header gives two orientations, RPS (qform) and LPS (sform), of which the {taken} was taken"
     assert read_volume([tmp_path / name], reader=reader).geometry.remarks == (said,)
     assert read_header(tmp_path / name, reader=reader).geometry.remarks == (said,)
 
@@ -248,7 +248,7 @@ def test_two_sizes_of_a_voxel_in_a_header_are_said(tmp_path, name):
     image = nibabel.Nifti1Image(ARRAY.T, AFFINE)
     image.header["pixdim"][1:4] = 5
     (tmp_path / name).write_bytes(gzip.compress(image.to_bytes()) if name.endswith("gz") else image.to_bytes())
-    said = "two sizes of a voxel, 5 x 5 x 5 mm (pixdim) and 2 x 0.75 x 0.5 mm (sform), of which 5 x 5 x 5 mm was taken"
+    said = "two voxel sizes, 5 x 5 x 5 mm (pixdim) and 2 x 0.75 x 0.5 mm (sform), of which 5 x 5 x 5 mm was taken"
     assert said in read_volume([tmp_path / name]).geometry.remarks[0]
 
 

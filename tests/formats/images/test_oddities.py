@@ -67,7 +67,7 @@ def test_two_places_are_told_and_the_other_one_is_kept(taken):
     found = with_oddities(UPRIGHT, header(**forms))
     (remark,) = found.remarks
     both = "RAS (qform) and LAS (sform)" if taken == "qform" else "LAS (qform) and RAS (sform)"
-    assert f"twice where its axes lead, {both}, of which the {taken} was taken" in remark
+    assert f"two orientations, {both}, of which the {taken} was taken" in remark
     np.testing.assert_allclose(found.other_affine, other, atol=1e-5)
 
 

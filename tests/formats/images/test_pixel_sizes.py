@@ -138,7 +138,7 @@ def test_a_reader_of_pictures_refuses_a_stack_with_the_number_of_its_pages(tmp_p
 def test_images_that_make_no_stack_are_refused_with_their_number(tmp_path, second):
     tifffile.imwrite(tmp_path / "a.tif", STACK[0])
     tifffile.imwrite(tmp_path / "a.tif", second, append=True)
-    with pytest.raises(ImageError, match=r"a\.tif holds \d pages in 2 images that make no stack"):
+    with pytest.raises(ImageError, match=r"a\.tif holds \d pages in 2 images that do not form a stack"):
         read_volume([tmp_path / "a.tif"])
 
 

@@ -68,9 +68,9 @@ def test_a_file_for_every_plane_is_an_image(planes, where):
         ("LIST 3D\na001.raw\na002.raw\na003.raw\n", "begins with the line"),
         ("LIST D\na001.raw\na002.raw\na003.raw\n", "begins with the line"),
         ("LISTING.raw", "begins with the line"),
-        ("a%03d.raw 1 3 --1", "no pattern of file names"),
-        (f"a%03d.raw 1 {'9' * 30} 0", "no pattern of file names"),
-        ("a%03d.raw 1 ٣ 1", "no pattern of file names"),
+        ("a%03d.raw 1 3 --1", "not a pattern of file names"),
+        (f"a%03d.raw 1 {'9' * 30} 0", "not a pattern of file names"),
+        ("a%03d.raw 1 ٣ 1", "not a pattern of file names"),
     ],
 )
 def test_planes_without_a_file_are_not_filled_with_what_memory_holds(planes, where, why):
@@ -84,7 +84,7 @@ def test_planes_without_a_file_are_not_filled_with_what_memory_holds(planes, whe
 def test_planes_of_a_nrrd_may_be_counted_backwards(planes):
     path = written(planes, f"{NRRD}data file: a%03d.raw 3 1 -1\n\n", ".nrrd")
     assert read_volume([path]).array[0, :, 0, 0].tolist() == [3, 2, 1]
-    with pytest.raises(ImageError, match="no pattern of file names"):
+    with pytest.raises(ImageError, match="not a pattern of file names"):
         check_text(written(planes, f"{NRRD}data file: a%03d.raw 3 1 --1\n\n", ".nrrd"))
 
 
@@ -92,14 +92,14 @@ def test_planes_of_a_nrrd_may_be_counted_backwards(planes):
 def test_a_pipe_is_never_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.nii")
     for look in (no_pipe, lambda path: require_file(path, "image file"), lambda path: require_channels([path])):
-        with pytest.raises(ImageError, match=r"pipe.nii is a pipe or a device; an image file is wanted"):
+        with pytest.raises(ImageError, match=r"pipe.nii is a pipe or a device; an image file is expected"):
             look(tmp_path / "pipe.nii")
 
 
 def test_what_is_there_instead_of_a_file_is_said(tmp_path):
     no_pipe(tmp_path)
     no_pipe(tmp_path / "gone.nii")
-    with pytest.raises(ImageError, match="is a folder; the label file is wanted"):
+    with pytest.raises(ImageError, match="is a folder; the label file is expected"):
         check_labels(tmp_path)
     with pytest.raises(ImageError, match=r"The label file .*gone.nii does not exist"):
         check_labels(tmp_path / "gone.nii")
@@ -107,7 +107,7 @@ def test_what_is_there_instead_of_a_file_is_said(tmp_path):
         require_channels([tmp_path / "b_0000.nii", tmp_path / "b_0001.nii"])
     with pytest.raises(ImageError, match=r"^Missing channel file: "):
         require_channels([tmp_path / "b_0000.nii"])
-    with pytest.raises(ImageError, match="is a folder; the channel file is wanted"):
+    with pytest.raises(ImageError, match="is a folder; the channel file is expected"):
         require_channels([tmp_path, tmp_path / "b_0001.nii"])
 
 
@@ -131,7 +131,7 @@ def test_pictures_know_no_size_of_a_pixel_under_nnunets_reader_of_pictures():
         ("DistanceUnits = mm\n", TextFacts()),
         ('DistanceUnits = "um"\n', "counts lengths in um; the numbers were taken for mm"),
         ("ElementToIntensityFunctionSlope = 1.0\nElementToIntensityFunctionOffset = 0\n", TextFacts()),
-        ("ElementToIntensityFunctionSlope = 2\n", "scales the values, which ITK passes over"),
+        ("ElementToIntensityFunctionSlope = 2\n", "scales the values, which ITK ignores"),
         ("ElementToIntensityFunctionOffset = x\n", "scales the values"),
     ],
 )

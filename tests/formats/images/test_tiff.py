@@ -135,7 +135,9 @@ def test_stacks_packed_by_lzw_are_read_without_imagecodecs(tmp_path, monkeypatch
     Image.fromarray(rgb).save(tmp_path / "rgb.tif", compression="tiff_lzw")
     np.testing.assert_array_equal(read_volume([tmp_path / "rgb.tif"]).array, np.moveaxis(rgb, -1, 0))
     planes[0].convert("L").save(tmp_path / "b.tif", compression="jpeg")
-    with pytest.raises(ImageError, match=r"b\.tif is packed by JPEG, which only the package imagecodecs can unpack"):
+    with pytest.raises(
+        ImageError, match=r"b\.tif is compressed with JPEG, which only the package imagecodecs " r"can decompress"
+    ):
         read_volume([tmp_path / "b.tif"])
 
 
@@ -167,7 +169,7 @@ def test_what_pillow_would_change_is_refused_where_imagecodecs_lacks(tmp_path, m
     if options == {"byteorder": ">"}:
         np.testing.assert_array_equal(read_volume([tmp_path / "a.tif"]).array[0], array)
     else:
-        with pytest.raises(ImageError, match="which only the package imagecodecs can unpack"):
+        with pytest.raises(ImageError, match="which only the package imagecodecs can decompress"):
             read_volume([tmp_path / "a.tif"])
 
 

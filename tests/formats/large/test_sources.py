@@ -223,7 +223,7 @@ def test_odd_nifti_is_read_as_everywhere_else(tmp_path, kind):
 
 
 @pytest.mark.parametrize(("affine", "said"), [
-    (np.array([[-1, 0, 0, 29], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "is stored in another order than a.nii"),
+    (np.array([[-1, 0, 0, 29], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "is stored in another " "orientation than a.nii"),
     (np.eye(4) + 40 * np.eye(4, k=3), "does not lie on the grid of a.nii"),
 ])  # fmt: skip
 def test_channels_that_lie_apart_are_refused(tmp_path, affine, said):

@@ -117,7 +117,7 @@ def test_codecs_that_are_on_no_list_or_make_no_numbers_are_refused(tmp_path):
     for i, name in enumerate(("json2", "pickle", "base64")):
         array = version_2(tmp_path / f"b{i}", filters=[numcodecs.get_codec({"id": name})], compressors=None)
         with pytest.raises(
-            ImageError, match=rf"a.zarr are packed with '{name}', which is not unpacked here.*blosc, zstd"
+            ImageError, match=rf"a.zarr are compressed with '{name}', which is not supported.*blosc, zstd"
         ):
             bounded(array, "a.zarr")
     texts = numcodecs.Delta(dtype="<u2", astype="<u2")

@@ -79,7 +79,7 @@ def test_values_survive_or_are_refused(masks, kept):
     back = {label: value for value, label in translation.values.items()}
     for name, mask in stored.items():
         if facts[name].fractional:
-            with pytest.raises(ImageError, match="no whole numbers"):
+            with pytest.raises(ImageError, match="not whole numbers"):
                 translation.apply(mask)
         else:
             restored = [back[int(label)] for label in translation.apply(mask).ravel()]

@@ -93,9 +93,9 @@ def test_weights_that_are_none_are_named(tmp_path, weights, sentence):
 def test_what_is_given_in_the_place_of_a_checkpoint_is_named_as_what_it_is(model):
     with pytest.raises(ModelError, match=r"plans\.json is a text file, not a checkpoint"):
         read_checkpoint(model.folder / "plans.json")
-    with pytest.raises(ModelError, match="fold_0 is a folder; a checkpoint is wanted"):
+    with pytest.raises(ModelError, match="fold_0 is a folder; a checkpoint is expected"):
         read_checkpoint(model.folder / "fold_0")
-    with pytest.raises(ModelError, match=r"plans\.json is a file; the folder of a model is wanted"):
+    with pytest.raises(ModelError, match=r"plans\.json is a file; the folder of a model is expected"):
         load_model(model.folder / "plans.json")
 
 

@@ -167,7 +167,7 @@ def test_no_room_is_known_before_the_first_byte(server, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["a.zip", "a.zip.part", "a.zip.part.json"])
 def test_a_folder_in_the_way_is_told(server, tmp_path, name):
     (tmp_path / name).mkdir()
-    with pytest.raises(ResourceError, match="is a folder, and a file is wanted"):
+    with pytest.raises(ResourceError, match="is a folder, but a file is expected"):
         fetch(f"{server.address}/a.zip", tmp_path)
 
 

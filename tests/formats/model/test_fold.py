@@ -81,7 +81,7 @@ def test_what_is_no_file_in_the_place_of_a_message_holds_nothing_up(fold, make):
     os.utime(fold.path / "running.json", (1, 1), follow_symlinks=False)
     make(fold.path / "control.json")
     assert fold.wishes() == Wishes()
-    with suppress(ResourceError):  # "... is a folder, and a file is wanted"
+    with suppress(ResourceError):  # "... is a folder, but a file is expected"
         fold.ask(stop=True)
     with suppress(SettingsError), fold.claimed():  # "... cannot be removed. Delete it"
         assert fold.runner() == Runner.own()

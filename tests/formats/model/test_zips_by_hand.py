@@ -111,7 +111,7 @@ def test_a_zip_with_a_file_and_a_folder_of_one_name_is_refused(tmp_path):
         ("model.7z", b"7z\xbc\xaf\x27\x1c\0\0", "is a 7z archive"),
         ("plans.json", b'{"a": 1}', "is a text file, not a zip"),
         ("model.zip", b"PK\x03\x04abcd", "not a complete zip"),
-        ("folder", None, "is a folder; a zip with a model is wanted"),
+        ("folder", None, "is a folder; a zip with a model is expected"),
     ],
 )
 def test_what_is_given_for_a_zip_is_named_as_what_it_is(tmp_path, name, content, words):

@@ -113,11 +113,11 @@ def test_a_member_from_elsewhere_is_refused(tmp_path):
     [
         (
             ((0, 1, 2), (False, False, True)),
-            "are stored in another order than those in X (mirrored along x); they were",
+            "are stored in another orientation than those in X (mirrored along x); they were",
         ),
         (
             ((2, 0, 1), (False, False, False)),
-            "have another shape than those in X and were turned by their headers (its",
+            "have another shape than those in X and were reoriented by their headers (its",
         ),
         (((0, 1, 2), (False, False, False)), ""),
     ],
@@ -244,5 +244,5 @@ def test_probabilities_that_are_no_numbers_decide_nothing(tmp_path, value):
     probabilities = member_folder(second, ("a",), seed=1)["a"].copy()
     probabilities[1, 0, 0, 0] = value
     write_probabilities(probabilities, second / "a.npz")
-    with pytest.raises(NnunetError, match="probabilities of member 2 hold values that are no numbers"):
+    with pytest.raises(NnunetError, match="probabilities of member 2 hold values that are not numbers"):
         drain(ensemble_folders(EnsembleRequest(sources=(first, second), target=tmp_path / "o")))

@@ -310,7 +310,7 @@ def test_distances_between_surfaces_of_pictures_are_not_called_millimetres(tmp_p
     rules = Rules((1,), ".png", surface=1.0)
     drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", rules), events.append)
     (said,) = (event.text for event in events if isinstance(event, Note))
-    assert said.startswith("1 file (a.png) of the references do not say how large their voxels are")
+    assert said.startswith("1 file (a.png) of the references have no voxel size")
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,8 @@ def test_cases_that_are_turned_although_places_are_ignored_are_named(tmp_path, c
     words = ["evaluate_simple", str(tmp_path / "r"), str(tmp_path / "p"), "-l", "1", "2"]
     assert main([*words, "--ignore_geometry"]) == 0
     assert (
-        "a: its prediction has the voxels of its reference in another order, and was turned" in capsys.readouterr().err
+        "a: its prediction has the voxels of its reference in another orientation, and was reoriented"
+        in capsys.readouterr().err
     )
     assert main(words) == 0
-    assert "another order" not in capsys.readouterr().err
+    assert "another orientation" not in capsys.readouterr().err

@@ -113,7 +113,7 @@ def test_a_case_that_is_ignore_everywhere_is_said_to_be_so(tmp_path):
     (raw / "dataset.json").write_text(json.dumps(content))
     labels, geometry = read_labels(raw / "labelsTr" / "c1.nii.gz")
     write_labels(np.full_like(labels, top + 1), geometry, raw / "labelsTr" / "c1.nii.gz")
-    assert says(raw, "c1.nii.gz: every voxel is 'ignore': nothing can be learned from it")
+    assert says(raw, "c1.nii.gz: every voxel is 'ignore': nothing can be learnt from it")
     assert not says(raw, "c1.nii.gz: it has no foreground")
 
 

@@ -155,7 +155,7 @@ def test_probabilities_ask_for_a_threshold_and_float32_does_not(folders):
     soft = [ndimage.gaussian_filter((drawn(i) > 0).astype(np.float32), 2) for i in range(2)]
     folder = folders(soft, ".nii.gz")
     told = question(folder)
-    assert "2 of 2 masks have values that are no whole numbers" in told.message
+    assert "2 of 2 masks have values that are not whole numbers" in told.message
     assert "--threshold 0.5" in told.message
     _, labels = imported(folder, threshold=0.5)
     np.testing.assert_array_equal(labels, [s >= 0.5 for s in soft])
@@ -299,7 +299,7 @@ def test_folders_that_are_swapped_are_said(folders):
     swapped = ImportFoldersRequest(images=folder / "masks", masks=folder / "images", name="New", workers=1)
     with pytest.raises(DatasetError, match="the two folders look swapped") as told:
         drain(import_folders(Workspace.at(folder), swapped))
-    assert "Exchange the two folders" in told.value.in_window
+    assert "Press 'Swap the folders'" in told.value.in_window
 
 
 def test_cases_are_added_to_a_dataset_in_its_classes(folders):

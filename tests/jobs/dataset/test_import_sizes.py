@@ -91,7 +91,7 @@ def test_an_image_without_a_size_takes_that_of_its_mask(tmp_path, imported):
     tiff(tmp_path / "images" / "c0.tif", image(0))
     nifti(tmp_path / "masks" / "c0.nii.gz", mask(0), np.diag([-0.5, -0.5, 2.0, 1.0]))
     said, dataset = imported()
-    assert said.has("have no voxel size; that of their masks is taken (c0)")
+    assert said.has("have no voxel size; that of their masks is used (c0)")
     for path in (dataset / "imagesTr" / "c0_0000.nii.gz", dataset / "labelsTr" / "c0.nii.gz"):
         assert sitk.ReadImage(str(path)).GetSpacing() == pytest.approx((0.5, 0.5, 2.0))
 

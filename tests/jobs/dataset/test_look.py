@@ -39,7 +39,7 @@ def test_every_image_of_a_folder_is_said(folder):
     assert second.spacing == pytest.approx((0.0005, 0.00025, 0.00025))
     assert (second.source, second.values) == ("ImageJ's metadata", "0 to 167")
     assert third.spacing is None
-    assert third.remarks == ("it has no voxel size; 1 mm would be taken", "all its voxels are equal")
+    assert third.remarks == ("it has no voxel size; 1 mm would be assumed", "all its voxels are equal")
     assert "d.nii.gz" in last.error
 
 
@@ -111,7 +111,7 @@ def test_what_is_not_there_is_an_error(tmp_path):
 def test_what_looks_odd_stands_below_its_file(folder):
     lines = look_table([look_at(folder / "c.tif")])
     assert lines[1].split()[:3] == ["c.tif", "4", "x"]
-    assert lines[2:] == ["    ! it has no voxel size; 1 mm would be taken", "    ! all its voxels are equal"]
+    assert lines[2:] == ["    ! it has no voxel size; 1 mm would be assumed", "    ! all its voxels are equal"]
 
 
 def test_masks_are_recognised_as_an_import_does(tmp_path):
@@ -124,7 +124,7 @@ def test_masks_are_recognised_as_an_import_does(tmp_path):
         iio.imwrite(tmp_path / folder / "sharp.tif", (soft > 0).astype(np.uint8))
     soft = look_at(tmp_path / "masks" / "soft.tif")
     (remark,) = [text for text in soft.remarks if text.startswith("as a mask")]
-    assert "no whole numbers (0.7)" in remark and "--" not in remark
+    assert "not whole numbers (0.7)" in remark and "--" not in remark
     assert look_table([soft])[-1] == "    ! If that is right, import it with: --threshold 0.5"
     for path in (tmp_path / "photos" / "soft.tif", tmp_path / "masks" / "sharp.tif"):
         assert not any(text.startswith("as a mask") for text in look_at(path).remarks)

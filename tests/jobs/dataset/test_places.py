@@ -81,8 +81,8 @@ def test_a_mask_with_its_images_header_is_not_mirrored_because_readers_take_othe
     made = drain(import_folders(Workspace.at(folders), request(folders)), events.append)
     assert (read_labels(made / "labelsTr" / "c1.nii.gz")[0] == blob()).all()
     said = [event.text for event in events if isinstance(event, Note)]
-    assert not any("turned onto their images" in text for text in said)
-    assert sum("c0, c1: its header says twice where its axes lead" in text for text in said) == 1
+    assert not any("reoriented onto their images" in text for text in said)
+    assert sum("c0, c1: its header gives two orientations" in text for text in said) == 1
 
 
 def test_a_mask_from_elsewhere_is_refused_by_its_name(folders):
@@ -170,7 +170,7 @@ def test_labels_stored_mirrored_stop_preprocessing_and_can_be_turned(raw, capsys
     _mirror(raw)
     assert _prepare(raw[0]) == 1
     told = capsys.readouterr().err
-    assert "c1.nii.gz: the labels are stored in another order than the image (mirrored along x)" in told
+    assert "c1.nii.gz: the labels are stored in another orientation than the image (mirrored along x)" in told
     assert "--ignore_geometry" in told
     place_labels(raw[0], "c1")
     labels, geometry = read_labels(raw[0] / "labelsTr" / "c1.nii.gz")
@@ -215,7 +215,7 @@ def test_what_is_odd_about_files_is_said_by_the_check_and_before_training(raw, c
         rows.header["qform_code"] = 0
         path.write_bytes(gzip.compress(rows.to_bytes()))
     assert _prepare(raw[0]) == 0
-    text = "its header gives two sizes of a voxel, 1 x 1 x 3 mm (pixdim) and 1 x 1 x 1 mm (sform)"
+    text = "its header gives two voxel sizes, 1 x 1 x 3 mm (pixdim) and 1 x 1 x 1 mm (sform)"
     assert capsys.readouterr().err.count(text) == 1
     found = drain(verify(Workspace.around(raw[0]), VerifyRequest(dataset=raw[0].name)))
     assert sum(text in problem.text for problem in found.problems) == 1

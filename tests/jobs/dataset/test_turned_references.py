@@ -1,4 +1,4 @@
-"""References that are stored in another order than their image are looked at, and corrected, on the image's voxels."""
+"""References in another orientation than their image are looked at, and corrected, on the image's voxels."""
 
 from __future__ import annotations
 

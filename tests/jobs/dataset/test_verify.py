@@ -170,7 +170,7 @@ def test_nothing_to_learn(raw):
 
 def test_a_class_that_never_occurs(raw):
     dataset_json(raw, labels={"background": 0, "a": 1, "rare": 2})
-    says(raw, "warning: dataset.json: the class 'rare' (2) occurs in no case; it cannot be learned")
+    says(raw, "warning: dataset.json: the class 'rare' (2) occurs in no case; it cannot be learnt")
 
 
 def test_values_that_are_no_numbers(raw):

@@ -169,7 +169,7 @@ def test_labels_that_were_stored_in_another_order_are_not_held_against_old_proba
     sitk.WriteImage(sitk.Flip(image, [True, False, False]), str(path))
     found = drain(find_label_errors(workspace, request()))
     assert list(found.failed) == ["c03"]
-    assert "another order" in found.failed["c03"].message
+    assert "another orientation" in found.failed["c03"].message
 
 
 @pytest.mark.parametrize("value", [255, -1, 7])

@@ -86,7 +86,7 @@ def test_folds_without_rules_of_their_own_are_named(tmp_path: Path) -> None:
     drain(predict(model, volume(), CPU), events.append)
     (said,) = [e.text for e in events if isinstance(e, Note) and e.level == "warning"]
     name = model.folder.name
-    assert f"on validation cases of {name}/fold_0, {name}/fold_1; the usual thresholds of 0.5 are taken" in said
+    assert f"on validation cases of {name}/fold_0, {name}/fold_1; the usual thresholds of 0.5 are used" in said
     (model.folder / "fold_1" / "object_rules.json").write_text('{"rules": {"cell": {}}}')
     decoding = decoding_of([(model, (0, 1))])
     assert decoding is not None
@@ -142,7 +142,7 @@ def test_the_doubt_is_said_once_in_a_folder(tmp_path: Path) -> None:
     events: list[Event] = []
     request = PredictFolderRequest.like(CPU, source=tmp_path / "in", target=tmp_path / "out")
     drain(predict_folder(model, request), events.append)
-    said = [e.text for e in events if isinstance(e, Note) and "the usual thresholds of 0.5 are taken" in e.text]
+    said = [e.text for e in events if isinstance(e, Note) and "the usual thresholds of 0.5 are used" in e.text]
     assert len(said) == 1
 
 

@@ -1,4 +1,4 @@
-"""Labels that were drawn of numbered objects stay those of the objects, whatever is changed."""
+"""Labels that were drawn from numbered objects stay those of the objects, whatever is changed."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_a_corrected_voxel_size_or_place_is_that_of_the_objects_too(folder: Path
 
 def test_values_that_mean_cores_and_borders_are_not_merged_or_renumbered(folder: Path) -> None:
     for change in (lambda: change_classes(folder, {"box core": "box border"}), lambda: remap_dataset(folder)):
-        with pytest.raises(DatasetError, match="drawn of its numbered objects"):
+        with pytest.raises(DatasetError, match="drawn from its numbered objects"):
             change()
     assert object_scheme(folder).kinds == {"box": (1, 2)}
 

@@ -73,7 +73,7 @@ def test_pictures_without_a_size_of_a_pixel_are_measured_in_pixels_and_that_is_s
         request = MeasureObjectsRequest(objects=tmp_path / folder, target=tmp_path / "t.csv")
         drain(measure_objects(request), events.append)
         said = [event.text for event in events if isinstance(event, Note)]
-        unsized = any("1 of 1 files do not say how large their voxels are (a.png)" in text for text in said)
+        unsized = any("1 of 1 files have no voxel size (a.png)" in text for text in said)
         assert unsized == (folder == "png")
 
 
@@ -81,7 +81,7 @@ def test_a_negative_number_is_no_object(tmp_path: Path) -> None:
     objects = write_objects_folder(tmp_path / "o", a=boxes(1))
     image = sitk.GetImageFromArray(boxes(1).astype(np.int16) - 1)
     sitk.WriteImage(image, str(objects / "a.nii.gz"))
-    with pytest.raises(DatasetError, match="has the value -1; numbers of objects begin with 1"):
+    with pytest.raises(DatasetError, match="has the value -1; objects are numbered from 1"):
         drain(measure_objects(MeasureObjectsRequest(objects=objects, target=tmp_path / "t.csv")))
 
 

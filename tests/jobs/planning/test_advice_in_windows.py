@@ -66,7 +66,7 @@ def test_two_configurations_for_one_folder(workspace):
     request = PreprocessRequest(dataset=DATASET, configurations=("3d_fullres", "thick"))
     with pytest.raises(PlanError, match="'data_identifier' of its own in nnUNetPlans.json") as refused:
         drain(preprocess(workspace, request))
-    assert "Untick thick, and make it anew with 'Change a configuration', under" in refused.value.in_window
+    assert "Untick thick, and make it again with 'Change a configuration', under" in refused.value.in_window
     assert ".json" not in refused.value.in_window
 
 

@@ -48,7 +48,7 @@ def test_what_a_fold_never_sees_no_case_has_or_few_have_is_said():
     assert said(c0=[1, 2], c1=[1], c2=[1], c3=[1]) == [
         "The training of fold 0 never sees 'b', which only c0 has. Add cases that have it."
     ]
-    assert said(c0=[1], c1=[1], c2=[1], c3=[1]) == ["No case has 'b', so it cannot be learned."]
+    assert said(c0=[1], c1=[1], c2=[1], c3=[1]) == ["No case has 'b', so it cannot be learnt."]
     assert said(c0=[1, 2], c1=[1, 2], c2=[1], c3=[1]) == [
         "Few cases have 'b' (2 of 4): not every fold can validate it."
     ]

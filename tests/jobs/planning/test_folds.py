@@ -82,7 +82,7 @@ def test_one_case_can_be_left_out_at_a_time(workspace):
     assert sorted(row.held for row in found.rows) == [(name,) for name in NAMES]
     with pytest.raises(DatasetError, match="4 cases cannot be split into 7 folds"):
         look_at_folds(workspace, DATASET, FoldSettings(folds=7))
-    with pytest.raises(SettingsError, match="is no number of folds"):
+    with pytest.raises(SettingsError, match="is not a number of folds"):
         FoldSettings.of(folds="many")
 
 

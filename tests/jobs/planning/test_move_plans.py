@@ -116,7 +116,7 @@ def test_plans_for_other_intensities_and_voxels_are_moved_with_a_warning(workspa
     (workspace.raw / TARGET / "dataset.json").write_text(json.dumps(target | {"channel_names": {"0": "MRI"}}))
     assert main([*words, "--workspace", str(workspace.raw.parent)]) == 0
     said = capsys.readouterr().err
-    assert "normalise the channel MRI as CT, by figures of the other dataset" in said
+    assert "normalise the channel MRI as CT, with the intensities of the other dataset" in said
     assert "3d_fullres resamples them to 0.001 x 0.001 x 0.001 mm" in said
 
 

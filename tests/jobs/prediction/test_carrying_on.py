@@ -219,4 +219,4 @@ def test_images_whose_voxels_were_edited_meanwhile_are_segmented_anew(model, at)
     for result, image in zip(found, images, strict=True):
         np.testing.assert_array_equal(result.labels, drain(predict(model, image, settings)).labels)
     said = [event.text for event in events if isinstance(event, Note)]
-    assert "The image was edited meanwhile, so all of it is segmented anew." in said
+    assert "The image was edited meanwhile, so all of it is segmented again." in said

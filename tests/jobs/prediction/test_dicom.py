@@ -84,7 +84,7 @@ def test_dicom_seg_needs_dicom(model, tmp_path):
     (tmp_path / "in").mkdir()
     write_nifti(tmp_path / "in" / "a_0000.nii.gz", image())
     request = PredictFolderRequest.of(source=tmp_path / "in", target=tmp_path / "out", dicom_seg=True, **CPU)
-    with pytest.raises(DatasetError, match="references the series it was made of, but a is no DICOM series"):
+    with pytest.raises(DatasetError, match="references the series it was made from, but a is not a DICOM series"):
         drain(predict_folder(model, request))
     assert not (tmp_path / "out").exists()
 

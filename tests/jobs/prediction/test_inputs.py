@@ -154,7 +154,7 @@ def test_a_model_of_stacks_in_micrometres_takes_sizes_from_inside(new_model, tmp
     tifffile.imwrite(folder / "plain.tif", stack)
     result, _ = segment(model, folder, tmp_path / "out")
     assert result.done == ("imagej",)
-    assert "does not say its voxel size, so 1 mm was taken" in result.failed["plain"].message
+    assert "does not say its voxel size, so 1 mm was assumed" in result.failed["plain"].message
 
 
 def test_volumes_are_refused_by_a_model_of_pictures_before_anything_is_computed(tmp_path, monkeypatch):

@@ -60,8 +60,7 @@ def test_the_result_of_an_image_that_another_one_replaced_is_made_anew(model, im
     result, (text,) = segment(model, images)
     assert result.done == ("a", "b")
     assert text == (
-        f"2 cases are segmented anew: the image is another one than the segmentation in {tmp_path / 'out'} was made "
-        "of: a, b."
+        f"2 cases are segmented again, as the segmentation in {tmp_path / 'out'} was made from another image: a, b."
     )
     assert (read_labels(tmp_path / "out" / "a.nii.gz")[0] == b).all()
     assert segment(model, images) == (type(result)((), ("a", "b"), {}), [])

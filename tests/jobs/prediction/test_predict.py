@@ -300,7 +300,7 @@ def test_weights_too_large_for_float32_are_an_error_and_never_background(new_mod
         if "seg_layers" in name:
             weight.fill_(3e38)
     torch.save(content, path)
-    with pytest.raises(ModelError, match=r"values that are no numbers \(NaN or infinite\), in float32 too"):
+    with pytest.raises(ModelError, match=r"values that are not numbers \(NaN or infinite\), in float32 too"):
         drain(predict(found, volume, CPU.replace(backend=backend, precision="float32")))
 
 

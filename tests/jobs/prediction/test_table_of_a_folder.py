@@ -124,12 +124,12 @@ def test_what_others_left_in_the_folder_is_kept_with_a_word(new_model, images, t
     assert not said(first, request)  # all are kept, and are its own
     (text,) = said(second, request)
     assert text.startswith(
-        f"3 finished cases in {out} are kept, though it holds segmentations by other weights or settings"
+        f"3 finished cases in {out} are kept, though the folder holds segmentations by other weights or settings"
     )
     assert "a, c, d" in text and said(second, request) == [text]  # it stays so, whatever the last run was
     (out / "made_of.jsonl").unlink()  # of an earlier version
     (text,) = said(first, request)
-    assert text.startswith(f"3 finished cases in {out} are kept, though it holds results of another model")
+    assert text.startswith(f"3 finished cases in {out} are kept, though the folder holds results of another model")
     assert said(second, request.replace(region=(0, 4, 0, 8, 0, 8)))
 
 
@@ -163,7 +163,7 @@ def test_the_previous_stage_is_laid_onto_its_image(new_model, images, tmp_path):
 
 def test_a_model_without_a_previous_stage_takes_none(model, images, tmp_path):
     request = PredictFolderRequest.of(source=images, target=tmp_path / "out", previous=images, **CPU)
-    with pytest.raises(SettingsError, match="is no second stage of a cascade"):
+    with pytest.raises(SettingsError, match="is not the second stage of a cascade"):
         drain(predict_folder(model, request))
     assert not (tmp_path / "out").exists()
 

@@ -132,5 +132,7 @@ def test_an_image_that_is_read_box_by_box_is_refused_where_it_would_have_to_be_t
     asked = PredictImageRequest.of(
         model=model.folder, source=(str(tmp_path / "a.nrrd"),), target=tmp_path / "out.nii.gz", device="cpu"
     )
-    with pytest.raises(ImageError, match=r"was trained on images turned to RAS, but the axes of a\.nrrd lead to LPS"):
+    with pytest.raises(
+        ImageError, match=r"was trained on images reoriented to RAS, but the axes of a\.nrrd lead to LPS"
+    ):
         drain(predict_image_files(model, asked))

@@ -48,7 +48,7 @@ def test_a_slice_wise_model_takes_any_distance_of_slices(new_model):
 def test_an_assumed_millimetre_is_named_as_such(new_model):
     model = new_model(spacing=(0.0005, 0.00025, 0.00025))
     found = far_voxels(model, Geometry(spacing=(1, 1, 1), spacing_known=False))
-    assert "does not say its voxel size, so 1 mm was taken" in found.text
+    assert "does not say its voxel size, so 1 mm was assumed" in found.text
 
 
 def test_predicting_refuses_far_voxels_until_they_are_accepted(model):

@@ -87,9 +87,9 @@ def test_it_runs_where_neither_torch_nor_this_program_is(tmp_path):
     np.save(tmp_path / "image.npy", image)
     forbidden = ("torch", "napari_nnunet", "SimpleITK", "skimage", "nibabel", "napari", "onnx")
     code = (
-        f"import runpy, sys; sys.modules.update(dict.fromkeys({forbidden!r}))\n"
-        f"sys.argv = ['segment.py', {str(tmp_path / 'image.npy')!r}, '-o', {str(tmp_path / 'labels.npy')!r}, '--spacing', '1', '1', '1']\n"
-        f"runpy.run_path({str(folder / 'segment.py')!r}, run_name='__main__')"
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({forbidden!r}))\nsys.argv = ['segment.py', "
+        f"{str(tmp_path / 'image.npy')!r}, '-o', {str(tmp_path / 'labels.npy')!r}, '--spacing', '1', '1', "
+        f"'1']\nrunpy.run_path({str(folder / 'segment.py')!r}, run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -217,7 +217,7 @@ def test_weights_that_are_no_numbers_give_no_labels(tmp_path):
     there = opened(folder)
     network = there._networks[0]
     there._networks = [lambda tile: network(tile) * np.float32("nan")]
-    with pytest.raises(ValueError, match="gives values that are no numbers"):
+    with pytest.raises(ValueError, match="gives values that are not numbers"):
         there.segment(image_for((1, 8, 16, 16)), (1, 1, 1))
 
 

@@ -96,7 +96,7 @@ def test_a_class_that_came_late_reaches_the_plans(workspace, request_):
 
 
 def test_a_class_that_no_training_case_of_a_fold_has_is_told_before_hours_are_lost(workspace, request_):
-    """Its Dice is 0 in the validation case that has it, and the mean a half of what was learned."""
+    """Its Dice is 0 in the validation case that has it, and the mean a half of what was learnt."""
 
     def told(request):
         events = []
@@ -110,7 +110,7 @@ def test_a_class_that_no_training_case_of_a_fold_has_is_told_before_hours_are_lo
         labels, _ = read_labels(path)
         write_nifti(path, np.where(labels == 2, 0, labels))
     (said,) = told(request_)
-    assert said.startswith("None of the 4 training cases of this fold has 'lesion': it cannot be learned.")
+    assert said.startswith("None of the 4 training cases of this fold has 'lesion': it cannot be learnt.")
     assert told(request_.replace(fold=1)) == []  # there it is a training case that has it
 
 

@@ -90,7 +90,7 @@ def test_without_the_objects_the_training_goes_on_as_any_other(workspace: Worksp
     _, events = run(workspace, settings=SHORT.replace(epochs=1))
     (said,) = [note.text for note in of(Note, events) if "validation cases are not known" in note.text]
     assert "objectsTr is missing or holds no file" in said
-    assert "cannot be chosen; predictions take the usual thresholds of 0.5" in said
+    assert "cannot be chosen; predictions use the usual thresholds of 0.5" in said
     assert not (validation / "objects").exists() and not (validation / "objects.json").exists()
     assert not (folder_of(workspace).path / "object_rules.json").exists()
     assert (folder_of(workspace).validation / "summary.json").is_file()

@@ -87,7 +87,7 @@ def test_what_a_fold_was_trained_with_is_not_changed_under_it(trained, function,
     assert "Plan dock" in raised.value.in_window and "Discard" in raised.value.in_window
     assert [(model / name).read_bytes() for name in ("plans.json", "dataset.json")] == before
     for asked in ({"resume": True}, {"validate_only": True}):
-        with pytest.raises(ModelError, match=f"'{key}' .* mean nothing with that"):
+        with pytest.raises(ModelError, match=f"'{key}' .* cannot be used with that"):
             run(trained, settings=ONE.replace(epochs=2), **asked)
     with pytest.raises(ModelError, match=key):  # a dock asks before it starts a process
         drain(check_training(trained, [TrainRequest(dataset=TRAINED, configuration="3d_fullres", fold=1)]))

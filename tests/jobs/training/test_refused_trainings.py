@@ -27,7 +27,7 @@ def test_weights_of_the_wrong_kind_are_refused_before_anything_is_made(new_works
     workspace = new_workspace()
     with pytest.raises(ModelError, match="is a text file, not a checkpoint"):
         run(workspace, pretrained=workspace.preprocessed / TRAINED / "nnUNetPlans.json")
-    with pytest.raises(ModelError, match="is a folder; a checkpoint is wanted"):
+    with pytest.raises(ModelError, match="is a folder; a checkpoint is expected"):
         run(workspace, pretrained=tmp_path)
     torch.save({"network_weights": {"w": torch.ones(1)}}, tmp_path / "other.pth")
     with pytest.raises(ModelError):

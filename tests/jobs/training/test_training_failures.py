@@ -307,7 +307,7 @@ def test_an_event_file_that_cannot_be_written_does_not_end_it(workspace, monkeyp
     events = []
     result = drain(job, events.append)
     assert result.finished
-    assert sum("is a folder, and a file is wanted" in note.text for note in of(Note, events)) == 1
+    assert sum("is a folder, but a file is expected" in note.text for note in of(Note, events)) == 1
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # batchgenerators' own thread

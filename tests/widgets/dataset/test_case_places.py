@@ -61,7 +61,7 @@ def test_labels_that_napari_makes_over_two_flipped_images_are_laid_over_them(vie
     labels.data[tuple(np.round(seen).astype(int))] = 1
     labels.refresh()
     chosen(cases, [first], labels)
-    refused(cases, qtbot, f"'{labels.name}' has the voxels of 'T1' in another order: mirrored along")
+    refused(cases, qtbot, f"'{labels.name}' has the voxels of 'T1' in another orientation: mirrored along")
     assert cases.panel.remedy.text() == f"Lay '{labels.name}' over 'T1'"
     cases.panel.remedy.click()
     qtbot.waitUntil(lambda: cases.form.labels is not labels)
@@ -148,7 +148,7 @@ def test_the_table_follows_the_slice_that_is_seen(viewer, cases, home, qtbot):
     dataset = home / "nnUNet_raw" / "Dataset001_Spots"
     saved = read_labels(dataset / "labelsTr" / "T1.nii.gz")[0]
     assert np.unique(saved, return_counts=True)[1].tolist() == [60, 36, 24]
-    with pytest.raises(DatasetError, match="The labels of T1 hold 1 by now, to which no class was given"):
+    with pytest.raises(DatasetError, match="The labels of T1 now hold 1, to which no class was given"):
         drain(add_case(replace(old, labels=painted[3])))
 
 

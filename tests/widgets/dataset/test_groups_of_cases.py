@@ -51,7 +51,7 @@ def test_a_pattern_that_the_names_show_is_proposed_and_fills_the_column(table, t
     assert "taken from the column 'hospital'." in table.about.text()
     table.pattern.setText("(")
     table.find.click()
-    assert "is no regular expression" in table.about.text()
+    assert "is not a valid regular expression" in table.about.text()
     assert len(table.groups()) == 4
 
 

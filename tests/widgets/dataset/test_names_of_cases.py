@@ -59,7 +59,7 @@ def test_an_existing_name_for_another_image_is_asked_about(viewer, cases, opened
     cases.form.case_edit.value = "c1"
     assert "<b>Will replace</b> 'c1'" in settled(cases, qtbot)
     press(cases, qtbot)
-    assert "has a case 'c1' already, and it is not of this image" in asked.call_args.args[2]
+    assert "has a case 'c1' already, of another image" in asked.call_args.args[2]
     assert (opened / "imagesTr" / "c1_0000.nii.gz").read_bytes() == before
     asked.return_value = QMessageBox.StandardButton.Yes
     press(cases, qtbot)

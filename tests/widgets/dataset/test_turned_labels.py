@@ -1,4 +1,4 @@
-"""A case whose labels are stored in another order is shown on its image, and stays there when it is saved."""
+"""A case whose labels are stored in another orientation is shown on its image, and stays there when it is saved."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_the_layers_of_a_case_lie_over_each_other(raw, said, turn):
     np.testing.assert_array_equal(labels[0], painted())
     assert labels[1]["scale"] == image[1]["scale"]
     (text,) = said
-    assert "c0.nii.gz: the labels are stored in another order than the image (" in text
-    assert "here they are turned onto it, and saved so" in text
+    assert "c0.nii.gz: the labels are stored in another orientation than the image (" in text
+    assert "here they are reoriented onto it, and saved so" in text
     said.clear()
     write_nifti(reference(raw), painted(), SPACING)
     case_layers(raw, "c0")

@@ -124,7 +124,7 @@ def test_volumes_that_look_alike_only_as_they_are_shown_do_not_lie_over_each_oth
         sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
         layers.append(added(viewer, tmp_path / f"{name}.nii.gz"))
     np.testing.assert_allclose(layers[0].extent.world, layers[1].extent.world)
-    with pytest.raises(NotReadyError, match="in another order"):
+    with pytest.raises(NotReadyError, match="in another orientation"):
         require_over(*layers, "ZYX")
 
 

@@ -92,7 +92,8 @@ def test_two_series_on_the_same_voxels_are_not_chosen_between(viewer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "said"), [(PAINTED[0], "is no volume"), (PAINTED * 0, "holds no label"), (PAINTED[None], "is no volume")]
+    ("data", "said"),
+    [(PAINTED[0], "is not a volume"), (PAINTED * 0, "holds no label"), (PAINTED[None], "is not a volume")],
 )
 def test_what_is_no_segmentation_is_refused(viewer, tmp_path, data, said):
     with pytest.raises(ImageError, match=said):

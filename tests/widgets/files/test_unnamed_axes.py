@@ -74,7 +74,7 @@ def test_layers_of_which_one_has_no_names_are_not_laid_over_each_other_by_guess(
         affine=upright[:, [*order, 3]],
         units=["mm"] * 3,
     )
-    with pytest.raises(ApartError, match="'turned' has the voxels of 'across' in another order") as caught:
+    with pytest.raises(ApartError, match="'turned' has the voxels of 'across' in another orientation") as caught:
         require_over(across, turned, "ZYX")
     assert caught.value.mendable
 

@@ -212,7 +212,7 @@ def test_classes_that_hours_of_training_would_not_teach_are_named_before(plan, h
     run(plan, qtbot)
     said = (
         "The training of fold 3 never sees 'rare', which only c2 has. Add cases that have it. No case has 'absent', so "
-        "it cannot be learned."
+        "it cannot be learnt."
     )
     qtbot.waitUntil(lambda: plan.classes.isVisible() and plan.classes.text() == said)
     dataset_json(raw, labels={"background": 0, "a": 1, "rare": 2})

@@ -218,7 +218,7 @@ def test_an_image_edited_in_place_is_segmented_anew(viewer, large, qtbot, monkey
     said = _said(large.panel, monkeypatch)
     large.run()
     wait_until_idle(qtbot, large)
-    assert "The image was edited meanwhile, so all of it is segmented anew." in [text for text, _ in said]
+    assert "The image was edited meanwhile, so all of it is segmented again." in [text for text, _ in said]
     (result,) = _labels(viewer)
     viewer.layers.remove(result)
     large.check()

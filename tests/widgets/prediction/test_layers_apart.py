@@ -34,7 +34,7 @@ def _layer(name, **place):
         ({"units": ["um"] * 3}, "voxels of 2 x 1 x 1 mm and 0.002 x 0.001 x 0.001 mm", None),
         (
             {"affine": MIRROR, "translate": (0, -9, 0)},
-            "'b' has the voxels of 'a' in another order: mirrored along y",
+            "'b' has the voxels of 'a' in another orientation: mirrored along y",
             True,
         ),
     ],

@@ -33,4 +33,4 @@ def test_the_precision_of_the_preferences_is_used_and_it_says_so(
         assert dock.form.settings().precision == used
         assert dock.form.preferred.isVisibleTo(dock) == (preferred != "auto")
         if preferred == "int8":
-            assert "was not quantised and gets auto" in dock.form.preferred.text()
+            assert "was not quantised and uses auto" in dock.form.preferred.text()

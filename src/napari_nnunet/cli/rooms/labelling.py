@@ -17,7 +17,7 @@ _SHOWN = 20
 def find_label_errors(request: FindLabelErrorsRequest, shell: Shell) -> None:
     """List the cases whose labels look wrong."""
     found = shell.run(find_label_errors_job(shell.workspace, request))
-    print(f"{len(found.suspects)} of {len(found.cases)} cases look wrong (held against {found.model}).")
+    print(f"{len(found.suspects)} of {len(found.cases)} cases look wrong (compared with {found.model}).")
     for rank, case in enumerate(found.suspects[:_SHOWN], start=1):
         print(f"{rank}. {case.name}: Dice {case.dice:.3f}, score {case.score:.2f}" + (case.text and f"; {case.text}"))
     if len(found.suspects) > _SHOWN:

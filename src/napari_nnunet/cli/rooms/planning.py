@@ -87,4 +87,4 @@ def move_plans_between_datasets(request: MovePlansRequest, shell: Shell) -> None
     """Use the plans of one dataset for another."""
     print(move_plans(shell.workspace, request))
     for text in move_warnings(shell.workspace, request):
-        print(f"Warning: {text} Plan the dataset by itself if it is no relative of the other.", file=sys.stderr)
+        print(f"Warning: {text} Plan the dataset by itself if it is not related to the other.", file=sys.stderr)

@@ -219,4 +219,4 @@ def _stop(found: Sequence[Training], workspace: Workspace) -> None:
             training.folder.ask(stop=True)
             print(f"{training.title} will save and stop.")
         elif training.status == "waiting" and call_off(training.folder, workspace):
-            print(f"{training.title} is taken back.")
+            print(f"{training.title} was taken out of the queue.")

@@ -29,7 +29,7 @@ def as_trained(plans: Plans, configuration: Configuration, geometry: Geometry) -
     """Return the grid on which a model sees an image.
 
     The grid itself, but for a model that was trained on images without a voxel size: sizes inside of TIFFs and
-    pictures, which nnU-Net does not read, would contradict what it learned.
+    pictures, which nnU-Net does not read, would contradict what it learnt.
     """
     if geometry.spacing_source in INSIDE and counts_voxels(plans, configuration):
         return Geometry(spacing=(1.0,) * geometry.ndim, spacing_known=False, remarks=geometry.remarks)

@@ -65,7 +65,7 @@ def split_object(
     one, other = tuple(first), tuple(second)
     number = int(objects[one])
     if one == other or number == 0 or int(objects[other]) != number:
-        raise ValueError(f"{one} and {other} are no two voxels of one object")
+        raise ValueError(f"{one} and {other} are not two voxels of one object")
     (box,) = ndimage.find_objects((objects == number).astype(np.uint8))
     inside = objects[box] == number
     depth = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=tuple(spacing))[(slice(1, -1),) * inside.ndim]

@@ -92,8 +92,8 @@ class Vote:
         if not np.isfinite(mean).all():
             wrong = [str(i) for i, planes in enumerate(members, start=1) if not np.isfinite(planes).all()]
             raise ImageError(
-                f"The probabilities of member {' and '.join(wrong)} hold values that are no numbers (NaN or infinite). "
-                "Predict its images again."
+                f"The probabilities of member {' and '.join(wrong)} hold values that are not numbers (NaN or "
+                "infinite). Predict its images again."
             )
         if self._doubt is not None:
             self._doubt.add(where, mean, members, self._weights)

@@ -102,7 +102,7 @@ def _problem(optimizer: torch.optim.Optimizer) -> str | None:
                 if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
                     return f"{name} of {tuple(value.shape)} instead of {tuple(parameter.shape)} values"
                 if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
-                    return f"its {name} holds values that are no numbers (NaN or infinite)"
+                    return f"its {name} holds values that are not numbers (NaN or infinite)"
     return None
 
 

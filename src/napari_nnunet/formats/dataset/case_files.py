@@ -314,7 +314,9 @@ def _given(paths: Sequence[Path]) -> _Heap:
     heap = _Heap()
     for path in paths:
         if not path.name.lower().endswith(ENDINGS):
-            heap.problems.append(f"{shown(path.name)}: unknown kind of image; known are {', '.join(sorted(ENDINGS))}")
+            heap.problems.append(
+                f"{shown(path.name)}: unknown kind of image; known endings: {', '.join(sorted(ENDINGS))}"
+            )
             continue
         case, channel = _split(path)
         if heap.files[case].setdefault(channel or 0, path) is not path:

@@ -37,7 +37,7 @@ def raw_case_files(folder: Path, name: str, info: DatasetInfo) -> list[Path]:
 
 
 def masks_of(folder: Path, name: str, info: DatasetInfo) -> list[Path]:
-    """Return the masks of a case that its labels are drawn of: its numbered objects and their kinds."""
+    """Return the masks of a case that its labels are drawn from: its numbered objects and their kinds."""
     found = raw_case_files(folder, name, info)
     return [p for p in found if p.parent.name in (OBJECTS, KINDS) and p.name.endswith(info.file_ending)]
 

@@ -111,8 +111,8 @@ def _search(cases: Iterable[str], pattern: str) -> dict[str, str]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise SettingsError(
-            f"The pattern {pattern!r} is no regular expression ({error}). Write it like '(.+)_(?:left|right)', or name "
-            "a .csv file with the columns case, group."
+            f"The pattern {pattern!r} is not a valid regular expression ({error}). Write it like "
+            "'(.+)_(?:left|right)', or name a .csv file with the columns case, group."
         ) from error
     matches = {name: compiled.search(name) for name in cases}
     found = {
@@ -130,7 +130,7 @@ def _read_table(path: Path, cases: set[str]) -> tuple[dict[str, str], str]:
     try:
         read = [[without_marks(text) for text in row] for row in csv.reader(lines, delimiter=separator)]
     except csv.Error as error:
-        raise SettingsError(f"{path} is no table: {error}. Each line must be: case,group.") from error
+        raise SettingsError(f"{path} is not a table: {error}. Each line must be: case,group.") from error
     rows = [row for row in read if any(row)]
     headed, case, group, told = _columns(path, rows, cases)
     found: dict[str, str] = {}

@@ -1,6 +1,6 @@
 """Numbered objects of a raw dataset: objectsTr beside labelsTr, and kindsTr where objects are of several kinds.
 
-Labels are drawn of objects. Whether they are still those that were drawn is told by the content of files; sizes and
+Labels are drawn from objects. Whether they are still those that were drawn is told by the content of files; sizes and
 times are noted beside, so that only files that were touched are read again.
 """
 
@@ -69,7 +69,7 @@ def read_objects(path: Path, reader: str | None = None) -> tuple[NDArray[Any], G
     objects, geometry = read_labels(path, reader=reader, as_stored=True)
     if objects.dtype.kind == "i" and (lowest := objects.min()) < 0:
         raise ImageError(
-            f"{path} has the value {lowest}; numbers of objects begin with 1, and 0 is no object. Renumber them first."
+            f"{path} has the value {lowest}; objects are numbered from 1, and 0 is background. Renumber them first."
         )
     return objects, geometry
 
@@ -91,9 +91,11 @@ def numbered(array: NDArray[Any], where: str) -> NDArray[np.uint32]:
         If a value is negative, or no whole number.
     """
     if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
-        raise ImageError(f"{where} has values that are no whole numbers; every object must have one, and 0 is none")
+        raise ImageError(
+            f"{where} has values that are not whole numbers; every object must have one, and 0 is background"
+        )
     if array.size and array.min() < 0:
-        raise ImageError(f"{where} has the value {array.min():g}; numbers of objects begin with 1, and 0 is no object")
+        raise ImageError(f"{where} has the value {array.min():g}; objects are numbered from 1, and 0 is background")
     objects = array.astype(np.int64)
     if objects.size and objects.max() > np.iinfo(np.uint16).max:
         _, place = np.unique(objects, return_inverse=True)
@@ -145,7 +147,7 @@ def kinds_beside(path: Path, objects: NDArray[Any], geometry: Geometry) -> dict[
     objects : ndarray of int, shape ([Z,] Y, X)
         What it holds.
     geometry : Geometry
-        Where its voxels lie; a mask of kinds that is stored in another order is turned onto them.
+        Where its voxels lie; a mask of kinds that is stored in another orientation is turned onto them.
 
     Raises
     ------
@@ -225,7 +227,7 @@ class DrawnObjects:
     Parameters
     ----------
     stale : tuple of str
-        Cases whose objects, kinds or rules are others than those their labels were drawn of, or that have no labels.
+        Cases whose objects, kinds or rules are others than those their labels were drawn from, or that have no labels.
     changed : tuple of str
         Cases whose labels are others than were drawn, while the objects are the same.
     without : tuple of str
@@ -253,7 +255,7 @@ class _Files:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def sources(self, rules: str) -> str:
-        """Return a digest of everything that the labels are drawn of."""
+        """Return a digest of everything that the labels are drawn from."""
         return hashlib.sha256(f"{rules} {_content(self.objects)} {_content(self.kinds)}".encode()).hexdigest()
 
 
@@ -296,7 +298,7 @@ def note_drawn(folder: Path, cases: Iterable[str]) -> None:
     info = read_info(folder)
     scheme = ObjectScheme.of(info)
     if scheme is None:
-        raise DatasetError(f"{folder.name} is no dataset of objects.")
+        raise DatasetError(f"{folder.name} is not a dataset of objects.")
     rules, files = _rules(info, scheme), _files(folder, info)
     noted = {case: entry for case, entry in _noted(folder).items() if case in files}
     for case in cases:
@@ -318,12 +320,12 @@ def rename_kinds(folder: Path, names: Mapping[str, str]) -> None:
     Raises
     ------
     DatasetError
-        If it is no dataset of objects, a name is unknown, taken, reserved or empty.
+        If it is not a dataset of objects, a name is unknown, taken, reserved or empty.
     """
     info = read_info(folder)
     scheme = ObjectScheme.of(info)
     if scheme is None:
-        raise DatasetError(f"{folder.name} is no dataset of objects.")
+        raise DatasetError(f"{folder.name} is not a dataset of objects.")
     before = [*scheme.kinds, *scheme.classes]
     unknown = [name for name in names if name not in before]
     if unknown:
@@ -354,7 +356,7 @@ def rename_kinds(folder: Path, names: Mapping[str, str]) -> None:
 
 
 def foreign_labels(folder: Path, cases: Iterable[str]) -> list[Path]:
-    """Return the label files of cases that are there and were not drawn of objects; they must not be lost."""
+    """Return the label files of cases that are there and were not drawn from objects; they must not be lost."""
     noted, info = _noted(folder), read_info(folder)
     paths = {case: folder / "labelsTr" / f"{case}{info.file_ending}" for case in cases}
     return [

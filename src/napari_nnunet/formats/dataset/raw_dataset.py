@@ -145,7 +145,7 @@ def survey(folder: Path, info: DatasetInfo | None = None) -> tuple[RawDataset, l
     else:
         cases, problems = _found(folder, info)
         left_out = _left_out(folder / "imagesTr", info.file_ending)
-        text = f"it is no case: images of this dataset are named CASE_0000{info.file_ending} ('file_ending')"
+        text = f"it is not a case: images of this dataset are named CASE_0000{info.file_ending} ('file_ending')"
         problems += [FileProblem(f"imagesTr/{shown(name)}", text, fatal=False) for name in left_out]
     return RawDataset(folder, info, tuple(cases), left_out), problems
 
@@ -168,8 +168,8 @@ def left_out_notes(dataset: RawDataset) -> Iterator[Note]:
         some = ", ".join(dataset.left_out[:_SHOWN]) + (", ..." if len(dataset.left_out) > _SHOWN else "")
         yield Note(
             level="warning",
-            text=f"{len(dataset.left_out)} entries of {dataset.name}/imagesTr are no cases and left out: {some}. "
-            f"Images of this dataset are named CASE_0000{dataset.info.file_ending}.",
+            text=f"{len(dataset.left_out)} entries of {dataset.name}/imagesTr are not cases and were left out: "
+            f"{some}. Images of this dataset are named CASE_0000{dataset.info.file_ending}.",
         )
 
 

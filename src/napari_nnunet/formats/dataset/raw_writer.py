@@ -87,7 +87,7 @@ def save_case(
     geometry : Geometry
         Of all of them.
     masks : mapping of str to ndarray, optional
-        What the labels were drawn of, by folder: objectsTr, kindsTr.
+        What the labels were drawn from, by folder: objectsTr, kindsTr.
 
     Raises
     ------
@@ -299,7 +299,7 @@ def set_spacing(folder: Path, spacing: Sequence[float], cases: Sequence[str] = (
 def place_labels(folder: Path, name: str) -> None:
     """Write the labels of a case on the grid of its image; the old file goes to the dataset's trash.
 
-    Labels that are stored in another order are turned; others of the same size keep their voxels, and only their place
+    Labels in another orientation are turned; others of the same size keep their voxels, and only their place
     becomes the image's.
 
     Raises

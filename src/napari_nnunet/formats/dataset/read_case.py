@@ -93,7 +93,7 @@ class LaidLabels:
 
 
 def lay_labels(path: Path, image: Grid, *, reader: str | None, as_stored: bool = False) -> LaidLabels:
-    """Read labels of a case and turn them onto its image, where they are stored in another order.
+    """Read labels of a case and turn them onto its image, where they are stored in another orientation.
 
     Parameters
     ----------
@@ -134,8 +134,8 @@ def labels_over(path: Path, image: Grid, *, reader: str | None, as_stored: bool 
 def _misplaced(path: Path, found: Turned | Apart) -> ImageError:
     return ImageError(
         f"{path.name}: {misplaced_in_words(found)}.",
-        shell="Import the dataset anew (import_folders turns labels onto their images), or, where only the headers are "
-        "wrong, take the voxels as they lie (--ignore_geometry).",
+        shell="Import the dataset again (import_folders turns labels onto their images), or, where only the headers "
+        "are wrong, take the voxels as they lie (--ignore_geometry).",
         window="Check the dataset in the Training cases dock, which can fix it.",
     )
 
@@ -178,6 +178,9 @@ def label_relation(volume: Volume, shape: tuple[int, ...], geometry: Geometry) -
 def misplaced_in_words(found: Turned | Apart) -> str:
     """Return what is wrong with labels that do not lie on their image."""
     if isinstance(found, Turned):
-        return f"the labels are stored in another order than the image ({found}), and would be trained on other voxels"
+        return (
+            f"the labels are stored in another orientation than the image ({found}), so that training "
+            f"would use them for the wrong voxels"
+        )
     where = "in another place" if found.elsewhere else "on another grid"
     return f"the labels lie {where} than the image ({found})"

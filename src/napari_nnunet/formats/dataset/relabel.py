@@ -131,10 +131,10 @@ def change_classes(folder: Path, names: Mapping[str, str]) -> dict[int, int]:
 
 
 def _require_own_values(dataset: RawDataset) -> None:
-    """Refuse to change labels that are drawn of numbered objects: they would be others than what is drawn."""
+    """Refuse to change labels that are drawn from numbered objects: they would be others than what is drawn."""
     if ObjectScheme.of(dataset.info) is not None:
         raise DatasetError(
-            f"The labels of {dataset.folder.name} are drawn of its numbered objects and mean cores and borders.",
+            f"The labels of {dataset.folder.name} are drawn from its numbered objects and mean cores and borders.",
             shell="Name kinds and classes with derive_objects: --kinds VALUE=NAME, --classes VALUE=NAME.",
             window="Rename kinds under 'Edit dataset...' in the Training cases dock.",
         )

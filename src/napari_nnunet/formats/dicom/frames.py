@@ -17,13 +17,13 @@ from napari_nnunet.schema.geometry import Geometry
 _STRAIGHT = 1e-6  # what the cosine between stack and normal may lack of 1: 0.08 degrees, or 0.4 mm in 300 mm
 #: What highdicom says, and what it means.
 _SAID = {
-    "Multiple frames found": "Several of its frames lie at one place. Was it taken at several times or with several "
-    "settings? Export one image of each place.",
-    "regularly-spaced": "Its frames do not lie straight above each other at one distance. Is one missing, or was the "
+    "Multiple frames found": "Several of its frames have the same position. Was it taken at several times or with "
+    "several settings? Export one image of each place.",
+    "regularly-spaced": "Its frames do not form a straight stack with equal distances. Is one missing, or was the "
     "gantry tilted? Export it again with all its frames, or straighten it first, with dcm2niix for instance.",
     "(0020,9113)": "Its frames do not say where they lie. Export it again, as single slices for instance.",
     "ImageOrientationPatient": "Its frames do not say how they lie. Export it again, as single slices for instance.",
-    "coordinate system": "Its frames do not say where they lie: it is a film or a scan of paper, no volume.",
+    "coordinate system": "Its frames do not say where they lie: it is a film or a scan of paper, not a volume.",
 }
 
 

@@ -141,7 +141,7 @@ def _on_frames(library: Any, file: Path, array: NDArray[Any]) -> Any:
     """Return labels as a volume that says where it lies: a file has its frames in any order."""
     geometry = library.imread(file, lazy_frame_retrieval=True).get_volume_geometry(allow_missing_positions=False)
     if geometry is None:
-        raise ImageError(f"The frames of {file} do not lie straight above each other at one distance.")
+        raise ImageError(f"The frames of {file} do not form a straight stack with equal distances.")
     affine = along_normal(geometry.affine, len(array))
     more = {"channels": {"SegmentNumber": list(range(1, array.shape[-1] + 1))}} if array.ndim == 4 else {}
     return library.Volume(
@@ -267,7 +267,7 @@ def read_segmentation(path: Path) -> StoredSegments:
     library = highdicom()
     syntax = syntax_of(path)
     if syntax is None or not syntax.is_segmentation:
-        raise ImageError(f"{path} is no DICOM-SEG{'' if syntax is None else f', but {syntax.what}'}.")
+        raise ImageError(f"{path} is not a DICOM-SEG{'' if syntax is None else f', but {syntax.what}'}.")
     check_lengths(path, syntax)
     try:
         stored = library.seg.segread(path)

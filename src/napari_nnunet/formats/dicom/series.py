@@ -259,8 +259,8 @@ def _in_order(path: Path, slices: Sequence[_Slice]) -> list[_Slice]:
     ):
         if len(values) > 1 and (name == "size" or _differ(values)):
             raise ImageError(
-                f"The slices of the DICOM series in {path} differ in {name}; they are no volume. Are these scouts, or "
-                "several series in one? Export each stack by itself."
+                f"The slices of the DICOM series in {path} differ in {name}; they do not form a volume. Are these "
+                "scouts, or several series in one? Export each stack by itself."
             )
     positions, directions = _numbers([s.position for s in slices], 3), _numbers([slices[0].orientation], 6)
     if positions is None or directions is None:
@@ -311,13 +311,13 @@ def _check_gaps(path: Path, positions: NDArray[np.float64], normal: NDArray[np.f
     repeats = Counter(Counter(np.round(positions @ normal, 3).tolist()).values())
     if len(repeats) == 1 and (times := next(iter(repeats))) > 1:
         raise ImageError(
-            f"Every place in the DICOM series in {path} is there {times} times. Was it taken at several times or "
+            f"Every position in the DICOM series in {path} occurs {times} times. Was it taken at several times or "
             "with several settings, or exported twice? Export one image of each place."
         )
     if np.ptp(gaps) > _UNEVEN * np.median(gaps):
         raise ImageError(
             f"The slices of the DICOM series in {path} lie {gaps.min():.3g} to {gaps.max():.3g} mm apart. Is one "
-            "missing, or there twice? Export the series again, with all its slices."
+            "missing, or is one doubled? Export the series again, with all its slices."
         )
     whole = positions[-1] - positions[0]
     beside = float(np.linalg.norm(whole - (whole @ normal) * normal))
@@ -347,7 +347,7 @@ def _by_itk(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[Any], Geometr
         raise ImageError(f"The DICOM series in {path} is in colour; export its channels one by one.")
     remarks = []
     if any("MONOCHROME1" in entry.scale for entry in slices):
-        remarks.append("its grey values are stored from white to black (MONOCHROME1) and were turned round")
+        remarks.append("its grey values are stored from white to black (MONOCHROME1) and were inverted")
     geometry = Geometry(
         spacing=tuple(float(s) for s in reversed(image.GetSpacing())),
         origin=tuple(float(v) for v in image.GetOrigin()),

@@ -25,7 +25,7 @@ _LISTED = 6
 
 @dataclass(frozen=True, eq=False)
 class _Structure:
-    """What was drawn of one structure: the number and name of a region, and (points, 3) x, y, z in mm per contour."""
+    """What was drawn from one structure: the number and name of a region, and (points, 3) x, y, z in mm per contour."""
 
     number: int
     name: str
@@ -128,7 +128,7 @@ def _drawn(path: Path, file: Any) -> tuple[list[_Structure], list[str]]:
             without.append(f"parts of {name}")
         points = tuple(np.array(contour.ContourData, dtype=np.float64).reshape(-1, 3) for contour in closed)
         if not all(np.isfinite(each).all() for each in points):
-            raise ImageError(f"{path} has contours of {name!r} whose points are no numbers. Export it again.")
+            raise ImageError(f"{path} has contours of {name!r} whose points are not numbers. Export it again.")
         structures.append(_Structure(number, name, points))
     if not structures:
         raise ImageError(f"{path} holds no closed contours, so that none of its structures has an inside.")

@@ -75,7 +75,7 @@ def no_pipe(path: Path) -> None:
     except OSError:
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise ImageError(f"{path} is a pipe or a device; an image file is wanted.")
+        raise ImageError(f"{path} is a pipe or a device; an image file is expected.")
 
 
 def require_file(path: Path, what: str) -> None:
@@ -84,7 +84,7 @@ def require_file(path: Path, what: str) -> None:
         return
     no_pipe(path)
     if path.is_dir():
-        raise ImageError(f"{path} is a folder; the {what} is wanted.")
+        raise ImageError(f"{path} is a folder; the {what} is expected.")
     raise ImageError(f"The {what} {_missing(path)} does not exist.")
 
 
@@ -161,7 +161,7 @@ def check_text(path: Path) -> TextFacts:
     start = _begin(path, _META_END)
     where, mentions = _META_FILE.search(start), list(_META_MENTION.finditer(start))
     if where is None or len(mentions) != 1:
-        raise ImageError(f"{path} has no header of a MetaImage: one that ends in a line 'ElementDataFile = ...'.")
+        raise ImageError(f"{path} has no MetaImage header, which ends in a line 'ElementDataFile = ...'.")
     file_name, text = where[1].strip(), start[: where.start()]
     if file_name.upper() != b"LOCAL":
         _refuse_outside(path, file_name, start[where.end() :])
@@ -184,7 +184,7 @@ def _facts(text: bytes, sizes: re.Pattern[bytes]) -> TextFacts:
             remarks.append(f"its header counts lengths in {listed}; the numbers were taken for mm, as ITK does")
     for pattern, plain in ((_SLOPE, 1.0), (_SHIFT, 0.0)) if b"intensity" in lowered else ():
         if any(_float(found[1]) != plain for found in pattern.finditer(lowered)):
-            remarks.append("its header scales the values, which ITK passes over: they were read as they are stored")
+            remarks.append("its header scales the values, which ITK ignores: they were read as they are stored")
             break
     return TextFacts(bool(said) and not any(b"nan" in words for words in said), tuple(remarks))
 
@@ -203,7 +203,9 @@ def _begin(path: Path, end: re.Pattern[bytes]) -> bytes:
         if end.search(start) is None or _LIST.search(start) is not None:
             start += file.read(_LONGEST)
             if file.read(1) and (end.search(start) is None or _LIST.search(start) is not None):
-                raise ImageError(f"{path} is no image: its first {_LONGEST >> 20} MB do not hold all of its header.")
+                raise ImageError(
+                    f"{path} is not an image: its first {_LONGEST >> 20} MB do not hold all of its header."
+                )
     return start
 
 
@@ -246,7 +248,7 @@ def _refuse_outside(path: Path, name: bytes, following: bytes) -> None:
         pattern, *numbers = first.split() if "%" in first else [first]
         if _NUMBERED.fullmatch(pattern) is None or ("%" in first and not _few(numbers)):
             raise ImageError(
-                f"{path} takes its voxels from {first!r:.80}, which is no pattern of file names such as "
+                f"{path} takes its voxels from {first!r:.80}, which is not a pattern of file names such as "
                 "'a%03d.raw 1 9 1'."
             )
         for part in (first, pattern):

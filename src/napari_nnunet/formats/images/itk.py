@@ -145,7 +145,7 @@ def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry]:
     if not remarks:
         return _by_itk(path, path, ())
     if nifti_file.promise_of(content[:_HEADER_BYTES]) is None and content[4:7] != b"n+2":
-        raise ImageError(f"{path} is no NIfTI file, neither a packed nor a plain one. Was it downloaded completely?")
+        raise ImageError(f"{path} is not a NIfTI file, neither compressed nor plain. Was it downloaded completely?")
     with tempfile.TemporaryDirectory() as folder:
         straight = Path(folder) / "straight.nii"
         straight.write_bytes(content)
@@ -204,7 +204,7 @@ def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
             odd.append(NO_NUMBERS.format(count=np.count_nonzero(bad)))
             array = np.where(bad, array.dtype.type(0), array)  # as ITK does
     if 0 in pixdim[1 : 1 + array.ndim]:
-        odd.append("its header has voxels of size 0; 1 mm was taken instead")
+        odd.append("its header has voxels of size 0; 1 mm was used instead")
     placed, geometry = _placed(array, grid, path)
     return placed, with_oddities(geometry, content, odd)
 

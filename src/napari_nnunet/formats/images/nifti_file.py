@@ -166,7 +166,7 @@ def first_version(path: Path, reader: str) -> str:
 def require_nifti(content: bytes, path: Path) -> None:
     """Raise ImageError if what was unpacked does not say that it is NIfTI, of version 1 or 2."""
     if content[344:347] not in (b"n+1", b"ni1") and content[4:7] not in (b"n+2", b"ni2"):
-        raise ImageError(f"{path} is no NIfTI file, neither a packed nor a plain one. Was it downloaded completely?")
+        raise ImageError(f"{path} is not a NIfTI file, neither compressed nor plain. Was it downloaded completely?")
 
 
 def _decompressed(path: Path, packed: bytes) -> tuple[bytes, int, tuple[str, ...]]:
@@ -190,5 +190,5 @@ def _decompressed(path: Path, packed: bytes) -> tuple[bytes, int, tuple[str, ...
             raise ImageError(f"{path} cannot be read: it is truncated. Copy it again.")
         rest = stream.unused_data
     if rest.strip(b"\0") and rest[:2] != GZIP:
-        remarks = (*remarks, f"{len(rest)} bytes behind its end were passed over")
+        remarks = (*remarks, f"{len(rest)} bytes after its end were ignored")
     return (parts[0] if len(parts) == 1 else b"".join(parts)), beyond, remarks

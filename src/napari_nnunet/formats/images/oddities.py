@@ -42,7 +42,7 @@ class Oddities(NamedTuple):
             stated, sides = (" x ".join(f"{v:.4g}" for v in reversed(sizes)) for sizes in self.sizes)
             took = " x ".join(f"{v:.4g}" for v in size)
             remarks.append(
-                f"its header gives two sizes of a voxel, {stated} mm (pixdim) and {sides} mm (sform), of which "
+                f"its header gives two voxel sizes, {stated} mm (pixdim) and {sides} mm (sform), of which "
                 f"{took} mm was taken"
             )
         if self.places is None:
@@ -53,7 +53,7 @@ class Oddities(NamedTuple):
         one, other = map(_leads, self.places)
         if one != other:
             remarks.append(
-                f"its header says twice where its axes lead, {one} (qform) and {other} (sform), of which the "
+                f"its header gives two orientations, {one} (qform) and {other} (sform), of which the "
                 f"{('qform', 'sform')[mine]} was taken"
             )
         return tuple(remarks), self.places[1 - mine]
@@ -170,7 +170,7 @@ def as_said(geometry: Geometry, said: TextFacts) -> Geometry:
         if any(abs(square - 1) > _UNIT for square in squares):
             lengths = " x ".join(f"{math.sqrt(square):.4g}" for square in reversed(squares))
             remarks = (*remarks, f"the directions of its axes have lengths of {lengths} instead of 1, which were "
-                       "passed over")  # fmt: skip
+                       "ignored")  # fmt: skip
     if not remarks and said.spacing_known:
         return geometry
     known = geometry.spacing_known and said.spacing_known

@@ -169,7 +169,7 @@ class PngFacts(NamedTuple):
 def png_facts(file: BinaryIO, path: Path) -> PngFacts:
     """Return what a PNG says before its pixels (W3C PNG, chunks IHDR and pHYs); raises ImageError if it is no PNG."""
     if file.read(8) != _SIGNATURE or len(start := file.read(25)) < 25 or start[4:8] != b"IHDR":
-        raise ImageError(f"{path.name} is no PNG, whatever its name says.")
+        raise ImageError(f"{path.name} is not a PNG, whatever its name says.")
     width, height, depth, colour = struct.unpack(">IIBB", start[8:18])
     spacing = None
     while file.tell() < _LONGEST and len(head := file.read(8)) == 8:

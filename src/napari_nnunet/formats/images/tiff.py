@@ -64,7 +64,7 @@ def _order(pages: Pages, path: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
         raise ImageError(
             f"{path.name} is a picture in colours ({axes}: {' x '.join(map(str, shape))}), and has {len(shape)} "
             "dimensions; a stack has 3 (z, y, x). Save every colour as a stack of its own (CASE_0000, CASE_0001, ...), "
-            "or take a model of pictures."
+            "or use a model of pictures."
         )
     if len(shape) == 3:
         return (), (1, *shape)

@@ -96,8 +96,9 @@ def _unpacked_by_pillow(pages: Pages, path: Path) -> NDArray[Any]:
             if all(plane.dtype == pages.dtype and plane.shape == frame.shape for plane in planes):
                 return np.stack(planes).reshape(pages.shape)
     raise ImageError(
-        f"{path.name} is packed by {getattr(frame.compression, 'name', frame.compression)}, which only the package "
-        "imagecodecs can unpack. Install it (pip install imagecodecs), or save the file without compression."
+        f"{path.name} is compressed with {getattr(frame.compression, 'name', frame.compression)}, which "
+        f"only the package "
+        "imagecodecs can decompress. Install it (pip install imagecodecs), or save the file without compression."
     )
 
 
@@ -213,7 +214,7 @@ def pages_of(file: tifffile.TiffFile, path: Path) -> Pages:
     if all(part.shape == first.shape and part.dtype == first.dtype for part in whole) and first.axes == "YX":
         return Pages(tuple(whole), (len(whole), *first.shape), "QYX", tuple(remarks))
     raise ImageError(
-        f"{path.name} holds {len(file.pages)} pages in {len(whole)} images that make no stack "
+        f"{path.name} holds {len(file.pages)} pages in {len(whole)} images that do not form a stack "
         f"({_shapes([part.shape for part in whole])}). Save each image as a file of its own."
     )
 

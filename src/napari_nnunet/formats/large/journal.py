@@ -131,8 +131,7 @@ class BlockJournal:
         known = next((content for content in self._contents("work") if isinstance(content, dict)), None)
         if known is None:
             raise SettingsError(
-                f"{self._path.parent} is not the beginning of a result of this program. Choose another name, or "
-                "delete it."
+                f"{self._path.parent} is not an unfinished result of this program. Choose another name, or delete it."
             )
         differs = other_work(known, work)
         if differs:

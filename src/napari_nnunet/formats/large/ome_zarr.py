@@ -299,7 +299,7 @@ def _no_image(group: Any, content: Mapping[str, Any], name: str) -> str:
     inside = sorted(key for key, _ in group.groups())
     arrays = sorted(key for key, _ in group.arrays())
     listed = f" It holds {', '.join((inside + arrays)[:10])}." if inside or arrays else ""
-    return f"{name} is a group of zarr without the metadata of an image (multiscales).{listed} Name an image within it."
+    return f"{name} is a zarr group without the metadata of an image (multiscales).{listed} Name an image within it."
 
 
 def _axis(axis: Any) -> Mapping[str, Any]:

@@ -100,13 +100,13 @@ def open_image(paths: Sequence[Path | str], say: Say | None = None) -> LargeImag
 
 
 def _require_same_place(first: LargeImage, other: LargeImage) -> None:
-    """Raise ImageError if channels lie apart, or are stored in another order: they are read box by box, as they lie."""
+    """Raise ImageError if channels lie apart, or are stored in another orientation: boxes are read as they lie."""
     if first.shape != other.shape:
         return  # said with all shapes
     grids = Grid(first.shape, first.geometry), Grid(other.shape, other.geometry)
     found = relation(*grids)
     if not same_voxels(found, *grids):
-        how = f"is stored in another order than {first.name}" if isinstance(found, Turned) else (
+        how = f"is stored in another orientation than {first.name}" if isinstance(found, Turned) else (
             f"does not lie on the grid of {first.name}"
         )  # fmt: skip
         raise ImageError(
@@ -136,7 +136,7 @@ def _open_one(path: Path | str, say: Say) -> LargeImage:
         return open_zarr(path, level=say.level, axes=say.axes, spacing=say.spacing, best=say.best)
     path = Path(path)
     if say.level is not None:
-        raise ImageError(f"{path.name} is no OME-Zarr image, so it has no level {say.level}.")
+        raise ImageError(f"{path.name} is not an OME-Zarr image, so it has no level {say.level}.")
     reader = say.reader(path) if say.reader is not None else None
     if path.is_dir() and (planes := _planes_in(path)):
         image = _open_planes(path, planes)
@@ -217,7 +217,7 @@ def _open_planes(folder: Path, files: list[Path]) -> LargeImage:
     except NnunetError:
         raise
     except Exception as error:  # of many kinds: tifffile trusts what a file says of itself
-        raise ImageError(f"{files[0]} is no TIFF that can be read: {error}.") from error
+        raise ImageError(f"{files[0]} is not a readable TIFF: {error}.") from error
     if len(shape) != 2:
         raise ImageError(
             f"The planes of {folder.name} have the shape {' x '.join(map(str, shape))}; a folder of planes holds one "
@@ -305,7 +305,7 @@ def _first_series(path: Path) -> tuple[Any, Any]:
         except NnunetError:
             raise
         except Exception as error:  # of many kinds: tifffile trusts what a file says of itself
-            raise ImageError(f"{path} is no TIFF that can be read: {error}.") from error
+            raise ImageError(f"{path} is not a readable TIFF: {error}.") from error
         stack.pop_all()
         return file, series
 

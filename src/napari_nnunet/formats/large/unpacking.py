@@ -100,7 +100,7 @@ def _check(codec: Any, kind: str, name: str) -> None:
 
 def _unknown(kind: str, name: str) -> ImageError:
     return ImageError(
-        f"The chunks of {name} are packed with {kind[:60]!r}, which is not unpacked here. Write it again with one of "
+        f"The chunks of {name} are compressed with {kind[:60]!r}, which is not supported. Write it again with one of "
         f"{', '.join(_PACKERS)}."
     )
 

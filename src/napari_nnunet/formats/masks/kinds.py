@@ -172,7 +172,7 @@ def _fractions(folder: FolderFacts) -> Recognised:
     low, high = folder.values[0], folder.values[-1]
     example = next(value for value in folder.values if value != round(value))
     files = sum(bool(f.fractional) for f in folder.facts)
-    seen = f"{files} of {len(folder.facts)} masks have values that are no whole numbers ({example:g})"
+    seen = f"{files} of {len(folder.facts)} masks have values that are not whole numbers ({example:g})"
     two = (folder.counts[low] + folder.counts[high]) / folder.voxels > 0.5 and high > 1
     threshold = 0.5 if high <= 1 else high / 2
     if 0 <= low < threshold and (high <= 1 or two):  # else nothing would be background
@@ -302,7 +302,7 @@ def _classes(folder: FolderFacts) -> Recognised:
         return Recognised(kind, rows, False, objection.sentence, grouped, ignore=int(ignored[0]) if alone else None)
     if len(proper) == 1:
         return Recognised(
-            "two values", rows, True, f"The masks have one value beside 0: {value_word(proper[0])}.", grouped
+            "two values", rows, True, f"The masks have one value besides 0: {value_word(proper[0])}.", grouped
         )
     return Recognised("classes", rows, True, f"The masks have {many(len(proper), 'class')}.", grouped)
 

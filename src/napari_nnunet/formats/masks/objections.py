@@ -61,14 +61,14 @@ def objection_to(folder: FolderFacts) -> Objection | None:
 
 
 def _one_value_each(folder: FolderFacts) -> Objection | None:
-    """Tell masks with one value beside 0, but not the same one: classes count from 1 and come again."""
+    """Tell masks with one value besides 0, but not the same one: classes count from 1 and come again."""
     ways = {f.foreground for f in folder.facts if f.foreground}
     if len(ways) < 2 or any(len(values) > 1 for values in ways):
         return None
     never_again = len(folder.facts) >= _SEVERAL and all(folder.files[value] == 1 for value in folder.foreground)
     if gapless(folder.foreground) and not never_again:
         return None
-    text = f"Every mask has one value beside 0, but not the same: {_listed(folder.foreground)}. One class, or several?"
+    text = f"Every mask has one value besides 0, but not the same: {_listed(folder.foreground)}. One class, or several?"
     return Objection(text, names=dict.fromkeys(folder.foreground, "class_1"))
 
 

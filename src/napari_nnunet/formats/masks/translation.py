@@ -101,7 +101,7 @@ class Translation:
             array = on_palette(array, mask.palette) if mask.palette else array.astype(np.int32) * 0x010101
         elif array.dtype.kind not in "iub":
             if not is_whole(array).all():
-                raise ImageError(f"{name} has values that are no whole numbers.")
+                raise ImageError(f"{name} has values that are not whole numbers.")
             array = np.rint(array).astype(np.int64)
         found, inverse = np.unique(array, return_inverse=True)
         known = dict(self.values)

@@ -149,10 +149,10 @@ def inspect(path: Path) -> Bundle:
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     if path.is_dir():
         text = (
-            f"{path} is a folder; a zip with a model is wanted. The folder of a model, with plans.json in it, is used"
+            f"{path} is a folder; a zip with a model is expected. The folder of a model, with plans.json in it, is used"
         )
         raise ModelError(
-            f"{text} as it is.", shell="Name it behind predict_from_modelfolder -m.", window="Choose it in Segment."
+            f"{text} as it is.", shell="Give it to predict_from_modelfolder -m.", window="Choose it in Segment."
         )
     if not path.is_file():
         raise ModelError(f"{path} does not exist.")
@@ -256,7 +256,7 @@ def _model_folder(
     except (*_BROKEN, ValueError):
         pass
     raise ModelError(
-        f"{path} contains a model without its folder, and how it is called could not be read from its plans.json and "
+        f"{path} contains a model without its folder, and its name could not be read from its plans.json and "
         f"{checkpoints[0].name}. Pack the folder itself, such as {DEFAULT_TRAINER}__{DEFAULT_PLANS}__3d_fullres."
     )
 

@@ -67,9 +67,8 @@ def read_raw(path: Path) -> dict[str, Any]:
     said = content.get(CHECKSUM)
     if said is not None and str(said) != checksum(content["network_weights"]):
         raise ModelError(
-            f"{path} is damaged: its weights are not those that were saved (their checksum is another one). Take "
-            f"a copy that is whole, or train the fold again. Whoever changed them on purpose removes {CHECKSUM!r} "
-            "from the file."
+            f"{path} is damaged: its weights are not those that were saved (their checksum differs). Take a copy that "
+            f"is whole, or train the fold again. If you changed them on purpose, remove {CHECKSUM!r} from the file."
         )
     return content
 

@@ -164,7 +164,9 @@ class FoldFolder:
             raise DatasetError(
                 f"{self.path}, which is to be continued, was trained with {len(seen)} of the cases that validate fold "
                 f"{self.fold} in {splits} ({listed}). Its scores would come out too high. Put the folds that the model "
-                "was trained with into that file (and away what a raw dataset brings), or train the fold 'all'."
+                "was trained with into that file (and move splits_final.json of the raw dataset away), or "
+                "train the fold "
+                "'all'."
             )
         raise DatasetError(
             f"{self.path} was trained with {len(seen)} of the cases that validate it now ({listed}): {splits} was "
@@ -313,7 +315,7 @@ def require_same_rules(
         if folder.path == mine.path:
             raise ModelError(
                 f"{folder.checkpoints[0]} was trained otherwise than {plans.where} and dataset.json say now: "
-                f"{'; '.join(apart)}. Its weights mean nothing with that. Put back what was changed, or train this "
+                f"{'; '.join(apart)}. Its weights cannot be used with that. Put back what was changed, or train this "
                 "fold from its beginning.",
                 shell="Leave out --c and --val for that.",
                 window="Press Train instead of Resume for that.",
@@ -322,7 +324,7 @@ def require_same_rules(
             f"{folder.checkpoints[0]} was trained otherwise than {plans.where} and dataset.json say now: "
             f"{'; '.join(apart)}. All folds of {model.name} share one plans.json and one dataset.json, so that fold "
             f"{folder.fold} could no longer be used once fold {fold} is trained. Give the new plans a name of their "
-            "own, or put the folds that were trained before away.",
+            "own, or move the earlier folds away.",
             shell="Plan with -overwrite_plans_name NAME and train with -p NAME, or move their folders elsewhere.",
             window="Write a name at 'Plans name' in the Plan dock and choose it in the Train dock, or press 'Discard…' "
             "for each of them there.",

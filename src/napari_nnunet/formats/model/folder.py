@@ -307,7 +307,7 @@ def _check_folder(path: Path) -> None:
         raise ModelError(f"The model folder {path} does not exist.")
     if not path.is_dir():
         raise ModelError(
-            f"{path} is a file; the folder of a model is wanted, which holds plans.json, dataset.json and fold_0."
+            f"{path} is a file; the folder of a model is expected, which holds plans.json, dataset.json and fold_0."
         )
     old = next((p for p in (path, path.parent, *sorted(path.glob("*"))) if (p / V1_PLANS).is_file()), None)
     if old is not None and not find_models(path, depth=2):

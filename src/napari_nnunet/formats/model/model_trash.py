@@ -25,7 +25,7 @@ def trash_model(folder: Path) -> Path:
     """
     with moving(folder, f"{folder.name} is already being moved"):
         if not folder.is_dir():
-            raise ModelError(f"{folder} is no model's folder.")
+            raise ModelError(f"{folder} is not a model's folder.")
         target = trash_path(folder.parent.parent / TRASH / folder.parent.name, folder.name)
         try:
             os.rename(folder, target)

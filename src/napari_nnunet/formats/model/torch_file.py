@@ -66,7 +66,7 @@ def read_torch(path: Path) -> dict[str, Any]:
     except _DAMAGED as error:
         raise ModelError(f"{path} is not a complete checkpoint; it may be truncated. ({reason(error)})") from error
     if not verified:  # what torch refuses, it says better
-        raise ModelError(f"{path} is not a complete checkpoint: how long its tensors must be is not to be read.")
+        raise ModelError(f"{path} is not a complete checkpoint: the sizes of its tensors cannot be read.")
     if not isinstance(content, dict):
         raise ModelError(f"{path} is not a checkpoint of nnU-Net: it holds a {type(content).__name__}.")
     weights = content.get("network_weights", content.get("state_dict"))
@@ -109,7 +109,7 @@ def require_whole(path: Path) -> None:
 
 def _not_as_saved(path: Path, name: str) -> ModelError:
     return ModelError(
-        f"{path} is damaged: {name or 'what it holds'} is not what was saved (its checksum is another one). Take a "
+        f"{path} is damaged: {name or 'what it holds'} is not what was saved (its checksum differs). Take a "
         "copy that is whole, or train the fold again."
     )
 
@@ -206,7 +206,9 @@ def _require_storages(archive: zipfile.ZipFile, table: str, sizes: Mapping[str, 
 def _require_torch_file(path: Path) -> None:
     """Tell a file of torch from what people give instead; raises ModelError."""
     if path.is_dir():
-        raise ModelError(f"{path} is a folder; a checkpoint is wanted, such as fold_0/checkpoint_final.pth in a model.")
+        raise ModelError(
+            f"{path} is a folder; a checkpoint is expected, such as fold_0/checkpoint_final.pth in a model."
+        )
     if not path.is_file():
         raise ModelError(f"The checkpoint {path} does not exist.")
     try:
@@ -219,7 +221,7 @@ def _require_torch_file(path: Path) -> None:
     if not begin.startswith(_BEGINNINGS) and begin.isascii():
         raise ModelError(
             f"{path} is a text file, not a checkpoint (it begins with {begin[:20].decode()!r}). A file such as "
-            "fold_0/checkpoint_final.pth in a model is wanted."
+            "fold_0/checkpoint_final.pth in a model is expected."
         )
 
 

@@ -325,7 +325,7 @@ def damage_of(folder: Path, name: str) -> str:
         if path is properties:
             continue
         if head[2:10] != b"b2frame\0" or len(head) < _HEAD:
-            return f"{path.name} is no b2nd file"
+            return f"{path.name} is not a b2nd file"
         whole = int.from_bytes(head[16:24], "big")
         if size < whole:
             return f"{path.name} has {size} of {whole} bytes"

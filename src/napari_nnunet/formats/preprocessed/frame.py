@@ -61,7 +61,7 @@ def checked_frame(path: Path) -> Path:
     finally:
         os.close(handle)
     if head[2:10] != b"b2frame\0" or len(head) < _LAYERS + 8:
-        raise ValueError("it is no b2nd file")
+        raise ValueError("it is not a b2nd file")
     _, length, whole, *_ = _SIZES.unpack_from(head)
     if whole > size:
         raise ValueError(f"it has {size} of {whole} bytes")

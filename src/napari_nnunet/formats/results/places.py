@@ -94,7 +94,7 @@ class Members:
             except NnunetError:  # the file that would tell it cannot be used, which does not matter here
                 continue
             if by_voxels and not isinstance(found, Same):
-                text = "lie elsewhere" if isinstance(found, Apart) else "are stored in another order"
+                text = "lie elsewhere" if isinstance(found, Apart) else "are stored in another orientation"
                 said.append(
                     f"by their headers, the probabilities in {path.parent} {text} than those in {self.paths[0].parent} "
                     f"({found}); they were joined voxel by voxel"
@@ -102,7 +102,7 @@ class Members:
             elif isinstance(found, Turned):
                 said.append(
                     f"the probabilities in {path.parent} have another shape than those in {self.paths[0].parent} and "
-                    f"were turned by their headers ({found}); those of equal shape are joined voxel by voxel"
+                    f"were reoriented by their headers ({found}); those of equal shape are joined voxel by voxel"
                 )
         return tuple(said)
 
@@ -133,7 +133,7 @@ class Members:
             if lift_shape(labels.shape) != shape:
                 raise ImageError(
                     f"{beside} has {_times(labels.shape)} voxels, the probabilities {path.name} beside it have "
-                    f"{_times(shape)}: it was saved anew since. Segment the image again."
+                    f"{_times(shape)}: it was saved again since. Segment the image again."
                 )
         else:
             return None

@@ -167,7 +167,7 @@ class ProbabilityReader:
 
 
 class TurnedReader:
-    """Probabilities that are stored in another order, class by class on the grid of the first member."""
+    """Probabilities that are stored in another orientation, class by class on the grid of the first member."""
 
     def __init__(self, reader: ProbabilityReader, turned: Turned) -> None:
         self._reader, self._turned = reader, turned

@@ -147,5 +147,5 @@ def _case(entry: Mapping[str, Any], ending: str) -> CaseScore:
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     if "Dice" not in values or not all(isinstance(value, int | float) for value in values.values()):
-        raise ValueError(f"{dict(values)} are no scores")
+        raise ValueError(f"{dict(values)} are not scores")
     return dict(values)

@@ -90,7 +90,7 @@ def folder_rules(
     ending = common_ending(first)
     pairs = pair_up(first, second, ending, missing_ok=True)
     by_voxels = Rules((), ending, ignore_geometry=ignore_geometry, asked_by_voxels=True)
-    yield Stage(name="Looking which labels there are", total=len(pairs))
+    yield Stage(name="Finding the labels", total=len(pairs))
     found = yield from compare_cases(_present, pairs, None, by_voxels, workers=workers)
     labels = tuple(sorted(set[int]().union(*found)))
     return replace(by_voxels, labels=labels), {label: f"label {label}" for label in labels}

@@ -73,8 +73,8 @@ def require_same_classes(raw: Path, model: TrainedModel) -> None:
         said = [", ".join(f"{name} = {value}" for name, value in found.items()) for found in (then, now)]
         raise ModelError(
             f"{model.name} was trained with the classes {said[0]}; {raw.name} has {said[1]} now.",
-            shell="Train it anew, or continue it with the classes of today (train --continue_from).",
-            window="Train it anew, or press 'Improve…' in the Train dock.",
+            shell="Train it again, or continue it with the current classes (train --continue_from).",
+            window="Train it again, or press 'Improve…' in the Train dock.",
         )
 
 

@@ -37,8 +37,8 @@ from napari_nnunet.schema.requests.choosing import EvaluateFolderRequest, Evalua
 from napari_nnunet.volume import by_text
 
 _TURNED = (
-    "its prediction has the voxels of its reference in another order, and was turned by its header; cases of equal "
-    "shape were compared voxel by voxel, whatever their headers say"
+    "its prediction has the voxels of its reference in another orientation, and was reoriented by its header; cases of "
+    "equal shape were compared voxel by voxel, whatever their headers say"
 )
 
 
@@ -59,7 +59,7 @@ class Rules:
     surface : float, optional
         Also measure surface distances, with this tolerance in mm for the normalised surface Dice.
     ignore_geometry : bool
-        Compare by voxels, whatever the headers say of the place.
+        Compare voxel by voxel, whatever the headers say about position.
     asked_by_voxels : bool
         Whether whoever asks can ask for that, so that an error may name it.
     defined : frozenset of int, optional
@@ -161,7 +161,7 @@ def badness(metrics: dict[Region, Metrics]) -> tuple[bool, float]:
 def read_pair(pair: Pair, rules: Rules) -> tuple[NDArray[Any], NDArray[Any], Geometry]:
     """Return reference and prediction of a case on the reference's grid, and the grid with what is odd about both.
 
-    A prediction whose voxels are stored in another order (mirrored, axes swapped) is turned; nothing is interpolated.
+    A prediction that is stored in another orientation (mirrored, axes swapped) is turned; nothing is interpolated.
 
     Raises
     ------

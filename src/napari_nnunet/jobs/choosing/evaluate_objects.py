@@ -129,7 +129,7 @@ def read_scores(path: Path) -> dict[str, dict[str, Any]]:
         raise DatasetError(f"{path} is not what evaluate_objects writes ({error}).") from error
     numbers = all(isinstance(own.get(name), int | float | None) for own in found.values() for name in wanted)
     if not numbers or any(wanted - set(own) for own in found.values()):
-        raise DatasetError(f"{path} is not what evaluate_objects writes: it lacks figures, or they are no numbers.")
+        raise DatasetError(f"{path} is not what evaluate_objects writes: it lacks figures, or they are not numbers.")
     return found
 
 

@@ -252,7 +252,7 @@ def stray_values(
 
 
 def unsized_references(pairs: Sequence[Pair], reader: str | None) -> Job[None]:
-    """Warn about references that do not say how large their voxels are; those that cannot be read are said later."""
+    """Warn about references that have no voxel size; those that cannot be read are said later."""
     unknown = []
     for pair in pairs:
         with suppress(NnunetError):
@@ -261,6 +261,6 @@ def unsized_references(pairs: Sequence[Pair], reader: str | None) -> Job[None]:
     if unknown:
         yield Note(
             level="warning",
-            text=f"{some_files(unknown)} of the references do not say how large their voxels are: there, distances of "
+            text=f"{some_files(unknown)} of the references have no voxel size: there, distances of "
             "surfaces are counted in voxels, not in mm.",
         )

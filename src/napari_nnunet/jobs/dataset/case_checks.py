@@ -167,9 +167,7 @@ def _value_problems(case: TrainingCase, found: dict[int, int], scheme: LabelSche
     if unknown:
         yield Problem("error", case.label.name, unknown_in_words(unknown, scheme), "remap_labels")
     elif scheme.ignore_label is not None and set(found) == {scheme.ignore_label}:
-        yield Problem(
-            "warning", case.label.name, "every voxel is 'ignore': nothing can be learned from it", "drop_case"
-        )
+        yield Problem("warning", case.label.name, "every voxel is 'ignore': nothing can be learnt from it", "drop_case")
     elif not any(value in found for value in scheme.foreground_labels):
         yield Problem("warning", case.label.name, "it has no foreground: only background is labelled")
 

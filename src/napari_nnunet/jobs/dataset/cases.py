@@ -117,7 +117,7 @@ def _translated(case: NewCase) -> NDArray[np.int32]:
     if unknown:
         listed = ", ".join(map(str, unknown[:5])) + (", …" if len(unknown) > 5 else "")
         raise DatasetError(
-            f"The labels of {case.name} hold {listed} by now, to which no class was given. Look at the classes of its "
+            f"The labels of {case.name} now hold {listed}, to which no class was given. Look at the classes of its "
             "values, then save it again."
         )
     return remap(painted, case.mapping)
@@ -130,7 +130,7 @@ def is_there(case: NewCase) -> bool:
         raise DatasetError(f"{case.folder.name} was renamed or removed meanwhile. Choose the dataset again, then save.")
     if there and case.fresh and raw_case_files(case.folder, case.name, read_info(case.folder)):
         raise DatasetError(
-            f"{case.folder.name} has a case '{case.name}' by now, which another job saved. Look at it; give this one "
+            f"{case.folder.name} now has a case '{case.name}', which another job saved. Look at it; give this one "
             "another name, or save it again to replace that one."
         )
     return there

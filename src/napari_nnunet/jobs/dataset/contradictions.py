@@ -89,17 +89,17 @@ def intensity_problems(channels: Sequence[str], facts: Mapping[str, CaseFacts]) 
 
 
 def object_problems(folder: Path) -> Iterable[Problem]:
-    """Name cases whose labels are not what was drawn of their numbered objects; none of a dataset of classes."""
+    """Name cases whose labels are not what was drawn from their numbered objects; none of a dataset of classes."""
     try:
         drawn = look_at_drawn(folder)
     except NnunetError as error:
         yield Problem.of(folder.name, error)
         return
     if drawn.stale:
-        text = "the objects changed since cores and borders were drawn of them; planning draws them again"
+        text = "the objects changed since cores and borders were drawn from them; planning draws them again"
         yield Problem("warning", some(drawn.stale), text, "draw_again")
     if drawn.changed:
-        text = f"the labels are not those that were drawn of the objects in {OBJECTS}. Correct the objects instead"
+        text = f"the labels are not those that were drawn from the objects in {OBJECTS}. Correct the objects instead"
         shell = f"{text}; derive_objects draws the labels again"
         yield Problem("error", some(drawn.changed), shell, "draw_again", text)
     for case in drawn.without:
@@ -129,8 +129,8 @@ def number_problems(dataset: RawDataset, facts: Mapping[str, CaseFacts]) -> Iter
         f"the classes look like numbers of objects: up to {most} in a case, each one connected piece, and others in "
         "other cases. A network learns classes, not numbers. If each is an object, "
     )
-    shell = f"{text}import images and masks anew (import_folders --objects)"
-    window = f"{text}import images and masks anew, as objects of their own"
+    shell = f"{text}import images and masks again (import_folders --objects)"
+    window = f"{text}import images and masks again, as objects of their own"
     yield Problem("warning", "labelsTr", shell, in_window=window)
 
 

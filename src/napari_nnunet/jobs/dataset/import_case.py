@@ -53,7 +53,7 @@ class PlannedCase:
     eight_bit : bool
         Whether the image holds whole numbers from 0 to 255.
     turned : bool
-        Whether the mask is stored in another order of voxels and will be turned onto the image.
+        Whether the mask is stored in another orientation of voxels and will be turned onto the image.
     facts : MaskFacts
         The values of the mask.
     few_values : bool
@@ -131,7 +131,7 @@ def mixed_colours(cases: Sequence[PlannedCase]) -> DatasetError | None:
     unlike = unlike_most(cases)
     listed = ", ".join(unlike[:_NAMED]) + (", ..." if len(unlike) > _NAMED else "")
     return DatasetError(
-        f"Of {len(cases)} pictures, {kinds}; a dataset has one kind. Unlike most: {listed}.",
+        f"Of {len(cases)} pictures, {kinds}; a dataset must be all of one kind. Unlike most: {listed}.",
         shell="Make all of them grey (--colours grey) or coloured (--colours rgb), or leave out those unlike most "
         "(--colours leave_out).",
         window="Choose in 'Colours' what is done with them.",

@@ -121,7 +121,7 @@ def import_notes(plan: ImportPlan, request: ImportFoldersRequest) -> Job[None]:
     turned = [case.name for case in plan.cases if case.turned]
     if turned:
         count = f"{len(turned)} of {len(plan.cases)}"
-        text = f"The masks of {count} cases are stored in another order and turned onto their images"
+        text = f"The masks of {count} cases are stored in another orientation and reoriented onto their images"
         yield Note(level="warning", text=f"{text}: {_some(turned)}.")
     changed_colours = [case.name for case in plan.cases if case.pair.colours]
     if changed_colours:
@@ -169,7 +169,7 @@ def _size_notes(cases: Sequence[PlannedCase]) -> Job[None]:
         )
     by_mask = [case.name for case in cases if case.sized_by == "mask"]
     if by_mask:
-        text = f"The images of {len(by_mask)} of {len(cases)} cases have no voxel size; that of their masks is taken"
+        text = f"The images of {len(by_mask)} of {len(cases)} cases have no voxel size; that of their masks is used"
         yield Note(level="warning", text=f"{text} ({_some(by_mask)}).")
 
 

@@ -241,7 +241,7 @@ def _meaning(
             recognised,
             None,
             DatasetError(
-                text, shell="Give the images with -i and the masks with -m.", window="Exchange the two folders."
+                text, shell="Give the images with -i and the masks with -m.", window="Press 'Swap the folders'."
             ),
         )
     try:
@@ -347,7 +347,7 @@ def ask(recognised: Recognised, sentence: str, *, unnamed: Sequence[str] = ()) -
     if unnamed:
         listed = ",".join(unnamed[:6])
         ways = map_words({listed: "NAME"}), map_words({listed: "background"})
-        way = f"Give each value a class beside the others, for instance --map {ways[0]}, or {ways[1]}."
+        way = f"Give each of these a class too, for instance --map {ways[0]}, or {ways[1]}."
     elif recognised.kind == "objects":
         way = (
             "If every number is an object of its own, import with: --objects"

@@ -284,7 +284,7 @@ def _remarks(volume: Volume, array: np.ndarray) -> Iterator[str]:
     yield from (*volume.notes, *volume.geometry.remarks)
     spacing = volume.geometry.spacing
     if not volume.geometry.spacing_known:
-        yield "it has no voxel size" + ("; 1 mm would be taken" if volume.geometry.ndim == 3 else "")
+        yield "it has no voxel size" + ("; 1 mm would be assumed" if volume.geometry.ndim == 3 else "")
     elif not all(_SMALLEST <= v <= _LARGEST for v in spacing) or max(spacing) > _THICKEST * min(spacing):
         yield "its voxel size is implausible"
     if array.dtype.kind == "f" and (count := int(array.size - np.count_nonzero(np.isfinite(array)))):

@@ -91,7 +91,7 @@ def remove_dataset(workspace: Workspace, name: str) -> Job[None]:
 
 def _require_there(name: str, roots: Sequence[Path]) -> None:
     if not any((root / name).is_dir() for root in roots):
-        raise DatasetError(f"{name} was renamed or removed meanwhile; look which datasets there are.")
+        raise DatasetError(f"{name} was renamed or removed meanwhile; choose from the datasets there are now.")
 
 
 def datasets_in_trash(workspace: Workspace) -> list[Trashed]:

@@ -39,7 +39,7 @@ def read_splits(path: Path) -> tuple[Split, ...]:
 def _names(found: Any) -> tuple[str, ...]:
     """Return the names in a list; a text would be taken for its letters, and a table for its keys."""
     if not isinstance(found, list) or not all(isinstance(name, str | int) for name in found):
-        raise TypeError(f"{shortened(found)} is no list of names")
+        raise TypeError(f"{shortened(found)} is not a list of names")
     return tuple(map(str, found))
 
 
@@ -69,7 +69,7 @@ def fold_faults(splits: Sequence[Split], cases: Sequence[str]) -> list[str]:
         for names, fault in (
             (sorted({*split.train, *split.val} - there), "not in the dataset: this fold cannot be trained"),
             (in_both(split), "in training and validation at once: this fold cannot be trained"),
-            (repeated(split), "listed more than once, which counts as often"),
+            (repeated(split), "listed more than once, which counts each time"),
         ):
             if names:
                 folds[f"{_counted(names)} {fault}"].append(str(number))
@@ -82,7 +82,7 @@ def fold_faults(splits: Sequence[Split], cases: Sequence[str]) -> list[str]:
 def repeat_warning(split: Split, fold: int | str) -> tuple[str, ...]:
     """Return what is said of cases that a fold lists several times; nothing where there are none."""
     names = repeated(split)
-    text = f"{SPLITS_FILE}, fold {fold}: {_counted(names)} listed more than once, which counts as often."
+    text = f"{SPLITS_FILE}, fold {fold}: {_counted(names)} listed more than once, which counts each time."
     return (text,) if names else ()
 
 

@@ -254,7 +254,7 @@ def _class_problems(scheme: LabelScheme, facts: Sequence[CaseFacts]) -> Iterable
     for value in foreground:
         if not occurs[value]:
             name = next((n for n, v in scheme.labels.items() if v == value), str(value))
-            text = f"the class '{name}' ({value}) occurs in no case; it cannot be learned"
+            text = f"the class '{name}' ({value}) occurs in no case; it cannot be learnt"
             yield Problem("warning", "dataset.json", text, "remap_labels")
 
 
@@ -274,7 +274,7 @@ def _spacing_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Itera
             "warning",
             _some(inside),
             f"{len(inside)} of {len(facts)} cases have a voxel size inside their TIFF, which is used here; nnU-Net "
-            "does not look there, takes 1 mm and makes other plans. A CASE.json with the spacing beside each file "
+            "does not look there, assumes 1 mm and makes other plans. A CASE.json with the spacing beside each file "
             "says the same to both",
             "set_spacing",
         )

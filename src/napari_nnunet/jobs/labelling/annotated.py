@@ -60,7 +60,9 @@ def _say(folder: Path, request: AnnotatedClassesRequest) -> Job[None]:
     told = DatasetInfo.parse({**info.raw, ANNOTATED: entry}, where=str(folder / "dataset.json"))
     yield from _require_none_drawn(told, chosen)
     change_json(folder, **{ANNOTATED: entry})
-    yield Note(text=f"{folder / 'dataset.json'} says it of {len(chosen)} of {len(names)} cases.")
+    yield Note(
+        text=f"{folder / 'dataset.json'} says now which classes were looked for in {len(chosen)} of {len(names)} cases."
+    )
 
 
 def _require_none_drawn(info: DatasetInfo, cases: Sequence[TrainingCase]) -> Job[None]:

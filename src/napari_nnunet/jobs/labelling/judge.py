@@ -104,7 +104,7 @@ def best_model(workspace: Workspace, dataset: str, wanted: JudgedBy) -> TrainedM
     if not trained:
         raise ModelError(
             f"{dataset} has no trained model{_said(wanted)} yet, so that nothing is known of unlabelled images. Label "
-            "a few cases that differ as much as yours do, and train on them first.",
+            "a few cases as different as your images are, and train on them first.",
             shell=f"Train one: 'napari-nnunet plan_and_preprocess -d {dataset}', then 'napari-nnunet train {dataset} "
             "3d_fullres 0 --time-budget 10m' (pictures: 2d).",
             window="Add the cases in the Training cases dock, then press 'Train this'.",

@@ -284,8 +284,8 @@ def examine_case(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) 
     # Segmentations are turned onto their references; probabilities, and the image that is opened, are not.
     if isinstance(found, Turned) or (with_npz and not isinstance(found, Same)):
         raise ImageError(
-            f"{pair.reference} stores its voxels in another order than {pair.prediction} and its probabilities: the "
-            "labels were saved anew since the validation. Validate again."
+            f"{pair.reference} stores its voxels in another orientation than {pair.prediction} and its probabilities: "
+            "the labels were saved again since the validation. Validate again."
         )
     if not with_npz:
         return _Case(_known(doubt_of(reference, seen, None, scheme), unknown), *facts)

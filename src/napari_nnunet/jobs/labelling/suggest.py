@@ -120,7 +120,7 @@ def _values_now(model: TrainedModel, scheme: LabelScheme | None) -> Generator[No
     if own.has_regions or scheme.has_regions:
         raise ModelError(
             f"The regions of the dataset are not those that {model.name} was trained with, so that its segmentations "
-            "are no proposals. Train a model with the regions of today first."
+            "cannot be proposed. Train a model with the current regions first."
         )
     now = {name: value for value, name in scheme.names.items()}
     gone = [name for name in own.names.values() if name not in now]

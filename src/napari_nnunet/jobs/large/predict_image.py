@@ -202,7 +202,7 @@ def _require_fit(model: TrainedModel, image: LargeImage, settings: PredictSettin
     # What is read box by box lies as it is stored, and a model that turns its images knows no other order.
     if model.turns and Turning.of(image.shape, image.geometry) is not None:
         raise ImageError(
-            f"{model.name} was trained on images turned to RAS, but the axes of {image.name} lead to "
+            f"{model.name} was trained on images reoriented to RAS, but the axes of {image.name} lead to "
             f"{image.geometry.axes_code}. Segment it in memory, or save it as .nii.gz.",
             shell="In memory: predict_from_modelfolder, which turns it.",
         )

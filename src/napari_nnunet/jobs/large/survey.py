@@ -64,7 +64,7 @@ def surveyed(image: LargeImage, journal: BlockJournal, axis: int | None) -> Job[
 def require_same_voxels(image: LargeImage, known: Mapping[int, str], place: str) -> Job[None]:
     """Raise SettingsError if voxels that no file holds are others than those that were noted (time point: digest)."""
     boxes = _boxes(image)
-    yield Stage(name="Looking whether the voxels are the same", total=len(boxes) * len(known))
+    yield Stage(name="Checking that the voxels are the same", total=len(boxes) * len(known))
     for time, noted in known.items():
         digest = _digest()
         for box in boxes:

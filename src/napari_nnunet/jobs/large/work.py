@@ -74,7 +74,7 @@ def require_complete(labels: LabelImage, work: Mapping[str, Any], image: LargeIm
     place, made = labels.place.path, labels.origin().get(_MADE)
     if not isinstance(made, dict):
         text = f"{place} is complete already"
-        yield Note(level="warning", text=f"{text}; of which image and model it was made is not noted in it.")
+        yield Note(level="warning", text=f"{text}; it does not record which image and model it was made from.")
         return
     differs = other_work(made.get("work") or {}, {**work, _RESULT: None})
     if differs:

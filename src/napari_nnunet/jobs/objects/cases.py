@@ -34,7 +34,7 @@ from napari_nnunet.schema.requests.dataset import DeriveObjectsRequest
 def add_object_case(case: NewCase) -> Job[TrainingCase]:
     """Save a case whose labels number its objects and, if it is missing, its dataset.
 
-    The objects go into ``objectsTr``, and cores and borders are drawn of them into ``labelsTr``. Until the dataset is
+    The objects go into ``objectsTr``, and cores and borders are drawn from them into ``labelsTr``. Until the dataset is
     planned, the width of borders is measured anew with every case; then it stays, for trainings depend on it.
 
     Parameters
@@ -145,7 +145,7 @@ def _scheme(folder: Path) -> tuple[DatasetInfo, ObjectScheme]:
     info = read_info(folder)
     scheme = ObjectScheme.of(info)
     if scheme is None:
-        raise DatasetError(f"{folder.name} is no dataset of objects.")
+        raise DatasetError(f"{folder.name} is not a dataset of objects.")
     return info, scheme
 
 

@@ -92,7 +92,7 @@ def class_curves(request: CurvesRequest) -> Job[list[ClassCurves]]:
     """
     if not request.source.is_dir():
         raise DatasetError(
-            f"{request.source} is no folder; put the segmentations of every time point into a file there."
+            f"{request.source} is not a folder; put the segmentations of every time point into a file there."
         )
     ending = common_ending(request.source)
     files = {
@@ -115,7 +115,7 @@ def class_curves(request: CurvesRequest) -> Job[list[ClassCurves]]:
     if not known:
         yield Note(
             level="warning",
-            text="Not every file says how large its voxels are, so that sizes are given in voxels, not in mm.",
+            text="Not every file has a voxel size, so that sizes are given in voxels, not in mm.",
         )
     dated = _dates(list(files)) is not None
     unit = "days" if dated else (request.unit or _POINTS)

@@ -234,19 +234,19 @@ def keep_drawn(folder: Path, workers: int = 0) -> Job[DrawnObjects]:
         yield from _draw(folder, found.stale, workers)
     if found.stale:
         yield Note(
-            text=f"The objects of {_some(found.stale)} changed since cores and borders were drawn of them; they were "
+            text=f"The objects of {_some(found.stale)} changed since cores and borders were drawn from them; they were "
             "drawn again."
         )
     return found
 
 
 def draw_again(folder: Path) -> Job[tuple[str, ...]]:
-    """Draw the labels of all cases again that are not what is drawn of their objects; return these cases.
+    """Draw the labels of all cases again that are not what is drawn from their objects; return these cases.
 
     Raises
     ------
     DatasetError
-        If it is no dataset of objects.
+        If it is not a dataset of objects.
     """
     with changing(folder):
         found = look_at_drawn(folder)
@@ -259,7 +259,7 @@ def _draw(folder: Path, cases: Sequence[str], workers: int) -> Job[None]:
     info = read_info(folder)
     scheme = ObjectScheme.of(info)
     if scheme is None:
-        raise DatasetError(f"{folder.name} is no dataset of objects.")
+        raise DatasetError(f"{folder.name} is not a dataset of objects.")
     if cases:
         yield from draw_cases(folder, info, scheme, cases, workers)
         note_drawn(folder, cases)
@@ -269,7 +269,7 @@ def _draw(folder: Path, cases: Sequence[str], workers: int) -> Job[None]:
 def _require_drawn(folder: Path, found: DrawnObjects) -> None:
     if found.changed:
         raise DatasetError(
-            f"{folder.name}: the labels of {_some(found.changed)} are not those that were drawn of the objects in "
+            f"{folder.name}: the labels of {_some(found.changed)} are not those that were drawn from the objects in "
             f"{OBJECTS}. Correct the objects instead.",
             shell="derive_objects draws the labels again; those there are now go to the trash of the dataset.",
             window="'Check dataset' in the Training cases dock draws the labels again.",

@@ -89,7 +89,7 @@ def _doubt(members: Sequence[tuple[TrainedModel, Sequence[Fold]]]) -> str:
     if not lacking:
         return ""
     names = ", ".join(f"{folder.parent.name}/{folder.name}" for folder in lacking)
-    others = "those of the others count" if len(lacking) < len(places) else "the usual thresholds of 0.5 are taken"
+    others = "those of the others count" if len(lacking) < len(places) else "the usual thresholds of 0.5 are used"
     return (
         f"{NO_RULES} were chosen on validation cases of {names}; {others}. Objects may be missed, joined or invented "
         "more often than need be."
@@ -154,7 +154,7 @@ def rules_beside(folders: Sequence[Path], infos: Sequence[DatasetInfo]) -> Job[O
     there = [rules for rules in known if rules is not None]
     lacking = [str(folder) for folder, rules in zip(folders, known, strict=True) if rules is None]
     if lacking and any(ObjectScheme.of(info) is not None for info in infos):
-        others = "those of the others count" if there else "the usual thresholds of 0.5 are taken"
+        others = "those of the others count" if there else "the usual thresholds of 0.5 are used"
         yield Note(
             level="warning",
             text=f"{', '.join(lacking)}: {RULES_FILE}, by which objects are found, is missing; {others}. "

@@ -1,4 +1,4 @@
-"""A table says of which kind every object is; masks of kinds are drawn of it."""
+"""A table says of which kind every object is; masks of kinds are drawn from it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def kinds_from_table(
     DatasetError
         If the table cannot be read, says two things of an object, or nothing of one.
     SettingsError
-        If there are masks of kinds that were not drawn of a table: they may hold classes.
+        If there are masks of kinds that were not drawn from a table: they may hold classes.
     """
     told = read_kinds(table)
     drawn_before = scheme is not None and bool(scheme.values) and not scheme.classes and scheme.ignore is None
@@ -97,5 +97,5 @@ def read_kinds(table: Path) -> dict[tuple[str, int], str]:
             known = found[case, int(number)]
             raise DatasetError(f"{table}, line {line}: object {number} of {case} is said to be {known} and {kind}.")
     if not found:
-        raise DatasetError(f"{table} has no line.")
+        raise DatasetError(f"{table} has no lines.")
     return found

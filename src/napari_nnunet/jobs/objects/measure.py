@@ -177,7 +177,7 @@ def unsized(paths: Sequence[Path]) -> Job[bool]:
         listed = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         yield Note(
             level="warning",
-            text=f"{len(unknown)} of {len(paths)} files do not say how large their voxels are ({listed}): lengths, "
+            text=f"{len(unknown)} of {len(paths)} files have no voxel size ({listed}): lengths, "
             "areas and volumes of their objects are counted in voxels, not in mm.",
         )
     return bool(unknown)

@@ -145,7 +145,7 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
         If laptrack is not installed.
     """
     if not request.objects.is_dir():
-        raise DatasetError(f"{request.objects} is no folder; put the objects of every time point into a file there.")
+        raise DatasetError(f"{request.objects} is not a folder; put the objects of every time point into a file there.")
     files = found_files(request.objects)
     images = {case: images_of(request.images, case) for case in files}
     unit = "voxels" if (yield from unsized([next(iter(images[case]), path) for case, path in files.items()])) else "mm"

@@ -89,6 +89,6 @@ def class_sentences(
         elif any(not set(holders) & set(split.val) for split in splits):
             few.append(f"{label} ({len(holders)} of {len(values)})")
     if absent:
-        yield f"No case has {some(absent)}, so {'it' if len(absent) == 1 else 'they'} cannot be learned."
+        yield f"No case has {some(absent)}, so {'it' if len(absent) == 1 else 'they'} cannot be learnt."
     if few:
         yield f"Few cases have {some(few)}: not every fold can validate {'it' if len(few) == 1 else 'them'}."

@@ -174,7 +174,9 @@ def _settling(workspace: Workspace, name: str) -> Iterator[None]:
     base = workspace.preprocessed / name
     with claimed(base, f"The folds of {name} are already being made", part=SPLITS_FILE, patience=_PATIENCE):
         if not ((workspace.raw / name).is_dir() or (base / "dataset.json").is_file()):
-            raise DatasetError(f"{name} was renamed or removed while its folds were made; look which there are.")
+            raise DatasetError(
+                f"{name} was renamed or removed while its folds were made; choose from the datasets there are now."
+            )
         yield
 
 
@@ -197,7 +199,7 @@ def _exchange(workspace: Workspace, name: str, cases: Sequence[str], found: Foun
         require_no_training(workspace, name)
         kept = _unused(base)
         path.rename(kept)
-        yield Note(text=f"The folds there were are kept in {kept.name}.")
+        yield Note(text=f"The previous folds are kept in {kept.name}.")
     write_splits(path, found.splits)
     yield Note(text=f"Made {len(found.splits)} folds of {len(cases)} cases{_in_groups(found)}: {path}.")
     return FoundFolds(found.splits, found.groups, True, found.warnings)

@@ -85,7 +85,11 @@ def move_warnings(workspace: Workspace, request: MovePlansRequest) -> tuple[str,
     for configuration in map(plans.configuration, plans.configurations):
         for channel, scheme in zip(dataset.info.channel_names, configuration.normalization_schemes, strict=True):
             if (channel.casefold() == "ct") != (scheme == "CTNormalization"):
-                kind = "as CT, by figures of the other dataset" if scheme == "CTNormalization" else f"by {scheme}"
+                kind = (
+                    "as CT, with the intensities of the other dataset"
+                    if scheme == "CTNormalization"
+                    else f"by {scheme}"
+                )
                 found[f"The plans normalise the channel {channel} {kind}."] = None
         spacing = [geometry.spacing_3d[axis] for axis in plans.transpose_forward][-len(configuration.spacing) :]
         far = [a / b for a, b in zip(spacing, configuration.spacing, strict=True) if not 1 / _FAR <= a / b <= _FAR]
@@ -94,7 +98,7 @@ def move_warnings(workspace: Workspace, request: MovePlansRequest) -> tuple[str,
             text = (
                 f"The voxels of {dataset.folder.name} are {own} mm, {configuration.name} resamples them to {planned} mm"
             )
-            found[f"{text}, which is more than {_FAR:g} times another size."] = None
+            found[f"{text}, more than {_FAR:g} times larger or smaller."] = None
     return tuple(found)
 
 

@@ -162,7 +162,7 @@ def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset
                 f"{before.configuration.name} and {name} would both write to {identifier}, but differ in spacing, "
                 "normalisation or resampling.",
                 shell=f"Give {name} a 'data_identifier' of its own in {plans.plans_name}.json.",
-                window=f"Untick {name}, and make it anew with 'Change a configuration', under another name.",
+                window=f"Untick {name}, and make it again with 'Change a configuration', under another name.",
             )
         _refuse_others(base, configuration, rules, dataset)
         journal = Journal(base / f"{identifier}.cases.jsonl")

@@ -56,7 +56,7 @@ def write_result(result: Prediction, info: DatasetInfo, out: Path, writer: str) 
         return f"{out.name} cannot number {len(result.kinds)} objects; they are in {written.name}."
     other = roomier(out)
     if other is not None and other.is_file():
-        return f"{other.name} was there before and is no part of this result. Remove it."
+        return f"{other.name} was there before and is not part of this result. Remove it."
     return ""
 
 

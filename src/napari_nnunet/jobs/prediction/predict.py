@@ -191,7 +191,7 @@ def _as_trained(predictor: Predictor, task: Segmentation, since: float) -> Job[t
         turning = Turning.of(image.volume.shape, image.volume.geometry)
     if turning is None:
         return (yield from _timed(predictor, task, since))
-    yield Note(text="The image is turned to RAS, as those were that the model was trained on; its result is not.")
+    yield Note(text="The image is reoriented to RAS, as those the model was trained on were; its result is not.")
     return (yield from told_unturned(_timed(predictor, turned(task, turning), since), turning))
 
 

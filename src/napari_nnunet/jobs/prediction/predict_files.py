@@ -198,7 +198,7 @@ def _dicom_output(
     others = [case.name for case in cases if not case.is_dicom]
     if others:
         raise DatasetError(
-            f"A DICOM-SEG references the series it was made of, but {others[0]} is no DICOM series"
+            f"A DICOM-SEG references the series it was made from, but {others[0]} is not a DICOM series"
             f"{f', nor are {len(others) - 1} more' if len(others) > 1 else ''}.",
             shell="Leave --dicom_seg out, or segment the DICOM series themselves.",
             window="Switch DICOM-SEG off, or segment the DICOM series themselves.",
@@ -258,7 +258,7 @@ def _check_previous(cases: Sequence[Case], previous: Path | None, model: Trained
         return
     if model.configuration.previous_stage is None:
         raise SettingsError(
-            f"{model.name} is no second stage of a cascade: it takes no segmentations of a previous stage, but "
+            f"{model.name} is not the second stage of a cascade: it takes no segmentations of a previous stage, but "
             f"{previous} was given. Leave them out."
         )
     ending = model.dataset.file_ending

@@ -173,7 +173,7 @@ def _cases(model: TrainedModel, settings: PredictSettings) -> list[tuple[Trainin
 
 def _too_few(model: TrainedModel, count: int) -> ModelError:
     return ModelError(
-        f"How good the segmentations of {model.name} are cannot be said: that is learnt from at least {LEAST_CASES} "
+        f"The Dice of {model.name} cannot be predicted: that is learnt from at least {LEAST_CASES} "
         f"validation cases, whose images and labels (of all classes) lie in the workspace; there are {count}, and no "
         f"{QUALITY_FILE} lies in the model's folder.",
         **VALIDATE_FIRST,

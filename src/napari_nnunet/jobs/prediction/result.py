@@ -200,10 +200,10 @@ def look_at_images(halt: Halt | None, frames: Iterable[FrameTarget]) -> Job[list
     if halt is None:
         return listed
     if halt.begun:
-        yield Stage(name="Looking whether the image was edited")
+        yield Stage(name="Checking whether the image was edited")
     volumes, edited = halt.look_at([volume for volume, _, _ in listed])
     if edited:
-        yield Note(text="The image was edited meanwhile, so all of it is segmented anew.")
+        yield Note(text="The image was edited meanwhile, so all of it is segmented again.")
     return [(volume, labels, store) for volume, (_, labels, store) in zip(volumes, listed, strict=True)]
 
 

@@ -52,7 +52,7 @@ class FarVoxels:
         if len(self.trained) > len(self.spacing):
             return f"The image is a single slice, and the model was trained on volumes with voxels of {trained}."
         if not self.known:
-            origin = "The image does not say its voxel size, so 1 mm was taken"
+            origin = "The image does not say its voxel size, so 1 mm was assumed"
         else:
             origin = f"The voxels of the image are {own}" + (f" (from {self.source})" if self.source else "")
         along = "" if len(self.axes) == len(self.spacing) else f" along {' and '.join(self.axes)}"
@@ -138,7 +138,7 @@ def size_notes(model: TrainedModel, cases: Sequence[Case], reader: str) -> Itera
     if unused:
         text = (
             f"The voxel size inside {_named(unused)} is kept in the results only: the model was trained on images "
-            "without one and takes every voxel for 1 x 1 x 1."
+            "without one and treats every voxel as 1 x 1 x 1."
         )
         yield Note(level="warning", text=f"{text} Give a size (--spacing) to have the images resampled.")
 

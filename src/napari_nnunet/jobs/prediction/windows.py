@@ -195,9 +195,9 @@ def _require_finite(mean: torch.Tensor, sums: Sums) -> None:
     if sums.assembler.head is None and bool(torch.isfinite(mean).all()):  # only their sum is too large
         return
     raise ModelError(
-        "The network gives values that are no numbers (NaN or infinite), in float32 too. Its weights are damaged, or "
+        "The network gives values that are not numbers (NaN or infinite), in float32 too. Its weights are damaged, or "
         "it diverged when it was trained, or the image has values beyond what float32 can compute with. Look at the "
-        "image's values; if they are as usual, take another fold, or train it again."
+        "image's values; if they are as usual, use another fold, or train this one again."
     )
 
 

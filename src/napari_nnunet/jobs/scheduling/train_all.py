@@ -101,7 +101,7 @@ def _submit(workspace: Workspace, request: TrainAllRequest, place: Queue, pieces
         yield Note(
             level="warning",
             text=f"{', '.join(hidden)} {lie} in {which} for temporary files, which other machines usually do not see. "
-            "Jobs there will end with a sentence about it.",
+            "Jobs there will fail and say so.",
         )
     executor = SlurmJobs(place, request.processes)
     elsewhere = [entry.name for entry in pieces.earlier.values() if entry.system != "slurm" or not entry.number]
@@ -236,7 +236,7 @@ def _why(log: Path) -> str:
     try:
         text = regular(log).read_text(encoding="utf-8", errors="replace")[-_TAIL:]
     except OSError:
-        return "it left no word"
+        return "it left no message"
     errors = [line for line in text.splitlines() if line.startswith("Error:")]
     if errors:
         return errors[-1].removeprefix("Error:").strip()

@@ -80,7 +80,7 @@ def _require_carriable(model: TrainedModel) -> None:
         )
     if model.average == "probabilities":
         raise ModelError(
-            f"{model.name} was imported from nnU-Net v1 and averages probabilities, which cannot be carried yet."
+            f"{model.name} was imported from nnU-Net v1 and averages probabilities, which cannot be exported yet."
         )
 
 
@@ -105,7 +105,7 @@ def _export(model: TrainedModel, request: CarryRequest, writer: Any) -> Job[Path
     if ObjectScheme.of(model.dataset) is not None:
         yield Note(
             level="warning",
-            text=f"{model.name} numbers objects. What is carried gives its classes (cores and borders); objects are "
+            text=f"{model.name} numbers objects. The exported model gives its classes (cores and borders); objects are "
             "numbered by this program only.",
         )
     if request.format == "bioimageio":

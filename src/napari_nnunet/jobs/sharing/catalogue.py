@@ -165,7 +165,7 @@ def list_models(request: ListModelsRequest) -> Job[Catalogue]:
     address, mark, checksum = typed.partition(_MARK)
     if address.startswith("http://") and not mark:
         raise SettingsError(
-            f"{address} can be exchanged on its way to you, and has no checksum. Use an address that begins with "
+            f"{address} can be tampered with on its way to you, and has no checksum. Use an address that begins with "
             f"https://, or put the checksum of the catalogue behind it: {address}{_MARK}..."
         )
     yield Stage(name="Reading the catalogue")
@@ -188,7 +188,7 @@ def _catalogue(address: str, path: Path, checksum: str | None) -> Catalogue:
     text = read_text(path, ModelError, largest=_LARGEST)
     if checksum is not None and _sum(path) != checksum.strip().lower():
         raise ModelError(
-            f"The catalogue {address} is not the one you were told of: its SHA-256 is {_sum(path)} instead of "
+            f"The catalogue {address} is not the expected one: its SHA-256 is {_sum(path)} instead of "
             f"{checksum}. Ask whoever shares the models for its new checksum."
         )
     content = json_object(text, address, ModelError)
@@ -214,7 +214,7 @@ def _whole(url: str, address: str, path: Path) -> str:
         except ValueError:  # brackets that hold no number of a computer
             whole = ""
         if not whole.startswith(_WEB):
-            raise ModelError(f"{address} names {url!r}, which is no address of the internet.")
+            raise ModelError(f"{address} names {url!r}, which is not an internet address.")
         return whole
     return url if url.startswith(_WEB) else str(path.parent / url)
 

@@ -77,7 +77,7 @@ def require_the_same(order: Order) -> None:
             "renamed, start the training under its new name."
         )
     if not unchanged(order.plans) or DatasetInfo.read(order.base / "dataset.json").raw != order.info.raw:
-        raise SettingsError(f"{name} was planned anew just now. Start the training once more.")
+        raise SettingsError(f"{name} was just planned again. Start the training once more.")
     if order.fold == "all":
         return
     splits, number = current_splits(order.base), int(order.fold)

@@ -116,7 +116,8 @@ def _require_fit(model: TrainedModel, request: TrainRequest, raw: Path) -> None:
     if len(info.channel_names) != len(model.dataset.channel_names):
         raise DatasetError(
             f"{raw.name} has the channels {', '.join(info.channel_names)}; {model.name} was trained with "
-            f"{', '.join(model.dataset.channel_names)}. A model is continued with as many channels only.",
+            f"{', '.join(model.dataset.channel_names)}. A model can be continued only with the same "
+            f"number of channels.",
             shell="-pretrained_weights begins a new training with its weights, whatever the number of channels.",
             window="'Begin with' in the Train dock takes its weights, whatever the number of channels.",
         )
@@ -300,7 +301,7 @@ def going_on(network: UNet, order: Order, folder: Path) -> Iterator[Note]:
     model = load_model(folder)
     if model.folder.resolve() == order.model.resolve():
         raise SettingsError(
-            f"The training would take the place of the model that it begins with ({folder}).",
+            f"The training would replace the model that it begins with ({folder}).",
             shell="Give the plans another name (-p), or leave -p out.",
         )
     fold = _fold_for(model, order.fold)
@@ -321,7 +322,7 @@ def going_on(network: UNet, order: Order, folder: Path) -> Iterator[Note]:
         yield Note(
             level="warning",
             text=f"The model has no fold {order.fold}; fold {fold} may have been trained on cases that validate here, "
-            "so that the Dice of the validation may flatter.",
+            "so that the Dice of the validation may be too high.",
         )
 
 
@@ -382,7 +383,7 @@ def compared(order: Order) -> Iterator[Note]:
 
 _FIGURES_ONLY = (
     "The earlier model came without its segmentations of these cases: its Dice is that against the labels of when it "
-    "was validated. If labels were changed since, before and after do not compare."
+    "was validated. If labels were changed since, before and after cannot be compared."
 )
 
 

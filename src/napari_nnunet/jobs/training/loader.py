@@ -166,7 +166,7 @@ class BatchSource:
             if tuple(previous.shape) != tuple(labels.shape[1:]):
                 raise DatasetError(
                     f"The previous stage's segmentation of {name} has the shape {tuple(previous.shape)}, its image "
-                    f"{tuple(labels.shape[1:])}: it was preprocessed anew since. Validate the previous stage again."
+                    f"{tuple(labels.shape[1:])}: it was preprocessed again since. Validate the previous stage again."
                 )
         return _OpenCase(stored, data, labels, previous)
 

@@ -246,7 +246,7 @@ def _without_objects(order: Order, lacking: Sequence[str], why: str) -> Note:
     if len(lacking) < len(order.split.val):
         return Note(level="warning", text=f"{text}. The rules by which objects are found are chosen on the others.")
     before = (order.folder.path / RULES_FILE).is_file()
-    rules = "those of the validation before count" if before else "predictions take the usual thresholds of 0.5"
+    rules = "those of the validation before count" if before else "predictions use the usual thresholds of 0.5"
     text += f". The rules by which objects are found cannot be chosen; {rules}"
     return Note(
         level="warning",

@@ -357,11 +357,11 @@ def _looked_for(info: DatasetInfo, split: Split, data: Path) -> Job[None]:
         if unknown == count:
             raise DatasetError(
                 f"'{name}' was looked for in none of the {count} training cases of this fold, so that it cannot be "
-                f"learned. Correct '{ANNOTATED}' in dataset.json, or make folds that spread these cases."
+                f"learnt. Correct '{ANNOTATED}' in dataset.json, or make folds that spread these cases."
             )
         if unknown:
             yield Note(
-                text=f"'{name}' was looked for in {count - unknown} of {count} training cases; it is learned there."
+                text=f"'{name}' was looked for in {count - unknown} of {count} training cases; it is learnt there."
             )
 
 
@@ -374,7 +374,7 @@ def _never_seen(info: DatasetInfo, split: Split, data: Path) -> Job[None]:
     if names:
         text = f"None of the {len(split.train)} training cases of this fold has {', '.join(names)}"
         remedy = "Label it in more cases, or make folds that spread those that have it."
-        yield Note(level="warning", text=f"{text}: it cannot be learned. {remedy}")
+        yield Note(level="warning", text=f"{text}: it cannot be learnt. {remedy}")
 
 
 def _require_previous(folder: Path, split: Split, configuration: Configuration) -> None:

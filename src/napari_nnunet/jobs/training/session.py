@@ -228,7 +228,10 @@ class Session:
         """See what was asked for; returns whether to stop."""
         wishes = self.folder.wishes() if self.group.leads else Wishes()
         if wishes.ignored:
-            yield Note(level="warning", text=f"This was asked for and means nothing: {wishes.ignored}. It is ignored.")
+            yield Note(
+                level="warning",
+                text=f"A request to this training is ignored, as it is not understood: {wishes.ignored}.",
+            )
         if self.group.agree(float(wishes.stop or self.notice.signal > 0)):
             return True
         more = int(self.group.agree(float(wishes.finish_in)))
@@ -279,7 +282,7 @@ class Session:
 
     def save_best(self) -> Job[None]:
         """Save the best state so far."""
-        now = "the one there is of an earlier epoch" if self.folder.best.is_file() else "there is none yet"
+        now = "the one on disk is of an earlier epoch" if self.folder.best.is_file() else "there is none yet"
         said = f"The best checkpoint could not be saved, so that {now}; the training continues."
         yield from self._save(self.folder.best, said)
 

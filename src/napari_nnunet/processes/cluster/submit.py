@@ -84,7 +84,7 @@ def require_scheduler(place: Where) -> None:
         missing = [name for name in ("sbatch", "srun") if shutil.which(name) is None]
         if missing:
             raise ResourceError(
-                f"There is no {' and no '.join(missing)} on this machine, so it is none that submits jobs to Slurm. "
+                f"There is no {' and no '.join(missing)} on this machine, so it cannot submit jobs to Slurm. "
                 "Run this on a login node of the cluster, or give local:N.",
                 shell=PRINT,
             )

@@ -29,7 +29,7 @@ ByVoxels = Annotated[
     option(
         "Ignore geometry",
         "--ignore_geometry --ignore-geometry",
-        "Compare by voxels, whatever the headers say of the place.",
+        "Compare voxel by voxel, whatever the headers say about position.",
     ),
 ]
 Output = Annotated[Path, option("Output", "-o OUTPUT", "Folder for the segmentations.")]
@@ -77,7 +77,7 @@ class EnsembleRequest(Request):
     ignore_geometry: bool = option(
         "Ignore geometry",
         "--ignore_geometry --ignore-geometry",
-        "Join by voxels, whatever the files say of the place.",
+        "Join voxel by voxel, whatever the files say about position.",
         default=False,
     )
     workers: Workers = 0
@@ -299,7 +299,7 @@ class TrackSettings(Request):
     distance: float | None = option(
         "Farthest move (mm)",
         "--distance MM",
-        "How far an object can be from where it was at the time before.",
+        "How far an object can be from where it was at the time point before.",
         default=None,
         gt=0,
         otherwise="measured",

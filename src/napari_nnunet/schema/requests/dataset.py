@@ -160,7 +160,7 @@ class ImportFoldersRequest(GridSettings):
 class AnnotatedClassesRequest(Request):
     """Show or say which classes were looked for in which cases of a raw dataset; the others are unknown there.
 
-    A class that nobody looked for in a case is no part of its loss and of its scores. nnU-Net passes this over.
+    A class that nobody looked for in a case does not enter its loss or its scores. nnU-Net ignores this.
     """
 
     dataset: DatasetPosition
@@ -243,7 +243,7 @@ class DeriveObjectsRequest(Request):
     classes: dict[str, int] = option(
         "Ordinary classes",
         "--classes VALUE=NAME",
-        "Classes in kindsTr that are no objects, such as 3=membrane.",
+        "Classes in kindsTr that are not objects, such as 3=membrane.",
         default={},
         reads=read_class_values,
     )
@@ -253,7 +253,7 @@ class DeriveObjectsRequest(Request):
     table: Path | None = option(
         "Table of kinds",
         "--kinds-table FILE",
-        "A CSV with the columns case, object and kind, instead of kindsTr, which is drawn of it.",
+        "A CSV with the columns case, object and kind, instead of kindsTr, which is drawn from it.",
         default=None,
     )
     width: float | None = option(

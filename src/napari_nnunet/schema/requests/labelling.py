@@ -31,7 +31,7 @@ class JudgedBy(Request):
 
 
 class FindLabelErrorsRequest(JudgedBy):
-    """Hold the labels of a dataset against cross-validated predictions; lists the cases that look wrong, worst first.
+    """Compare the labels of a dataset with cross-validated predictions; lists the cases that look wrong, worst first.
 
     Every case was segmented by a network that did not see it. Where that network is sure of itself and the labels
     differ, the labels are suspect. Train with --npz (or validate again with --val --npz): with probabilities it is

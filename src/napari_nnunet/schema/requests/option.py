@@ -184,7 +184,7 @@ class GridSettings(Request):
     ignore_geometry: bool = option(
         "Ignore places",
         "--ignore_geometry --ignore-geometry",
-        "Take voxels as they lie, whatever the headers say of their place.",
+        "Use voxels as they are stored, whatever the headers say about position.",
         default=False,
     )
 

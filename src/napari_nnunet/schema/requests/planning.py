@@ -65,7 +65,7 @@ def parse_fold_count(text: str) -> FoldCount:
     if cleaned == "loo":
         return "loo"
     if not cleaned.isdecimal() or int(cleaned) < _FEWEST_FOLDS:
-        raise SettingsError(f"{text!r} is no number of folds; give 2 or more, or 'loo' to leave one out at a time.")
+        raise SettingsError(f"{text!r} is not a number of folds; give 2 or more, or 'loo' to leave one out at a time.")
     return int(cleaned)
 
 

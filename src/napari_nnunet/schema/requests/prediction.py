@@ -144,7 +144,7 @@ class PredictSettings(Request):
     quality: bool = option(
         "Predicted Dice",
         "--quality",
-        "Also predict the Dice of each class, and say in what an image is unlike the training data (in folders: "
+        "Also predict the Dice of each class, and say in what an image differs from the training data (in folders: "
         "quality.csv, worst first). Learnt once from the model's validation cases.",
         default=False,
         row=True,
@@ -212,7 +212,10 @@ class FolderRequest(GridSettings):
         otherwise="what the files say",
     )
     subfolders: bool = option(
-        "Subfolders", "--subfolders", "Look into subfolders too; the results lie in subfolders alike.", default=False
+        "Subfolders",
+        "--subfolders",
+        "Look into subfolders too; the results go into the same subfolders.",
+        default=False,
     )
     table: bool = option(
         "Table",

@@ -180,7 +180,7 @@ class ListModelsRequest(Request):
     catalogue: str = option(
         "Catalogue of models",
         "--catalogue ADDRESS",
-        "Address (https://...) or file of the catalogue; with #sha256=CHECKSUM behind it, only exactly that is used.",
+        "Address (https://...) or file of the catalogue; with #sha256=CHECKSUM at its end, only exactly that is used.",
         default="",
         otherwise="the variable NAPARI_NNUNET_CATALOGUE",
     )

@@ -221,7 +221,7 @@ class TrainRequest(FoldSettings, TrainSettings):
     pretrained_heads: bool = option(
         "Also output layers",
         "--pretrained_heads --pretrained-heads",
-        "Classes with the name of one that the checkpoint knows begin with its output layers, too.",
+        "Classes that the checkpoint knows by the same name begin with its output layers, too.",
         default=False,
         shell="With -pretrained_weights: classes with the name of one that the checkpoint knows begin with its output "
         "layers, too.",

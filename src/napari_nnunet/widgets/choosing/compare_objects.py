@@ -129,7 +129,7 @@ class ObjectsCompared(QWidget):
         ]
         self.table.set_heads(list(_CASE_HEADS))
         self.table.fill(rows)
-        self.table.setToolTip("Double click a case to open it.")
+        self.table.setToolTip("Double-click a case to open it.")
         everything = scores(evaluation.all)
         self.title.setText(
             f"{len(order)} cases: " + ", ".join(f"{figure} {_text(everything[figure])}" for figure in _FIGURES) + ". "

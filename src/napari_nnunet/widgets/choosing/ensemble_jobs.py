@@ -85,7 +85,7 @@ def cost_text(order: Together, cost: dict[str, Any]) -> str:
     if order.vote.uncertainty:
         known = "calibrated" if order.vote.temperature != 1 else "not calibrated"
         if order.vote.temperature == 1 and is_outdated(list(dict.fromkeys(m.model.folder for m in order.members))):
-            known += ": the calibration there is was measured with other weights, before a model was trained on"
+            known += ": the existing calibration was measured with other weights, before a model was trained on"
         lines.append(f"The uncertainty is {known}")
     return ".<br>".join(lines) + "."
 

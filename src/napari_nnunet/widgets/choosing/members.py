@@ -250,7 +250,7 @@ class MembersForm(QGroupBox):
             score.setToolTip(unscored(what.model, what.folds or what.model.folds()) if without else measure.meaning)
             weight = QTableWidgetItem("1")
             weight.setFlags(Qt.ItemFlag.ItemIsEnabled | (Qt.ItemFlag(0) if fixed else Qt.ItemFlag.ItemIsEditable))
-            weight.setToolTip("How much this member counts. Double click to change it.")
+            weight.setToolTip("How much this member counts. Double-click to change it.")
             for column, cell in enumerate((item, score, weight)):
                 self.table.setItem(r, column, cell)
             self._rows.append(what)

@@ -40,7 +40,7 @@ _TIP = (
 
 
 class CaseList(QWidget):
-    """Thumbnails of a dataset's cases: double click opens, a button removes.
+    """Thumbnails of a dataset's cases: double-click opens, a button removes.
 
     Emits ``opened`` and ``dropped`` with the name of a case, and ``listed`` with all names.
     """
@@ -63,7 +63,7 @@ class CaseList(QWidget):
         self.list.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.list.setMinimumHeight(2 * (_SIDE + 34))
-        self.open = button("Open", "Open the images and labels of the selected case (or double click it).")
+        self.open = button("Open", "Open the images and labels of the selected case (or double-click it).")
         self.drop = button("Remove", "Move the files of the selected case to the dataset's trash folder.")
         row = QHBoxLayout()
         row.addWidget(self.open)
@@ -105,7 +105,7 @@ class CaseList(QWidget):
     def _count(self, count: int) -> None:
         items = (self.list.item(i) for i in range(self.list.count()))
         self.listed.emit([item.data(Qt.ItemDataRole.UserRole) for item in items if item is not None])
-        self.title.setText(f"<b>{counted(count, 'case')}</b> – double click to open")
+        self.title.setText(f"<b>{counted(count, 'case')}</b> – double-click to open")
 
     def _add(self, event: Any) -> None:
         if not isinstance(event, CaseDone | CaseFailed):
@@ -215,4 +215,4 @@ class GroupTable(QWidget):
         try:
             write_groups(self._folder, self.groups())
         except (NnunetError, OSError) as error:
-            self.about.setText(f"The groups could not be kept. {failure_text(error)}")
+            self.about.setText(f"The groups could not be saved. {failure_text(error)}")

@@ -241,7 +241,7 @@ def questions(case: NewCase, choices: CaseChoices, replaced: Replaced) -> str:
     asked = []
     if replaced == "another":
         asked.append(
-            f"{case.folder.name} has a case '{case.name}' already, and it is not of this image. Replace it? The old "
+            f"{case.folder.name} has a case '{case.name}' already, of another image. Replace it? The old "
             "files go to the dataset's trash folder."
         )
     elif replaced == "changed":

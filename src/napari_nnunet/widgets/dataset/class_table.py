@@ -52,7 +52,7 @@ class ClassTable(QTableWidget):
         self._counter = Latest(self)
         self.setHorizontalHeaderLabels(["Value", "Voxels", "Class"])
         self.setAccessibleName("Classes of the painted values")
-        self.setToolTip("Double click a class to name it.")
+        self.setToolTip("Double-click a class to name it.")
         self.setTabKeyNavigation(False)
         self.verticalHeader().setVisible(False)
         header = self.horizontalHeader()

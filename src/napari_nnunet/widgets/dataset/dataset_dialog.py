@@ -125,7 +125,7 @@ class DatasetDialog(RunDialog):
         names = self.new_names()
         if self._objects and names:
             what = "Kinds of objects get other names; they cannot be joined or removed."
-            self.about.setText(f"{what} Plan and train again to use them: models there are keep the old ones.")
+            self.about.setText(f"{what} Plan and train again to use them: existing models keep the old ones.")
             self.panel.set_ready(None)
             return
         said = [f"The dataset is renamed to {self._new_name()}."] if self._new_name() else []
@@ -136,7 +136,7 @@ class DatasetDialog(RunDialog):
             said.append(f"{', '.join(removed)} becomes background.")
         said += [f"{kept.count(name)} classes become '{name}'." for name in merged]
         if removed or merged:
-            said.append("The labels of all cases are written anew; the old ones go to the trash.")
+            said.append("The labels of all cases are rewritten; the old ones go to the trash.")
         elif names:
             said.append("Classes get other names; their voxels stay.")
         if names:

@@ -145,7 +145,7 @@ class ImportDialog(RunDialog):
             edit.setAccessibleName(f"Folder of {label.lower()}")
             form.addRow(label, line)
         for label, part, tip in (
-            ("Add to", self.target, "A new dataset, or one that is there: its channels and classes hold then."),
+            ("Add to", self.target, "A new dataset, or an existing one, whose channels and classes are then used."),
             ("Name", self.name, "Of the new dataset; the next free number is put in front."),
             ("Channel suffixes", self.suffixes, "What the names of a case's channel files end in, in channel order."),
             ("Voxel size (mm)", self.spacing, "Of every image: z y x (pictures: y x). Empty: what the files say."),

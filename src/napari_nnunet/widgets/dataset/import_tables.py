@@ -105,7 +105,7 @@ class PairTable(Table):
 
 def _size(case: PlannedCase) -> str:
     spacing = "" if case.spacing is None else f", {size_text(case.spacing)}"
-    turned = ", mask is turned" if case.turned else ""
+    turned = ", mask is reoriented" if case.turned else ""
     return f"{times_text(case.shape)}{spacing}{turned}"
 
 

@@ -44,7 +44,7 @@ def kinds_of_layer(
     if not numbers:
         raise NotReadyError("The labels hold no object yet. Paint at least one, each with a number of its own.")
     if min(numbers) < 0:
-        raise NotReadyError(f"'{labels.name}' has the value {min(numbers)}; numbers of objects begin with 1.")
+        raise NotReadyError(f"'{labels.name}' has the value {min(numbers)}; objects are numbered from 1.")
     only = kind if scheme is None else scheme.only_kind
     if scheme is None or only is not None:
         return dict.fromkeys(numbers, str(only))

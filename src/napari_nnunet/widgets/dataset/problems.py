@@ -34,7 +34,7 @@ _FIX_TEXTS = {
     "drop_case": "Remove case",
     "remap_labels": "Renumber labels",
     "set_spacing": "Set voxel size…",
-    "turn_labels": "Turn onto image",
+    "turn_labels": "Reorient onto image",
     "place_labels": "Place on image",
     "draw_again": "Draw labels again",
 }

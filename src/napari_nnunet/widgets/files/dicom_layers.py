@@ -112,7 +112,7 @@ def write_dicom(path: Path, labels: NDArray[Any], attributes: Mapping[str, Any],
     """
     if axes != "ZYX" or not labels.any():
         raise ImageError(
-            f"'{attributes['name']}' is no volume; DICOM-SEG holds volumes. Save it as .nii.gz."
+            f"'{attributes['name']}' is not a volume; DICOM-SEG holds volumes. Save it as .nii.gz."
             if axes != "ZYX"
             else f"'{attributes['name']}' holds no label; there is nothing to save as DICOM-SEG."
         )
@@ -138,7 +138,7 @@ def _series_under(grid: Grid, name: str) -> Path:
     if len(on_it) == 1:
         return Path(on_it[0])
     raise ImageError(
-        f"A DICOM-SEG references the series it was made of, but {len(on_it) or 'no'} open DICOM series "
+        f"A DICOM-SEG references the series it was made from, but {len(on_it) or 'no'} open DICOM series "
         f"{'lie' if len(on_it) > 1 else 'lies'} on the voxels of '{name}'. "
         + ("Close all but one." if on_it else "Open the series (File > Open Folder…), or save as .nii.gz.")
     )

@@ -89,8 +89,8 @@ def _grids(first: Any, other: Any, axes: str, *, units: bool) -> tuple[Grid, Gri
         return real
     unnamed, named = (first, other) if is_unnamed(places[0]) else (other, first)
     raise ApartError(
-        f"'{unnamed.name}' does not say what its axes are, and '{named.name}' is stored in another order than the "
-        "world's axes, so nobody knows whether they lie over each other. Open it from its file, or make it while "
+        f"'{unnamed.name}' does not say what its axes are, and '{named.name}' is stored in another orientation than "
+        "the world's axes, so nobody knows whether they lie over each other. Open it from its file, or make it while "
         f"'{named.name}' alone is selected.",
         first,
         other,
@@ -167,7 +167,7 @@ def require_over(first: Any, other: Any, axes: str, *, units: bool = True) -> No
         case Same():
             return
         case Turned() as turned:
-            reason = f"'{other.name}' has the voxels of '{first.name}' in another order: {turned}."
+            reason = f"'{other.name}' has the voxels of '{first.name}' in another orientation: {turned}."
             raise ApartError(reason, first, other, axes, mendable=True, units=units)
         case Apart() as apart:
             how, mendable = str(apart), not apart.elsewhere

@@ -79,7 +79,7 @@ def _dicom_reader(path: Path) -> Callable[[Any], list[LayerData]] | None:
 def case_layers(folder: Path, name: str, *, together: bool = False) -> list[LayerData]:
     """Return the layers of a training case: one image per channel, then its labels.
 
-    Labels that are stored in another order than the image are turned onto its voxels, others that lie elsewhere are
+    Labels in another orientation than the image are turned onto its voxels, others that lie elsewhere are
     shown where they lie; both is said.
 
     Parameters
@@ -133,7 +133,7 @@ def case_layers(folder: Path, name: str, *, together: bool = False) -> list[Laye
 def _tell_place(path: Path, found: Turned | Apart | None) -> None:
     """Say how labels lie to their image, where not voxel by voxel."""
     if isinstance(found, Turned):
-        tell_remarks(path, [f"{misplaced_in_words(found)}; here they are turned onto it, and saved so"])
+        tell_remarks(path, [f"{misplaced_in_words(found)}; here they are reoriented onto it, and saved so"])
     elif found is not None:
         tell_remarks(path, [f"{misplaced_in_words(found)}; each is shown where it lies", "'Check dataset' can fix it"])
 

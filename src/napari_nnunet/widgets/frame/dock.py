@@ -112,7 +112,10 @@ class Dock(QWidget):
                 lambda panel=panel: show_info(as_text(f"{panel.text}: {panel.status.text() or 'done.'}"))
             )
         if running:
-            show_info(f"{running[0].text} continues without its dock; napari's activity, below, shows and cancels it.")
+            show_info(
+                f"{running[0].text} continues without its dock; napari's activity list, at the "
+                f"bottom, shows it and can cancel it."
+            )
         else:
             self._collect_soon()
 

@@ -91,7 +91,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self.changing = folded_away("Change a configuration", self.change)
         self.preprocessing = Preprocessing(self.state)
         self.train = next_button("Train this", "Open the Train dock with these plans; it preprocesses what is missing.")
-        self.again = button("Measure again", "Time a training step of every configuration anew, on a quiet computer.")
+        self.again = button("Measure again", "Time a training step of every configuration again, on an idle computer.")
         self.again.clicked.connect(lambda: self._measure(anew=True))
         form = self._form()
         self.lay_out(

@@ -240,7 +240,7 @@ class SegmentForm(Form):
             self.precision_box.value = "int8"
         elif not self._precision_chosen or before not in known:
             self.precision_box.value = preferred if preferred in known else "auto"
-        not_here = "" if preferred in known else f"; {model.name} was not quantised and gets auto"
+        not_here = "" if preferred in known else f"; {model.name} was not quantised and uses auto"
         self.preferred.setText(
             f"Precision {preferred}, from napari's preferences (nnU-Net > Computing){not_here}. Advanced has others."
         )

@@ -47,7 +47,7 @@ class ScopeRows(QObject):
         self._proposed = ""
         add_row(form, self.box)
         self._rows = [
-            self._row("Images", self.images, "A folder with the images, named as nnU-Net has them, or one file each."),
+            self._row("Images", self.images, "A folder with the images, named as for nnU-Net, or one file per case."),
             self._row("Results", self.results, "Where the segmentations and table.csv go."),
         ]
         self.look = look_button(lambda: [Path(text)] if (text := self.images.text().strip()) else [])

@@ -118,7 +118,7 @@ class ObjectTable(QWidget):
             return
         request, data = result.request, np.asarray(result.labels.data)
         if data.shape != self._shape:
-            self.note.setText("The layer holds other data by now; nothing of it was measured.")
+            self.note.setText("The layer now holds other data; nothing of it was measured.")
             return
         views = [canvas_view(data, request.axes, frame.index).copy() for frame in request.frames]
         told = kinds_of_features(result.labels.features)

@@ -126,7 +126,7 @@ class VolumeTable(QWidget):
         self._fill(found.counts)
 
     def _failed(self, _: BaseException) -> None:
-        self.note.setText("The layer holds other data by now; the volumes are those of the segmentation.")
+        self.note.setText("The layer now holds other data; the volumes are those of the segmentation.")
         self.note.setVisible(True)
 
     def _fill(self, counts: Sequence[Sequence[int]]) -> None:

@@ -69,7 +69,7 @@ _BUTTONS = {
     "export": ("Export…", "Write it into a zip, to share it."),
     "carry": (
         "Carry elsewhere…",
-        "Write it as ONNX, OpenVINO or a bioimage.io package, to segment where this program is not.",
+        "Write it as ONNX, OpenVINO or a bioimage.io package, to segment where this program is not installed.",
     ),
     "eight_bit": (
         "Make 8-bit",

@@ -123,6 +123,7 @@ class Correcting:
                 layer.metadata[ORIGIN] = case_origin(Path(origin["folder"]), origin["name"], path)
         self._written()
         show_info(
-            f"{path.name} is replaced; the old one is in the trash. Resume or train on: this case is preprocessed anew "
-            "before."
+            f"{path.name} is replaced; the old one is in the trash. Resume or train on: this case is "
+            f"preprocessed again "
+            "first."
         )

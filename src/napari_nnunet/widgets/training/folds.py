@@ -192,7 +192,7 @@ class FoldsDialog(QDialog):
     def _lay_out(self) -> None:
         self.form = form = QFormLayout()
         for label, parts, tip in (
-            ("Folds", (self.which,), "Folds that are stored are those all trainings of the dataset go by."),
+            ("Folds", (self.which,), "All trainings of the dataset use the folds that are stored."),
             (
                 "Group by",
                 (self.by, self.browse),
@@ -303,7 +303,7 @@ class FoldsDialog(QDialog):
                 self.which.insertItem(0, _STORED)
         self._show(found)
         self.made.emit()
-        return f"{counted(len(found.splits), 'fold')} written. All trainings of {self.name} go by them."
+        return f"{counted(len(found.splits), 'fold')} written. All trainings of {self.name} use them."
 
     def done(self, result: int) -> None:
         """End what is still looked at."""

@@ -74,7 +74,7 @@ class SuspectList(QWidget):
         self.panel.idle.connect(self._show)
         self.about = Sentence()
         self.table = Table("Labels that look wrong, worst first", ["Case", "Finding", "Voxels", "Sure"])
-        self.table.setToolTip("Double click opens the case at that place.")
+        self.table.setToolTip("Double-click opens the case at that place.")
         self.keep = button("The label is right", "Leave it as it is and take it off this list.")
         self.take = button(
             "Take the prediction", "Put what the network sees in its place; the old labels go to the trash."

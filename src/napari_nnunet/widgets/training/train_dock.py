@@ -239,7 +239,7 @@ class TrainWidget(RequestDock[Asked, Needs]):
         if there:
             self.table.choose_when_there(there[0].folder.path)
             self.table.show_trainings(self.watch.trainings)
-        self.panel.say("Press 'Improve…' to continue the chosen model, or train anew above.")
+        self.panel.say("Press 'Improve…' to continue the chosen model, or train again above.")
 
     def _meant(self, training: Training | None) -> Training | None:
         """Return a training that a question was about as it is now, whatever is chosen by then; else the chosen one."""

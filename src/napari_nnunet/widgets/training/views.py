@@ -181,7 +181,7 @@ class ScoreTable(Table):
     def __init__(self) -> None:
         super().__init__("Validation cases, worst first")
         self.scores: list[CaseScore] = []
-        self.setToolTip("Double click opens the case with reference, result and their differences.")
+        self.setToolTip("Double-click opens the case with reference, result and their differences.")
         self.cellDoubleClicked.connect(lambda row, _: self.opened.emit(row))
 
     def show_scores(self, scores: Sequence[CaseScore], names: dict[str, str]) -> None:

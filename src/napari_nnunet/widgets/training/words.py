@@ -113,7 +113,9 @@ def note_line(training: Training) -> str:
     if training.status == "interrupted":
         if not training.folder.path.exists():
             return "Its folder was deleted while it was trained."
-        return "Its process ended without a word, perhaps with the computer. Resume continues from the last checkpoint."
+        return (
+            "Its process ended without a message, perhaps with the computer. Resume continues from the last checkpoint."
+        )
     return "" if training.ended is None else training.ended.text
 
 
@@ -129,7 +131,7 @@ def validation_line(summary: Summary, names: Mapping[str, str]) -> str:
     """
     cases, dice = counted(len(summary.cases), "validation case"), summary.foreground.get("Dice", math.nan)
     mean = no_mean(summary, names) if math.isnan(dice) else f"mean Dice {dice:.4f} (over cases, then over classes)"
-    return f"{cases}, {mean}. The worst comes first; double click opens one."
+    return f"{cases}, {mean}. The worst comes first; double-click opens one."
 
 
 def objects_line(summary: Summary, figures: Mapping[str, Mapping[str, Any]]) -> str:
@@ -145,10 +147,10 @@ def objects_line(summary: Summary, figures: Mapping[str, Mapping[str, Any]]) -> 
     every = figures[""]
     cases, found = counted(len(summary.cases), "validation case"), counted(every["references"], "object")
     if every["AP@0.5"] is None or every["AP"] is None:
-        return f"{cases} without an object. Double click opens one."
+        return f"{cases} without an object. Double-click opens one."
     return (
         f"{cases}, {found}: average precision {every['AP@0.5']:.3f} at an IoU of 0.5, {every['AP']:.3f} over 0.5 to "
-        "0.95. The worst comes first; double click opens one."
+        "0.95. The worst comes first; double-click opens one."
     )
 
 

@@ -90,8 +90,8 @@ def said_of_kept(kept: Kept, target: Path, there: str) -> Iterator[Note]:
     """Say what was found; ``there`` is what the files beside say of segmentations that have no record."""
     if kept.exchanged:
         yield Note(
-            text=f"{_cases(kept.exchanged)} segmented anew: the image is another one than the segmentation in {target} "
-            f"was made of: {_named(kept.exchanged)}."
+            text=f"{_cases(kept.exchanged)} segmented again, as the segmentation in {target} was made from "
+            f"another image: {_named(kept.exchanged)}."
         )
     if kept.otherwise:
         yield _mixed(target, kept.otherwise, f"segmentations by other weights or settings: {_named(kept.otherwise)}")
@@ -101,8 +101,8 @@ def said_of_kept(kept: Kept, target: Path, there: str) -> Iterator[Note]:
         yield Note(
             level="warning",
             text=f"{_cases(kept.older)} kept, though the image is newer than the segmentation in {target}, and nothing "
-            f"says which image that was made of: {_named(kept.older)}. Delete those that are of another image, to have "
-            "them segmented anew.",
+            f"says which image that was made from: {_named(kept.older)}. Delete those that are of another image, to "
+            "have them segmented again.",
         )
 
 
@@ -110,8 +110,8 @@ def _mixed(target: Path, names: Sequence[str], what: str) -> Note:
     count = "1 finished case" if len(names) == 1 else f"{len(names)} finished cases"
     return Note(
         level="warning",
-        text=f"{count} in {target} {'is' if len(names) == 1 else 'are'} kept, though it holds {what}. If they are not "
-        "to be mixed, use another folder.",
+        text=f"{count} in {target} {'is' if len(names) == 1 else 'are'} kept, though the folder holds {what}. To keep "
+        "them apart, use another folder.",
     )
 
 
