@@ -22,6 +22,7 @@ from napari_nnunet.errors import (
     is_out_of_memory,
     of_cases,
     out_of_memory,
+    some,
 )
 from napari_nnunet.events import CaseFailed, drain
 
@@ -186,3 +187,9 @@ def test_a_terminal_obeys_no_message():
 
 def test_what_calls_itself_without_end_is_told_as_a_fault_and_not_as_a_nested_file():
     assert isinstance(for_people(RecursionError("maximum recursion depth exceeded")), InternalError)
+
+
+def test_what_a_list_in_a_sentence_leaves_out_is_counted():
+    assert some(["a", "b"]) == "a, b" and some([], 3) == ""
+    assert some(range(1, 9)) == "1, 2, 3, 4, 5 and 3 more"
+    assert some(["a", "b", "c"], 2) == "a, b and 1 more"

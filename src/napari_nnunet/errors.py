@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 _NEW_LINE = "\n"
@@ -41,6 +41,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a terminal would obey
 def printable(text: str) -> str:
     """Return a text for a terminal, which would obey control characters in names: they are written out."""
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def some(names: Sequence[object], most: int = 5) -> str:
+    """Return what a sentence lists: the first, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
 
 
 def _shortened(text: str) -> str:

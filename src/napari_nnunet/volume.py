@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, some
 from napari_nnunet.schema.geometry import GIVEN, Geometry, lift_shape
 
 _NAMED = 4  # cases that are written out
@@ -78,10 +78,7 @@ def by_text(said: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
     for name, texts in sorted(said.items()):  # workers finish in any order
         for text in dict.fromkeys(texts):
             named.setdefault(text, []).append(name)
-    return [
-        (", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""), text)
-        for text, names in named.items()
-    ]
+    return [(some(names, _NAMED), text) for text, names in named.items()]
 
 
 def as_volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: int) -> Volume:

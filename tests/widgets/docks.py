@@ -27,6 +27,11 @@ def wait_until_idle(qtbot, dock):
     qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE)
 
 
+def wait_until_said(qtbot, dock, words="members run over it"):
+    """Wait until the summary holds words, and nothing is about to change them."""
+    qtbot.waitUntil(lambda: words in dock.summary.text() and not dock._later.isActive())
+
+
 def press(qtbot, dock):
     assert dock.panel.button.isEnabled(), dock.summary.text()
     qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)

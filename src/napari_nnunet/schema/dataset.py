@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, some
 from napari_nnunet.schema.json_text import first_problem, json_object, read_text, shortened
 from napari_nnunet.schema.names import require_plain
 
@@ -365,6 +365,6 @@ def unlooked_values(info: DatasetInfo, case: str, values: Iterable[int]) -> list
 
 def unlooked_in_words(values: Sequence[int], info: DatasetInfo, case: str) -> str:
     """Return what is wrong with labels that show a class of which it is said that nobody looked for it."""
-    listed = ", ".join(f"{value} ({info.labels.names.get(value, 'no name')})" for value in values[:5])
+    listed = some([f"{value} ({info.labels.names.get(value, 'no name')})" for value in values])
     looked = ", ".join(info.annotated[case])
     return f"it contains {listed}, but by '{ANNOTATED}' in dataset.json only {looked} was looked for"

@@ -31,7 +31,7 @@ def test_the_best_is_chosen_from_the_folds_that_all_have(tmp_path):
     validated(tmp_path, "2d", (0, 1), quality=0.3)
     answer, said = notes(find_best(workspace, FindBestRequest(dataset="Dataset001_Tiny")))
     assert answer.best.folds == (0, 1)
-    assert "2d lacks 2, 3, 4" in said and "3d_lowres is not in nnUNetPlans" in said
+    assert "2d lacks fold 2, 3, 4" in said and "3d_lowres is not in nnUNetPlans" in said
     assert len(answer.scored) == 3
     best = read_best(workspace.results / "Dataset001_Tiny")
     assert best.dice == max(entry.dice for entry in answer.scored)

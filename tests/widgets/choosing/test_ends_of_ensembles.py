@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from docks import MM, Halting, open_dock, wait_until_idle
+from docks import MM, Halting, wait_until_idle, wait_until_said
 from napari.layers import Image, Labels
 from napari.utils.progress import progress
 
@@ -20,17 +20,10 @@ DOUBTS = ["image – ensemble: disagreement", "image – ensemble: entropy"]
 
 
 @pytest.fixture
-def ensemble(viewer, workspace, qtbot):
+def ensemble(viewer, ensemble):
     """The dock with two models and a very small image."""
     viewer.add_image(smooth_image((8, 18, 16))[0], units=MM, name="image")
-    dock = open_dock(viewer, "Ensemble")
-    yield dock
-    dock.panel.cancel()
-    wait_until_idle(qtbot, dock)
-
-
-def _ready(qtbot, dock, words="members run over it"):
-    qtbot.waitUntil(lambda: words in dock.summary.text() and not dock._later.isActive())
+    return ensemble
 
 
 def _results(viewer):
@@ -70,7 +63,7 @@ def _ends(viewer, dock, qtbot, job, look):
 
 
 def test_models_cancelled_in_any_step_leave_the_dock_idle_and_run_again(viewer, ensemble, qtbot, monkeypatch):
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     job = Halting(ensemble_dock.segment)
     monkeypatch.setattr(ensemble_dock, "segment", job)
     _run(qtbot, ensemble)
@@ -98,7 +91,7 @@ def test_models_cancelled_in_any_step_leave_the_dock_idle_and_run_again(viewer, 
 def test_the_uncertainty_of_the_same_request_is_shown_in_its_layers_unless_somebody_changed_them(
     viewer, ensemble, qtbot
 ):
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     _run(qtbot, ensemble)
     first, shown = _results(viewer), _doubts(viewer)
     expected = [layer.data.copy() for layer in shown]
@@ -120,7 +113,7 @@ def test_the_uncertainty_of_the_same_request_is_shown_in_its_layers_unless_someb
 
 
 def test_a_painted_result_that_was_postprocessed_since_is_no_untouched_one(viewer, ensemble, qtbot):
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     _run(qtbot, ensemble)
     (painted,) = _results(viewer)
     painted.data_setitem((np.array([0, 0]), np.array([0, 1]), np.array([0, 0])), 2)
@@ -135,7 +128,7 @@ def test_a_painted_result_that_was_postprocessed_since_is_no_untouched_one(viewe
 
 
 def test_a_postprocessed_result_is_replaced_at_once(viewer, ensemble, qtbot):
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     _run(qtbot, ensemble)
     (first,) = _results(viewer)
     before = first.data.copy()

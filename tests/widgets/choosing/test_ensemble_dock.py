@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import SimpleITK as sitk
-from docks import Halting, add_image, open_dock, press, wait_until_idle
+from docks import Halting, add_image, open_dock, press, wait_until_idle, wait_until_said
 from napari.layers import Labels
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
@@ -31,21 +30,9 @@ from napari_nnunet.widgets.choosing.scores import fold_scores
 from napari_nnunet.widgets.files.reader import get_reader
 
 
-@pytest.fixture
-def ensemble(viewer, workspace, qtbot):
-    dock = open_dock(viewer, "Ensemble")
-    yield dock
-    dock.panel.cancel()
-    wait_until_idle(qtbot, dock)
-
-
-def _ready(qtbot, dock, words="members run over it"):
-    qtbot.waitUntil(lambda: words in dock.summary.text() and not dock._later.isActive())
-
-
 def test_models_segment_together_and_show_where_they_disagree(viewer, ensemble, qtbot):
     image = add_image(viewer, scale=(1.2, 0.9, 0.9), translate=(3, 4, 5))
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     assert "3 networks of 2 members" in ensemble.summary.text()
     assert "not calibrated" in ensemble.summary.text()
     press(qtbot, ensemble)
@@ -66,13 +53,13 @@ def test_before_the_first_ensemble_its_time_is_called_an_estimate_and_covers_eve
     known_arithmetic, viewer, ensemble, qtbot
 ):
     add_image(viewer)
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     words = "a first estimate, without loading the models"
     assert words in ensemble.summary.text() and "Time unknown" not in ensemble.summary.text()
     together, alone = estimates(ensemble)
     assert together > alone > 0
     press(qtbot, ensemble)
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     qtbot.waitUntil(lambda: words not in ensemble.summary.text())
 
 
@@ -85,7 +72,7 @@ def estimates(ensemble):
 
 def test_a_postprocessing_is_a_preview_that_goes_and_comes_back(viewer, ensemble, qtbot):
     add_image(viewer)
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     press(qtbot, ensemble)
     result = viewer.layers["image – ensemble"]
     before, csv = result.data.copy(), ensemble.result.table.csv()
@@ -105,7 +92,7 @@ def test_a_postprocessing_is_a_preview_that_goes_and_comes_back(viewer, ensemble
 
 def test_the_recipe_is_copied_in_three_ways_with_what_is_switched_on(viewer, ensemble, qtbot):
     add_image(viewer)
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     press(qtbot, ensemble)
     ensemble.result.after._targets[1][0].setChecked(True)
     qtbot.waitUntil(lambda: not ensemble.result.after.busy)
@@ -122,7 +109,7 @@ def test_the_recipe_is_copied_in_three_ways_with_what_is_switched_on(viewer, ens
 
 def test_weights_count_and_wrong_ones_are_refused(viewer, ensemble, qtbot):
     add_image(viewer)
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     table = ensemble.members.table
     table.item(0, 2).setText("a lot")
     qtbot.waitUntil(lambda: "a lot" in ensemble.summary.text())
@@ -131,7 +118,7 @@ def test_weights_count_and_wrong_ones_are_refused(viewer, ensemble, qtbot):
     table.item(1, 2).setText("0")
     qtbot.waitUntil(lambda: "not all zero" in ensemble.summary.text() or "Weights" in ensemble.summary.text())
     table.item(1, 2).setText("2")
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     assert ensemble.request().vote.weights == (0.0, 2.0)
     table.item(0, 0).setCheckState(Qt.CheckState.Unchecked)
     qtbot.waitUntil(lambda: "at least two models" in ensemble.summary.text())
@@ -142,7 +129,7 @@ def test_folds_of_one_model_disagree(viewer, ensemble, workspace, qtbot):
     ensemble.members.source_box.value = FOLDS
     ensemble.members.of_box.value = workspace.results / "Dataset001_Tiny" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
     assert [ensemble.members.table.item(r, 0).text() for r in range(2)] == ["fold 0", "fold 1"]
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     press(qtbot, ensemble)
     folds = [member["folds"] for member in viewer.layers["image – ensemble"].metadata["nnunet"]["members"]]
     assert folds == [["0"], ["1"]]
@@ -186,7 +173,7 @@ def test_models_of_datasets_with_the_same_classes_segment_together(viewer, ensem
         "2d (Dataset002_Other, nnUNetTrainer, nnUNetPlans)",
         "3d_fullres (Dataset002_Other, renamed)",
     }
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     assert not ensemble.calibrate.isVisible()  # they have no validation cases in common
     press(qtbot, ensemble)
     members = viewer.layers["image – ensemble"].metadata["nnunet"]["members"]
@@ -201,14 +188,14 @@ def test_a_model_that_turns_images_gets_their_place_whichever_stands_first(
     sitk.WriteImage(image, str(tmp_path / "image.nii.gz"))
     data, keywords, _ = get_reader(str(tmp_path / "image.nii.gz"))(str(tmp_path / "image.nii.gz"))[0]
     viewer.add_image(data, **keywords)
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     assert ensemble.request().request.grid.affine is None
     first, second = (member.model.folder for member in ensemble.members.chosen())
     assert ensemble.form.model.folder == first
     content = json.loads((second / "plans.json").read_text(encoding="utf-8"))
     (second / "plans.json").write_text(json.dumps(content | {"image_reader_writer": "NibabelIOWithReorient"}))
     ensemble.members.refresh()
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     assert ensemble.request().request.grid.affine is not None or ensemble.request().request.grid.origin is not None
 
 
@@ -225,7 +212,7 @@ def test_probability_layers_are_joined(viewer, ensemble, qtbot):
         segment.run()
         qtbot.waitUntil(lambda: not segment.busy)
     ensemble.members.source_box.value = LAYERS
-    _ready(qtbot, ensemble, "Will combine")
+    wait_until_said(qtbot, ensemble, "Will combine")
     assert not ensemble.form.isVisible()
     press(qtbot, ensemble)
     names = ["image – 2d", "image – 3d_fullres"]
@@ -270,7 +257,7 @@ def test_one_button_carries_out_the_best_of_a_dataset(viewer, ensemble, workspac
     _write_best(workspace, Cleaning.of([1]))
     ensemble.members._source_chosen()
     assert "Dice 0.850" in ensemble.members.note.text() and "0.900" in ensemble.members.note.text()
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     assert "2 networks of 2 members" in ensemble.summary.text()
     press(qtbot, ensemble)
     result = viewer.layers["image – ensemble"]
@@ -285,7 +272,7 @@ def test_one_button_carries_out_the_best_of_a_dataset(viewer, ensemble, workspac
 
 def test_the_uncertainty_is_calibrated_from_the_dock(viewer, ensemble, workspace, qtbot):
     add_image(viewer)
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     assert ensemble.calibrate.isVisible()
     qtbot.mouseClick(ensemble.calibrate, Qt.MouseButton.LeftButton)
     wait_until_idle(qtbot, ensemble)
@@ -332,7 +319,7 @@ def test_models_are_compared_from_the_dock(viewer, ensemble, workspace, qtbot):
 
 def test_a_cancelled_ensemble_keeps_the_rest_of_the_window(viewer, ensemble, qtbot, monkeypatch):
     add_image(viewer)
-    _ready(qtbot, ensemble)
+    wait_until_said(qtbot, ensemble)
     job = Halting(ensemble_dock.segment)
     monkeypatch.setattr(ensemble_dock, "segment", job)
     job.cancel_in(1, ensemble, qtbot, lambda: qtbot.mouseClick(ensemble.panel.button, Qt.MouseButton.LeftButton))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from napari_nnunet.errors import some
 from napari_nnunet.jobs.planning.folds import fold_job
 from napari_nnunet.jobs.planning.move_plans import move_plans, move_warnings
 from napari_nnunet.jobs.planning.plan import extract_fingerprint as extract_fingerprint_job
@@ -75,10 +76,7 @@ def folds(request: FoldsRequest, shell: Shell) -> None:
     """Show the folds of a dataset as a table, made first where others are asked for."""
     found = shell.run(fold_job(shell.workspace, request))
     for row in found.rows:
-        listed = ", ".join(row.held[:_SHOWN]) + (
-            f" and {len(row.held) - _SHOWN} more" if len(row.held) > _SHOWN else ""
-        )
-        print(f"fold {row.fold}: {row.train} train, {row.val} validate: {listed}")
+        print(f"fold {row.fold}: {row.train} train, {row.val} validate: {some(row.held, _SHOWN)}")
     if not found.stored:
         print("These folds are not written yet" + ("." if request.dry_run else "; the first training does."))
 

@@ -19,7 +19,7 @@ from napari_nnunet.engine.image.normalize import normalize
 from napari_nnunet.engine.image.resample import new_shape, resample_image, resample_labels
 from napari_nnunet.engine.image.voxel_size import as_trained
 from napari_nnunet.engine.machine import available_memory
-from napari_nnunet.errors import ImageError, ResourceError
+from napari_nnunet.errors import ImageError, ResourceError, some
 from napari_nnunet.schema.geometry import lift
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.volume import Volume
@@ -374,7 +374,7 @@ def _previous_channels(
     if unknown:
         raise ImageError(
             f"The previous stage's segmentation contains the label{'s' if len(unknown) > 1 else ''} "
-            f"{', '.join(map(str, unknown[:5]))}, which dataset.json does not define; "
+            f"{some(unknown)}, which dataset.json does not define; "
             f"it has 0, {', '.join(map(str, labels))}."
         )
     cropped = np.ascontiguousarray(np.transpose(previous, record.transpose_forward)[record.crop_slices()])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_nnunet.engine.network.blocks import CONV, ConvBlock, ConvStack, ResidualBlock, ResidualStage
-from napari_nnunet.errors import ModelError
+from napari_nnunet.errors import ModelError, some
 from napari_nnunet.schema.architecture import Architecture
 
 Biases = Literal["within", "apart", "rounded"]
@@ -248,7 +248,7 @@ def load_state(network: UNet, state: Mapping[str, Tensor], *, where: str = "The 
     ]
     if missing or surplus or wrong:
         details = "; ".join(
-            f"{label}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+            f"{label}: {some(names, 3)}"
             for label, names in (("missing", missing), ("unexpected", surplus), ("wrong shape", wrong))
             if names
         )
@@ -259,8 +259,8 @@ def load_state(network: UNet, state: Mapping[str, Tensor], *, where: str = "The 
     broken = [name for name in expected if not bool(torch.isfinite(own[name]).all())]
     if broken:
         raise ModelError(
-            f"{where} holds values that are not numbers (NaN or infinite) in {', '.join(broken[:3])}"
-            f"{' ...' if len(broken) > 3 else ''}: the training diverged, or the file is damaged."
+            f"{where} holds values that are not numbers (NaN or infinite) in {some(broken, 3)}"
+            ": the training diverged, or the file is damaged."
         )
     network.load_state_dict(own, strict=True)
 

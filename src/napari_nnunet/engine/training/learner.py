@@ -25,7 +25,7 @@ from napari_nnunet.engine.training.optimizers import (
     set_rate,
     sound_scaler,
 )
-from napari_nnunet.errors import ModelError
+from napari_nnunet.errors import ModelError, some
 from napari_nnunet.schema.trainers import TrainerRecipe
 
 
@@ -266,9 +266,7 @@ def load_pretrained(
     ]
     if missing or wrong:
         details = "; ".join(
-            f"{label}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
-            for label, names in (("missing", missing), ("wrong shape", wrong))
-            if names
+            f"{label}: {some(names, 3)}" for label, names in (("missing", missing), ("wrong shape", wrong)) if names
         )
         raise ModelError(
             f"{where} cannot initialise this training ({details}). Both need the same network: the same plans, which "

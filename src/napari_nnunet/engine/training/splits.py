@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, some
 
 FOLDS = 5
 _SEED = 12345
@@ -124,7 +124,7 @@ def split_of(cases: Sequence[str], fold: int | str, splits: Sequence[Split]) -> 
     split = splits[number]
     missing = sorted({*split.train, *split.val} - set(names))
     if missing:
-        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        listed = some(missing)
         raise DatasetError(
             f"splits_final.json, fold {number}: {len(missing)} cases are not preprocessed ({listed}).",
             shell="Preprocess them, or delete the file to make new folds.",

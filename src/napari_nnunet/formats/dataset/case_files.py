@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from napari_nnunet.errors import DatasetError, ImageError
+from napari_nnunet.errors import DatasetError, ImageError, some
 from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.images.files import ADAPTERS, ENDINGS, read_header, read_volume
 from napari_nnunet.grid import WhenApart
@@ -94,9 +94,8 @@ class Inputs:
         count = len(self.left_out)
         if not count:
             return ""
-        more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
         what = "1 entry of the input is" if count == 1 else f"{count} entries of the input are"
-        return f"{what} left out: {', '.join(self.left_out[:_SHOWN])}{more}."
+        return f"{what} left out: {some(self.left_out, _SHOWN)}."
 
 
 @dataclass
@@ -372,7 +371,7 @@ def _refuse_slices(files: Sequence[Path]) -> None:
         raise DatasetError(
             f"{len(slices)} of the files ({', '.join(path.name for path in slices[:3])}"
             f"{', ...' if len(slices) > 3 else ''}) are slices of one DICOM series, and each would be segmented as an "
-            f"image by itself. Give the folder of the series instead ({', '.join(folders[:3])})."
+            f"image by itself. Give the folder of the series instead ({some(folders, 3)})."
         )
 
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from napari_nnunet.errors import DatasetError, ImageError
+from napari_nnunet.errors import DatasetError, ImageError, some
 from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.images.files import ENDINGS, ending_of
 
@@ -42,8 +42,7 @@ def what_came(folder: Path) -> str:
     """Return what to say of a folder without images: how its files end, and which endings can be read."""
     files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     endings = sorted({"".join(p.suffixes[-2 if p.suffix == ".gz" else -1 :]) or "no ending" for p in files})
-    some = ", ".join(endings[:_FEW]) + (", ..." if len(endings) > _FEW else "")
-    came = f"Its files have {some}" if endings else "It holds no files"
+    came = f"Its files have {some(endings, _FEW)}" if endings else "It holds no files"
     return f"{came}; images end in {', '.join(sorted(ENDINGS))}, or are DICOM."
 
 

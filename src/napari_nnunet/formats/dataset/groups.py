@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.errors import DatasetError, SettingsError, some
 from napari_nnunet.formats.atomic import write_text
 from napari_nnunet.formats.tables import cell, without_marks
 from napari_nnunet.schema.json_text import read_text
@@ -78,9 +78,7 @@ def read_groups(cases: Sequence[str], by: str) -> Groups:
     found, remark = _read_table(Path(by).expanduser(), set(cases)) if table else (_search(cases, by), "")
     if not found:
         what = f"The table {by}" if table else f"The pattern {by!r}"
-        raise DatasetError(
-            f"{what} names none of the {len(cases)} cases, which are called {', '.join(sorted(cases)[:3])}, ..."
-        )
+        raise DatasetError(f"{what} names none of the {len(cases)} cases, which are called {some(sorted(cases), 3)}")
     groups = set(found.values())
     alone = tuple(sorted(name for name in cases if name not in found and name not in groups))
     # A case that is called like a group ("anna" beside "anna_left") belongs to it.

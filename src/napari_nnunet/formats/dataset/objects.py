@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, ImageError
+from napari_nnunet.errors import DatasetError, ImageError, some
 from napari_nnunet.formats.atomic import write_json, write_text
 from napari_nnunet.formats.dataset.case_trash import KINDS, OBJECTS
 from napari_nnunet.formats.dataset.changing import one_at_a_time
@@ -129,7 +129,7 @@ def kinds_of(objects: NDArray[Any], kinds: NDArray[Any], names: dict[int, str], 
     most = values[table.reshape(len(numbers), len(values)).argmax(axis=1)] if len(numbers) else values
     unknown = [int(n) for n, value in zip(numbers, most, strict=True) if int(value) not in names]
     if unknown:
-        listed = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        listed = some(unknown)
         raise DatasetError(
             f"{where}: the objects {listed} lie where the mask of kinds has no kind; its kinds are "
             f"{', '.join(f'{value} ({name})' for value, name in names.items())}."

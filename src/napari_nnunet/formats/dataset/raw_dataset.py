@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, some
 from napari_nnunet.events import Note
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.images.files import ENDINGS, adapter_for
@@ -165,11 +165,10 @@ def _left_out(images: Path, ending: str) -> tuple[str, ...]:
 def left_out_notes(dataset: RawDataset) -> Iterator[Note]:
     """Yield a warning that counts and names the images that are no cases."""
     if dataset.left_out:
-        some = ", ".join(dataset.left_out[:_SHOWN]) + (", ..." if len(dataset.left_out) > _SHOWN else "")
         yield Note(
             level="warning",
             text=f"{len(dataset.left_out)} entries of {dataset.name}/imagesTr are not cases and were left out: "
-            f"{some}. Images of this dataset are named CASE_0000{dataset.info.file_ending}.",
+            f"{some(dataset.left_out, _SHOWN)}. Images of this dataset are named CASE_0000{dataset.info.file_ending}.",
         )
 
 

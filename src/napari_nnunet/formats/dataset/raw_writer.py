@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, NnunetError
+from napari_nnunet.errors import DatasetError, NnunetError, some
 from napari_nnunet.formats.atomic import make_folder, write_error, write_json
 from napari_nnunet.formats.dataset.case_trash import homes_of, in_trash, masks_of, moved, raw_case_files
 from napari_nnunet.formats.dataset.changing import one_at_a_time
@@ -152,7 +152,7 @@ def _check(info: DatasetInfo, channels: Sequence[NDArray[Any]], labels: NDArray[
     unknown = sorted(set(np.unique(labels).tolist()) - allowed)
     if unknown:
         raise DatasetError(
-            f"The labels contain {', '.join(map(str, unknown[:6]))}, which dataset.json does not define; it has "
+            f"The labels contain {some(unknown, 6)}, which dataset.json does not define; it has "
             f"{', '.join(f'{value} {name}' for value, name in sorted(info.labels.names.items()))}."
         )
 

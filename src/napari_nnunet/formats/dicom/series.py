@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, some
 from napari_nnunet.formats.dicom.frames import read_frames
 from napari_nnunet.formats.dicom.syntax import check_lengths, is_dicom, syntax_of
 from napari_nnunet.formats.room import require_room
@@ -244,7 +244,7 @@ def _chosen(path: Path, uid: str) -> tuple[DicomSeries, list[_Slice]]:
         raise ImageError(
             f"{path} holds no DICOM series" + (f"; it is {syntax.what}." if syntax else "; give one folder per series.")
         )
-    shown = ", ".join(str(series) for series, _ in listed[:10]) + (" ..." if len(listed) > 10 else "")
+    shown = some([series for series, _ in listed], 10)
     raise ImageError(f"{path} holds {len(listed)} DICOM series; give one folder per series. Found: {shown}.")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError, NnunetError
+from napari_nnunet.errors import ImageError, NnunetError, some
 from napari_nnunet.formats.dicom.extra import highdicom, pydicom
 from napari_nnunet.formats.dicom.segmentation import StoredSegments, read_segmentation
 from napari_nnunet.formats.dicom.series import holds_segments, read_series, series_in
@@ -98,7 +98,7 @@ def read_structures(path: Path, images: Iterable[Path] = ()) -> StoredSegments:
         _require_every_slice(path, structure, {z for z, _ in placed[structure.number]})
     outside = [s.name for s in structures if any(_leaves(z, points, shape) for z, points in placed[s.number])]
     if outside:
-        remarks.append(f"{_listed(outside)} go beyond the series, and were cut off there")
+        remarks.append(f"{some(outside, _LISTED)} go beyond the series, and were cut off there")
     geometry = geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks)})
     names = {structure.number: structure.name for structure in structures}
     labels, overlap = np.zeros(shape, np.int32), False
@@ -132,7 +132,7 @@ def _drawn(path: Path, file: Any) -> tuple[list[_Structure], list[str]]:
         structures.append(_Structure(number, name, points))
     if not structures:
         raise ImageError(f"{path} holds no closed contours, so that none of its structures has an inside.")
-    return structures, [f"{_listed(without)} have no closed contours and were left out"] if without else []
+    return structures, [f"{some(without, _LISTED)} have no closed contours and were left out"] if without else []
 
 
 def _series_of(file: Any) -> list[str]:
@@ -213,7 +213,3 @@ def _filled(placed: Sequence[tuple[int, NDArray[np.float64]]], shape: tuple[int,
         if 0 <= z < shape[0]:
             mask[z][polygon(points[:, 0], points[:, 1], shape[1:])] ^= True
     return mask
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

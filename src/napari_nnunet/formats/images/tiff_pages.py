@@ -20,7 +20,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, some
 from napari_nnunet.formats.images.header import KEPT
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.memory import available_memory
@@ -220,8 +220,7 @@ def pages_of(file: tifffile.TiffFile, path: Path) -> Pages:
 
 
 def _shapes(shapes: Sequence[Sequence[int]]) -> str:
-    listed = [" x ".join(map(str, shape)) for shape in shapes[:3]]
-    return ", ".join(listed) + (", ..." if len(shapes) > 3 else "")
+    return some([" x ".join(map(str, shape)) for shape in shapes], 3)
 
 
 def check_ome(file: tifffile.TiffFile, path: Path) -> None:

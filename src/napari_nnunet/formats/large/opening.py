@@ -17,7 +17,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError, NnunetError
+from napari_nnunet.errors import ImageError, NnunetError, some
 from napari_nnunet.formats.dicom.series import is_series
 from napari_nnunet.formats.images import nifti_file
 from napari_nnunet.formats.images.files import read_header, read_volume
@@ -251,7 +251,7 @@ def _check_numbers(folder: Path, files: Sequence[Path]) -> None:
     gaps = [n for n in range(there[0], there[-1] + 1, step) if n not in known]
     if gaps and len(gaps) < len(files):
         raise ImageError(
-            f"Planes are missing in {folder.name}: {', '.join(map(str, gaps[:5]))}{', ...' if gaps[5:] else ''} "
+            f"Planes are missing in {folder.name}: {some(gaps)} "
             f"between {files[0].name} and {files[-1].name}. Export it again."
         )
 

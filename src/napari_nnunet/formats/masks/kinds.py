@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from napari_nnunet.errors import some
 from napari_nnunet.formats.masks.facts import (
     FolderFacts,
     MaskFacts,
@@ -141,7 +142,7 @@ def _class_files(folder: FolderFacts, names: Sequence[str]) -> Recognised:
             over |= dict.fromkeys(f"{names[top - 1]} over {names[other - 1]}" for other in numbers if other != top)
     text = f"Every class is a file of its own: {', '.join(names[number - 1] for number in sorted(sizes))}"
     if shared:
-        listed = ", ".join(list(over)[:6]) + (", ..." if len(over) > 6 else "")
+        listed = some(list(over), 6)
         text += f". {shared} voxels lie in several; there the smaller class is proposed ({listed})"
     rows = tuple(folder.row(value, becomes.get(value, BACKGROUND)) for value in folder.values)
     mapping = {value_word(value): name for value, name in becomes.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from napari_nnunet.errors import some
 from napari_nnunet.formats.masks.facts import FolderFacts
 from napari_nnunet.schema.dataset import BACKGROUND
 from napari_nnunet.schema.requests.mask_words import value_word
@@ -115,5 +116,4 @@ def many(count: int, what: str) -> str:
 
 
 def _listed(values: Sequence[float]) -> str:
-    shown = [value_word(value) for value in values[:8]]
-    return ", ".join(shown) + (", ..." if len(values) > 8 else "")
+    return some([value_word(value) for value in values], 8)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from napari_nnunet.errors import ImageError, memory_told
+from napari_nnunet.errors import ImageError, memory_told, some
 from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.dicom.segmentation import overlap_of
 from napari_nnunet.formats.dicom.structures import read_segments, segments_in
@@ -68,7 +68,7 @@ def inside_of(mask: StoredMask, name: str) -> NDArray[np.bool_]:
     """
     values = np.unique(mask.array)
     if np.count_nonzero(values) > 1 or not np.isfinite(values).all():
-        listed = ", ".join(f"{value:g}" for value in values[:6]) + (", ..." if len(values) > 6 else "")
+        listed = some([f"{value:g}" for value in values], 6)
         raise ImageError(f"{name} has the values {listed}; a file for one class has 0 and one other value.")
     return np.asarray(mask.array != 0)
 

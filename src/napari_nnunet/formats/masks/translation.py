@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, ImageError
+from napari_nnunet.errors import DatasetError, ImageError, some
 from napari_nnunet.formats.masks.facts import MaskFacts, by_colour, in_colours
 from napari_nnunet.formats.masks.stored import StoredMask, on_palette
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
@@ -112,7 +112,7 @@ class Translation:
             known = dict.fromkeys(map(int, found), self.others) | {0: 0} | known
         unknown = [int(value) for value in found if int(value) not in known]
         if unknown:
-            words = ", ".join(value_word(value, colour=self.colours) for value in unknown[:6])
+            words = some([value_word(value, colour=self.colours) for value in unknown], 6)
             raise ImageError(f"{name} has values that belong to no class: {words}.")
         table = np.array([known[int(value)] for value in found], dtype=np.int32)
         translated: NDArray[np.int32] = table[inverse.reshape(array.shape)]
@@ -272,7 +272,7 @@ def _known_names(values: Sequence[int], known: Mapping[str, int]) -> dict[int, s
     unknown = [value for value in values if value not in by_label]
     if unknown:
         raise DatasetError(
-            f"The masks have the values {', '.join(map(str, unknown[:6]))}, which the dataset does not define; it has "
+            f"The masks have the values {some(unknown, 6)}, which the dataset does not define; it has "
             f"{', '.join(f'{label} {name}' for name, label in known.items())}.",
             shell="Say which class they belong to (--map VALUES=CLASS).",
             window="Give each value its class in the table.",

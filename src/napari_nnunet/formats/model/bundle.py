@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from napari_nnunet.errors import ModelError, ResourceError
+from napari_nnunet.errors import ModelError, ResourceError, some
 from napari_nnunet.formats.atomic import make_folder, write_error, written_beside
 from napari_nnunet.formats.model.card import CARD_FILE, ModelCard
 from napari_nnunet.formats.model.checkpoint import facts_in
@@ -119,7 +119,7 @@ def inspect(path: Path) -> Bundle:
         names = _plain_names(archive)
         roots = _model_roots(names)
         if not roots:
-            shown = ", ".join(str(name) for name in list(names.values())[:4])
+            shown = some(list(names.values()), 4)
             if any(place.name == V1_PLANS for place in names.values()):
                 raise ModelError(f"{path} contains a model of nnU-Net v1. Unpack it first. {V1_WAY}")
             raise ModelError(
@@ -130,7 +130,7 @@ def inspect(path: Path) -> Bundle:
         parents = {root.parent for root in roots}
         if len(parents) > 1:
             raise ModelError(
-                f"{path} contains models of several datasets ({', '.join(sorted(str(p) for p in parents)[:5])}). "
+                f"{path} contains models of several datasets ({some(sorted(map(str, parents)))}). "
                 "Unpack it yourself and choose one."
             )
         parent = parents.pop()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_nnunet.errors import DatasetError, ModelError, SettingsError
+from napari_nnunet.errors import DatasetError, ModelError, SettingsError, some
 from napari_nnunet.formats.atomic import made, write_error, write_json
 from napari_nnunet.formats.claim import Runner, claimed, hold, is_claimed, is_young, runner_of
 from napari_nnunet.formats.model.checkpoint import made_with, not_compared, told_apart
@@ -159,7 +159,7 @@ class FoldFolder:
         seen = sorted(self.trained_cases.intersection(cases)) if self.checkpoints else []
         if not seen:
             return
-        listed = ", ".join(seen[:5]) + (", ..." if len(seen) > 5 else "")
+        listed = some(seen)
         if continued:
             raise DatasetError(
                 f"{self.path}, which is to be continued, was trained with {len(seen)} of the cases that validate fold "

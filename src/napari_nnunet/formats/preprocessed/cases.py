@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, some
 from napari_nnunet.formats.atomic import write_error, written_beside
 from napari_nnunet.formats.pickles import read_pickle, write_pickle
 from napari_nnunet.formats.preprocessed.chunks import chunks_and_blocks, joined_slices
@@ -382,7 +382,7 @@ def require_undamaged(data: Path, names: Sequence[str]) -> None:
     """Look at the headers of all files, for hours may pass before a case is drawn; raises DatasetError."""
     damaged = [(name, why) for name in names if (why := damage_of(data, name))]
     if damaged:
-        listed = ", ".join(name for name, _ in damaged[:5]) + (", ..." if len(damaged) > 5 else "")
+        listed = some([name for name, _ in damaged])
         raise DatasetError(
             f"{len(damaged)} of {len(names)} preprocessed cases in {data} are damaged ({listed}): {damaged[0][1]}.",
             shell="Delete their files and run 'preprocess' again; only these are made.",

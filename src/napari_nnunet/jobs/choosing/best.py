@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from napari_nnunet.engine.prediction.vote import VoteSettings
-from napari_nnunet.errors import DatasetError, ModelError, NnunetError
+from napari_nnunet.errors import DatasetError, ModelError, NnunetError, some
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import (
     copy_file,
@@ -237,15 +237,9 @@ def _common_folds(
     """Return the models and folds that can be compared; what was asked for by number must be there."""
     there = {model.folder.name: validated_folds(model) for model in models}
     if wanted is not None:
-        missing = [
-            f"{name} lacks fold {', '.join(str(fold) for fold in wanted if fold not in folds)}"
-            for name, folds in there.items()
-            if set(wanted) - set(folds)
-        ]
+        missing = _lacking(there, wanted)
         if missing:
-            raise ModelError(
-                "Folds without validation: " + "; ".join(missing) + ". Train them, or name the folds to compare (-f)."
-            )
+            raise ModelError(f"Folds without validation: {missing}. Train them, or name the folds to compare (-f).")
         return models, wanted
     usable = [model for model in models if set(there[model.folder.name]) & set(every)]
     for model in models:
@@ -257,19 +251,23 @@ def _common_folds(
     if not folds:
         listed = "; ".join(f"{model.folder.name}: {list(there[model.folder.name])}" for model in usable)
         raise ModelError(f"The models have no validated fold in common ({listed}). Train the same folds of each.")
-    missing_folds = [fold for fold in every if fold not in folds]
-    if missing_folds:
-        lacking = "; ".join(
-            f"{model.folder.name} lacks {', '.join(str(f) for f in every if f not in there[model.folder.name])}"
-            for model in usable
-            if set(every) - set(there[model.folder.name])
-        )
+    lacking = _lacking({model.folder.name: there[model.folder.name] for model in usable}, every)
+    if lacking:
         yield Note(
             level="warning",
             text=f"Compared on fold {', '.join(map(str, folds))} only, not on all {len(every)}: {lacking}. "
             "More folds make the choice more reliable.",
         )
     return usable, folds
+
+
+def _lacking(there: Mapping[str, Sequence[Fold]], wanted: Sequence[Fold]) -> str:
+    """Return which models lack which of some folds; empty where none does."""
+    return "; ".join(
+        f"{name} lacks fold {', '.join(str(fold) for fold in wanted if fold not in folds)}"
+        for name, folds in there.items()
+        if set(wanted) - set(folds)
+    )
 
 
 def _tell_of_other_cases(models: Sequence[TrainedModel], folds: tuple[Fold, ...]) -> Job[None]:
@@ -279,7 +277,7 @@ def _tell_of_other_cases(models: Sequence[TrainedModel], folds: tuple[Fold, ...]
     }
     every = set().union(*cases.values())
     lacking = [
-        f"{name} lacks {len(every - there)} ({', '.join(sorted(every - there)[:4])})"
+        f"{name} lacks {len(every - there)} ({some(sorted(every - there), 4)})"
         for name, there in cases.items()
         if there != every
     ]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.calibration import Calibration, fit_temperature
-from napari_nnunet.errors import DatasetError, ImageError, NnunetError, of_cases
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError, of_cases, some
 from napari_nnunet.events import CaseFailed, Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
@@ -91,7 +91,7 @@ def _calibrate(
     if partial:
         yield Note(
             text=f"{len(partial)} of {len(members)} validation cases are left out, as not every class was looked for "
-            f"in them ({', '.join(partial[:3])}{', ...' if len(partial) > 3 else ''})."
+            f"in them ({some(partial, 3)})."
         )
         members = {name: paths for name, paths in members.items() if name not in info.annotated}
         if not members:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_nnunet.errors import DatasetError, ModelError, SettingsError
+from napari_nnunet.errors import DatasetError, ModelError, SettingsError, some
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, partial_name, remove_leftovers, replace_folder
 from napari_nnunet.formats.claim import claimed
@@ -220,7 +220,7 @@ def _collect_objects(
         yield Note(
             level="warning",
             text=f"{model.folder.name} was validated without looking for the objects of {len(missing)} of {len(cases)} "
-            f"cases ({', '.join(missing[:3])}), so that only its classes are compared.",
+            f"cases ({some(missing, 3)}), so that only its classes are compared.",
         )
         return
     target = make_folder(beside / FOUND_OBJECTS)

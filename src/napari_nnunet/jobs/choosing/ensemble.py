@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.prediction.vote import Vote, VoteSettings
-from napari_nnunet.errors import DatasetError, ImageError, ModelError, NnunetError, SettingsError
+from napari_nnunet.errors import DatasetError, ImageError, ModelError, NnunetError, SettingsError, some
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
@@ -220,8 +220,7 @@ def _common_cases(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
     if not every:
         raise DatasetError(f"There are no .npz files in {folders[0]}.", **KEEP_PROBABILITIES)
     problems = [
-        f"{folder} lacks {', '.join(f'{name}.npz' for name in sorted(every - own)[:5])}"
-        + (f" and {len(every - own) - 5} more" if len(every - own) > 5 else "")
+        f"{folder} lacks {some([f'{name}.npz' for name in sorted(every - own)])}"
         for folder, own in zip(folders, names, strict=True)
         if every - own
     ]

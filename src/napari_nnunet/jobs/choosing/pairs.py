@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_nnunet.engine.choosing.metrics import Metrics
-from napari_nnunet.errors import DatasetError, NnunetError
+from napari_nnunet.errors import DatasetError, NnunetError, some
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.images.files import adapter_for, read_header
 from napari_nnunet.formats.results.objects import found_files
@@ -90,7 +90,7 @@ def _require_pairs(
 def some_files(names: Sequence[str]) -> str:
     """Return how many files there are, and the names of the first."""
     files = "files" if len(names) > 1 else "file"
-    return f"{len(names)} {files} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+    return f"{len(names)} {files} ({some(names, 3)})"
 
 
 def files_of(folder: Path, ending: str) -> dict[str, Path]:
@@ -190,7 +190,7 @@ def undefined_values(pairs: Sequence[Pair], values: Sequence[Mapping[str, set[in
         files = [pair.prediction.name for pair, own in zip(pairs, values, strict=True) if own[which]]
         listed = sorted(set[int]().union(*(own[which] for own in values)))
         if files:
-            shown = ", ".join(map(str, listed[:6])) + (", ..." if len(listed) > 6 else "")
+            shown = some(listed, 6)
             yield Note(
                 level="warning",
                 text=f"{some_files(files)} of the {which} have values that dataset.json does not define ({shown}); "
@@ -217,7 +217,7 @@ def other_values(
         lacking = [str(label) for label in labels if not any(case[label][key] > 0 for case in cases)]
         instead = sorted(set[int]().union(*(own[which] for own in values)) - asked)
         if lacking and instead:
-            shown = ", ".join(map(str, instead[:6])) + (", ..." if len(instead) > 6 else "")
+            shown = some(instead, 6)
             yield Note(
                 level="warning",
                 text=f"The {which} never have the label {', '.join(lacking)}, but {shown}, which the {other} do not "
@@ -240,7 +240,7 @@ def stray_values(
         every = set[int]().union(*(own[which] for own in values)) - asked
         stray = sorted(value for value in every if value < 0 or value > max(_STRAY, 4 * highest))
         if stray:
-            shown = ", ".join(map(str, stray[:6])) + (", ..." if len(stray) > 6 else "")
+            shown = some(stray, 6)
             advice = ""
             if which == "references":
                 advice = f" If nobody annotated these voxels, leave them out (-il {stray[-1]})."

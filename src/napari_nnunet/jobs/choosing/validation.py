@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_nnunet.errors import DatasetError, ModelError
+from napari_nnunet.errors import DatasetError, ModelError, some
 from napari_nnunet.schema.model_name import ModelName
 
 FOUND_OBJECTS = "objects"  # folder beside the classes: numbered objects, where a dataset has such
@@ -49,7 +49,7 @@ def validation_members(models: Sequence[Path], folds: Sequence[Any], ending: str
         if set(cases) != set(found[0]):
             apart = sorted(set(cases) ^ set(found[0]))
             raise DatasetError(
-                f"{models[0].name} and {model.name} were validated on different cases ({', '.join(apart[:4])}): they "
+                f"{models[0].name} and {model.name} were validated on different cases ({some(apart, 4)}): they "
                 "were trained with different splits, and cannot be compared."
             )
     return {name: tuple(cases[name] for cases in found) for name in sorted(found[0])}

@@ -14,7 +14,7 @@ import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, NnunetError, for_people
+from napari_nnunet.errors import DatasetError, NnunetError, for_people, some
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, written_beside
 from napari_nnunet.formats.dataset.case_trash import in_trash, raw_case_files
@@ -115,7 +115,7 @@ def _translated(case: NewCase) -> NDArray[np.int32]:
     painted = np.asarray(case.labels)
     unknown = sorted(set(np.unique(painted).tolist()) - set(case.mapping)) if case.mapping else []
     if unknown:
-        listed = ", ".join(map(str, unknown[:5])) + (", …" if len(unknown) > 5 else "")
+        listed = some(unknown)
         raise DatasetError(
             f"The labels of {case.name} now hold {listed}, to which no class was given. Look at the classes of its "
             "values, then save it again."

@@ -10,7 +10,7 @@ import numpy as np
 from napari_nnunet.engine.image.intensities import FAR_RANGE
 from napari_nnunet.engine.image.likeness import alike
 from napari_nnunet.engine.training.splits import Split
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import NnunetError, some
 from napari_nnunet.formats.dataset.case_trash import OBJECTS
 from napari_nnunet.formats.dataset.objects import look_at_drawn
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset
@@ -19,7 +19,7 @@ from napari_nnunet.formats.masks.kinds import recognise, to_look_at
 from napari_nnunet.formats.masks.pieces import pieces_of
 from napari_nnunet.formats.masks.stored import read_mask
 from napari_nnunet.jobs.dataset.case_checks import CaseFacts, Problem
-from napari_nnunet.jobs.dataset.splits import apart_warning, some
+from napari_nnunet.jobs.dataset.splits import apart_warning, never_see
 from napari_nnunet.schema.dataset import LabelScheme
 
 _SEVERAL = 4  # cases, from which on most of them tell what is usual
@@ -143,8 +143,7 @@ def fold_problems(scheme: LabelScheme, facts: Mapping[str, CaseFacts], splits: S
             text = f"only this case has the class '{label}' ({value}): the fold that validates on it never learns it"
             yield Problem("warning", holders[0], text)
             continue
-        blind = [i for i, split in enumerate(splits) if holders and not set(holders) & set(split.train)]
-        for fold in blind:
+        for fold in never_see(splits, holders):
             text = (
                 f"the training of fold {fold} never sees the class '{label}' ({value}), which only {some(holders)} "
                 "have."

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, ImageError, NnunetError
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError, some
 from napari_nnunet.formats.dataset.channel_files import channel_word, stem_of, words_of_name
 from napari_nnunet.formats.dataset.pairs import ImagePair
 from napari_nnunet.formats.dicom import series as dicom
@@ -33,7 +33,6 @@ _HANDFUL = 8
 _BRIGHTNESS = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601, as Pillow and OpenCV have it
 _CHANNELS_OF = {"grey": 1, "rgb": 3}
 _KINDS = {1: "grey", 3: "in colour", 4: "in colour with transparency"}  # of pictures, by their channels
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def mixed_colours(cases: Sequence[PlannedCase]) -> DatasetError | None:
     )
     kinds = kinds.replace(" and ", ", ", len(counted) - 2)
     unlike = unlike_most(cases)
-    listed = ", ".join(unlike[:_NAMED]) + (", ..." if len(unlike) > _NAMED else "")
+    listed = some(unlike)
     return DatasetError(
         f"Of {len(cases)} pictures, {kinds}; a dataset must be all of one kind. Unlike most: {listed}.",
         shell="Make all of them grey (--colours grey) or coloured (--colours rgb), or leave out those unlike most "

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, some
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
 from napari_nnunet.formats.dataset.changing import changing
@@ -122,12 +122,12 @@ def import_notes(plan: ImportPlan, request: ImportFoldersRequest) -> Job[None]:
     if turned:
         count = f"{len(turned)} of {len(plan.cases)}"
         text = f"The masks of {count} cases are stored in another orientation and reoriented onto their images"
-        yield Note(level="warning", text=f"{text}: {_some(turned)}.")
+        yield Note(level="warning", text=f"{text}: {some(turned)}.")
     changed_colours = [case.name for case in plan.cases if case.pair.colours]
     if changed_colours:
         count, how = f"{len(changed_colours)} of {len(plan.cases)}", "grey" if request.colours == "grey" else "coloured"
         text = (
-            f"{count} pictures are made {how} ({_some(changed_colours)}). What is segmented later must be {how} as well"
+            f"{count} pictures are made {how} ({some(changed_colours)}). What is segmented later must be {how} as well"
         )
         yield Note(text=f"{text}.")
     yield from _size_notes(plan.cases)
@@ -139,7 +139,7 @@ def _left_out_notes(plan: ImportPlan, request: ImportFoldersRequest) -> Job[None
     for why in dict.fromkeys(left.why for left in plan.left_out):
         names = [_within(left.path, request) for left in plan.left_out if left.why == why]
         files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
-        yield Note(level="warning", text=f"{files} left out ({why}): {_some(names)}.")
+        yield Note(level="warning", text=f"{files} left out ({why}): {some(names)}.")
 
 
 def _mostly_foreground(plan: ImportPlan, translation: Translation) -> Job[None]:
@@ -161,7 +161,7 @@ def _size_notes(cases: Sequence[PlannedCase]) -> Job[None]:
     """Say where the size of voxels is not the image's own; pictures need none."""
     without = [case.name for case in cases if case.spacing is None and len(case.shape) == 3]
     if without:
-        text = f"No voxel size in the files of {len(without)} of {len(cases)} cases ({_some(without)}); 1 mm is assumed"
+        text = f"No voxel size in the files of {len(without)} of {len(cases)} cases ({some(without)}); 1 mm is assumed"
         yield Note(
             level="warning",
             text=f"{text}. Give the size if that is wrong (--spacing).",
@@ -170,17 +170,13 @@ def _size_notes(cases: Sequence[PlannedCase]) -> Job[None]:
     by_mask = [case.name for case in cases if case.sized_by == "mask"]
     if by_mask:
         text = f"The images of {len(by_mask)} of {len(cases)} cases have no voxel size; that of their masks is used"
-        yield Note(level="warning", text=f"{text} ({_some(by_mask)}).")
+        yield Note(level="warning", text=f"{text} ({some(by_mask)}).")
 
 
 def _within(path: Path, request: ImportFoldersRequest) -> str:
     """Return the path of a file within the folder it was found in."""
     root = next((root for root in (request.images, request.masks) if path.is_relative_to(root)), path.parent)
     return path.relative_to(root).as_posix()
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def fill_dataset(plan: ImportPlan, folder: Path, name: str, request: ImportFoldersRequest) -> Job[None]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from napari_nnunet.errors import DatasetError, NnunetError, of_cases
+from napari_nnunet.errors import DatasetError, NnunetError, of_cases, some
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.pairs import Pairing, pair_folders, pair_subfolders, why_left
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
@@ -258,7 +258,7 @@ def _meaning(
     except NnunetError as error:
         return recognised, None, error
     if translation is None:
-        listed = ", ".join(f"{word} ({count} voxels)" for word, count in list(unnamed.items())[:5])
+        listed = some([f"{word} ({count} voxels)" for word, count in unnamed.items()])
         return recognised, None, ask(recognised, f"No class was given for the values {listed}.", unnamed=list(unnamed))
     if len(set(translation.values.values())) < 2:
         return (
@@ -282,7 +282,7 @@ def _told(facts: Mapping[str, MaskFacts], recognised: Recognised, request: Impor
     if request.objects is not None:
         wrong = [name for name, f in facts.items() if f.fractional or f.colours or f.classes]
         if wrong:
-            listed = ", ".join(wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+            listed = some(wrong)
             raise DatasetError(
                 f"The masks of {listed} hold colours, fractions or classes, not numbers of objects. Save them with a "
                 "whole number of its own for every object and 0 elsewhere (16-bit PNG, TIFF or NIfTI)."

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_nnunet.errors import DatasetError, ImageError, for_people, memory_told
+from napari_nnunet.errors import DatasetError, ImageError, for_people, memory_told, some
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.dataset.case_files import NO_IMAGES, Inputs
 from napari_nnunet.formats.dataset.channel_files import what_came
@@ -119,7 +119,7 @@ def look(request: LookRequest) -> Job[tuple[Look, ...]]:
     if unread := [name for path in request.paths for name in _unread(path, {file for file, _, _ in files})]:
         yield Note(level="warning", text=Inputs((), tuple(unread)).left_out_text)
     if not request.subfolders and (passed := [name for path in request.paths for name in _passed_over(path)]):
-        listed = ", ".join(passed[:5]) + (", ..." if len(passed) > 5 else "")
+        listed = some(passed)
         yield Note(
             level="warning",
             text=f"Not looked into: {listed} ({len(passed)} subfolder{'s' * (len(passed) > 1)} with images). "

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from napari_nnunet.engine.training.splits import FOLDS, Split, make_splits
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, some
 from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups
 from napari_nnunet.schema.json_text import read_json, shortened
 
@@ -57,6 +57,11 @@ def in_both(split: Split) -> list[str]:
     return sorted(set(split.train) & set(split.val))
 
 
+def never_see(splits: Sequence[Split], holders: Collection[str]) -> list[int]:
+    """Return the folds that train with none of the cases that have a class, where any case has it."""
+    return [i for i, split in enumerate(splits) if holders and not set(holders) & set(split.train)]
+
+
 def repeated(split: Split) -> list[str]:
     """Return the cases that a fold lists several times for training, or for validation."""
     return sorted({name for part in (split.train, split.val) for name, count in Counter(part).items() if count > 1})
@@ -92,7 +97,7 @@ def require_usable(split: Split, fold: int | str, path: Path) -> None:
     if both:
         raise DatasetError(
             f"Fold {fold} in {path} has {len(both)} of its cases in both training and validation: "
-            f"{', '.join(both[:5])}. Its scores would mean nothing.",
+            f"{some(both)}. Its scores would mean nothing.",
             shell="Correct the file, or train the fold 'all'.",
             window=NEW_FOLDS,
         )
@@ -126,8 +131,3 @@ def apart_warning(splits: Sequence[Split], cases: Sequence[str]) -> str | None:
         f"of {len(parted)} patients are: the scores come out too high. Where that is so, keep them together with "
         f"--group_by '{pattern}'."
     )
-
-
-def some(names: Sequence[str]) -> str:
-    """Return names for a sentence: the first four and how many more there are."""
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_nnunet.engine.machine import available_memory
-from napari_nnunet.errors import DatasetError, NnunetError
+from napari_nnunet.errors import DatasetError, NnunetError, some
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, survey
 from napari_nnunet.formats.images.files import adapter_for
@@ -231,7 +231,7 @@ def _common_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Iterab
         others = sorted(name for name, fact in seen.items() if fact.orientation not in (None, usual))
         yield Problem(
             "warning",
-            _some(others),
+            some(others),
             f"orientation {', '.join(sorted({str(seen[name].orientation) for name in others}))} differs from most "
             f"cases ({usual}); images are not reoriented automatically. Reorient them, or set a reader that does "
             "(overwrite_image_reader_writer: NibabelIOWithReorient)",
@@ -242,7 +242,7 @@ def _common_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Iterab
     for names in same.values():
         if len(names) > 1:
             text = "these cases have the same image; copies in both training and validation inflate the scores"
-            yield Problem("warning", _some(sorted(names)), text, "drop_case")
+            yield Problem("warning", some(sorted(names)), text, "drop_case")
 
 
 def _class_problems(scheme: LabelScheme, facts: Sequence[CaseFacts]) -> Iterable[Problem]:
@@ -264,7 +264,7 @@ def _spacing_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Itera
     if unknown and not pictures:
         yield Problem(
             "warning",
-            _some(unknown),
+            some(unknown),
             f"{len(unknown)} of {len(facts)} cases have no voxel size; 1 mm is assumed in every direction",
             "set_spacing",
         )
@@ -272,7 +272,7 @@ def _spacing_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Itera
     if inside and not pictures:
         yield Problem(
             "warning",
-            _some(inside),
+            some(inside),
             f"{len(inside)} of {len(facts)} cases have a voxel size inside their TIFF, which is used here; nnU-Net "
             "does not look there, assumes 1 mm and makes other plans. A CASE.json with the spacing beside each file "
             "says the same to both",
@@ -313,7 +313,3 @@ def _room_problems(workspace: Workspace, facts: dict[str, CaseFacts]) -> Iterabl
     if largest > memory:
         text = f"it needs about {largest / 1e9:.1f} GB of memory, {memory / 1e9:.1f} GB are free"
         yield Problem("warning", name, text)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

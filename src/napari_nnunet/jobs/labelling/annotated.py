@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, some
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, said, survey
@@ -78,7 +78,5 @@ def _chosen(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """Return the cases that are named; every one where none is."""
     missing = [p for p in patterns if not any(fnmatchcase(name, p) for name in names)]
     if missing:
-        raise DatasetError(
-            f"No case is called {missing[0]!r}; the {len(names)} cases are called {', '.join(names[:3])}, ..."
-        )
+        raise DatasetError(f"No case is called {missing[0]!r}; the {len(names)} cases are called {some(names, 3)}.")
     return [name for name in names if not patterns or any(fnmatchcase(name, p) for p in patterns)]

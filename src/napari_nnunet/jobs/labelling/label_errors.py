@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.labelling.doubt import ClassDoubt, Doubt, Part, doubt_of
 from napari_nnunet.engine.labelling.explain import Slip, slips
-from napari_nnunet.errors import ImageError, NnunetError
+from napari_nnunet.errors import ImageError, NnunetError, some
 from napari_nnunet.events import CaseFailed, Job, Note, Pump, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import read_labels
@@ -249,11 +249,10 @@ def _unjudged(references: Path, ending: str, cases: Mapping[str, Path]) -> Itera
     every = {path.name.removesuffix(ending) for path in references.glob(f"*{ending}") if path.name[0] != "."}
     left = sorted(every - set(cases))
     if left:
-        some = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
         yield Note(
             level="warning",
-            text=f"{len(left)} of {len(every)} cases ({some}) are not judged: no validated fold has them. Train the "
-            "other folds to have all cases judged.",
+            text=f"{len(left)} of {len(every)} cases ({some(left, 3)}) are not judged: no validated fold has them. "
+            "Train the other folds to have all cases judged.",
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_nnunet.engine.image.intensities import intensity_warnings
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, some
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.dataset.case_files import Case, find_cases, volume_of_case
 from napari_nnunet.formats.dataset.raw_dataset import survey
@@ -38,8 +38,9 @@ class Known:
     def notes(self) -> Iterator[Note]:
         """Say which images are left out."""
         if self.done:
-            some = ", ".join(self.done[:3]) + (", ..." if len(self.done) > 3 else "")
-            yield Note(text=f"{len(self.done)} of the images are training cases already ({some}) and left out.")
+            yield Note(
+                text=f"{len(self.done)} of the images are training cases already ({some(self.done, 3)}) and left out."
+            )
         if self.left_out:
             yield Note(level="warning", text=self.left_out)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, some
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_trash import KINDS, OBJECTS, in_trash, masks_of, raw_case_files
@@ -183,7 +183,7 @@ def _masks(
     unknown = [int(n) for n, value in zip(numbers, told, strict=True) if value < 0]
     if unknown:
         raise DatasetError(
-            f"{name}: the kind of the objects {', '.join(map(str, unknown[:5]))} is not known; it must be one of "
+            f"{name}: the kind of the objects {some(unknown)} is not known; it must be one of "
             f"{', '.join(scheme.kinds)}, in the column 'kind' of the layer's features."
         )
     values = np.array(told, dtype=np.int32)[place.reshape(objects.shape)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_nnunet.engine.objects.match import Matching
 from napari_nnunet.engine.objects.shell import best_width, pieces, tried_widths
-from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.errors import DatasetError, SettingsError, some
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.dataset.changing import changing
@@ -164,13 +164,13 @@ def _remarks(counted: Mapping[str, _Counted]) -> Job[None]:
         raise DatasetError("The masks of the objects hold only 0: there is no object to learn.")
     empty = [name for name, case in counted.items() if not case.objects]
     if empty:
-        yield Note(level="warning", text=f"{len(empty)} cases have no object: {', '.join(empty[:5])}.")
+        yield Note(level="warning", text=f"{len(empty)} cases have no object: {some(empty)}.")
     in_pieces = sum(case.in_pieces for case in counted.values())
     if in_pieces:
         where = [name for name, case in counted.items() if case.in_pieces]
         yield Note(
             level="warning",
-            text=f"{in_pieces} of {total} objects lie in several pieces ({', '.join(where[:5])}); each piece will be "
+            text=f"{in_pieces} of {total} objects lie in several pieces ({some(where)}); each piece will be "
             "found as an object of its own.",
         )
     mean = np.mean([case.share / case.objects for case in counted.values() if case.objects])

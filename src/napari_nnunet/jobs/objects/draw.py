@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, NnunetError
+from napari_nnunet.errors import DatasetError, NnunetError, some
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_trash import KINDS, OBJECTS, in_trash
@@ -36,7 +36,6 @@ from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.objects import ObjectScheme
 
 BYTES = 40  # per voxel, while objects are thinned and grown again
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def require_kinds(missing: Sequence[str], count: int) -> None:
     if missing:
         raise DatasetError(
             f"{len(missing)} of {count} cases have no mask in {KINDS} that says of which kind their objects are: "
-            f"{_some(missing)}."
+            f"{some(missing)}."
         )
 
 
@@ -234,7 +233,7 @@ def keep_drawn(folder: Path, workers: int = 0) -> Job[DrawnObjects]:
         yield from _draw(folder, found.stale, workers)
     if found.stale:
         yield Note(
-            text=f"The objects of {_some(found.stale)} changed since cores and borders were drawn from them; they were "
+            text=f"The objects of {some(found.stale)} changed since cores and borders were drawn from them; they were "
             "drawn again."
         )
     return found
@@ -269,17 +268,13 @@ def _draw(folder: Path, cases: Sequence[str], workers: int) -> Job[None]:
 def _require_drawn(folder: Path, found: DrawnObjects) -> None:
     if found.changed:
         raise DatasetError(
-            f"{folder.name}: the labels of {_some(found.changed)} are not those that were drawn from the objects in "
+            f"{folder.name}: the labels of {some(found.changed)} are not those that were drawn from the objects in "
             f"{OBJECTS}. Correct the objects instead.",
             shell="derive_objects draws the labels again; those there are now go to the trash of the dataset.",
             window="'Check dataset' in the Training cases dock draws the labels again.",
         )
     if found.without:
         raise DatasetError(
-            f"{folder.name}: {_some(found.without)} have labels, but no file in {OBJECTS}. In a dataset of objects "
+            f"{folder.name}: {some(found.without)} have labels, but no file in {OBJECTS}. In a dataset of objects "
             f"every case needs one; add it, or remove the case."
         )
-
-
-def _some(cases: Sequence[str]) -> str:
-    return ", ".join(cases[:_SHOWN]) + (f" and {len(cases) - _SHOWN} more" if len(cases) > _SHOWN else "")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.errors import DatasetError, SettingsError, some
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_trash import KINDS
@@ -18,7 +18,6 @@ from napari_nnunet.formats.tables import read_rows
 from napari_nnunet.schema.objects import ObjectScheme
 
 _COLUMNS = ("case", "object", "kind")
-_SHOWN = 5
 _NUMBER = re.compile(r"[0-9]{1,10}")
 
 
@@ -77,8 +76,7 @@ def _told_of(case: str, path: Path, told: Mapping[tuple[str, int], str], table: 
     numbers = [int(n) for n in np.unique(read_objects(path)[0]) if n]
     missing = [n for n in numbers if (case, n) not in told]
     if missing:
-        some = ", ".join(map(str, missing[:_SHOWN])) + (" ..." if len(missing) > _SHOWN else "")
-        raise DatasetError(f"{table} does not say of which kind the objects {some} of {case} are.")
+        raise DatasetError(f"{table} does not say of which kind the objects {some(missing)} of {case} are.")
     return len(numbers)
 
 

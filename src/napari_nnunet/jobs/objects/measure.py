@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.objects.table import Row, object_table, scattered_pieces
-from napari_nnunet.errors import DatasetError, ImageError, NnunetError
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError, some
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.dataset.objects import kinds_beside, read_objects
@@ -51,8 +51,8 @@ def measure_objects(request: MeasureObjectsRequest) -> Job[list[Row]]:
         cases = {request.objects.name[: -len(ending_of(request.objects))]: request.objects}
     if request.images is not None and request.images.is_file() and len(cases) > 1:
         raise DatasetError(
-            f"{request.images} is one image, but there are objects of {len(cases)} cases ({', '.join(list(cases)[:3])}"
-            f"{', ...' if len(cases) > 3 else ''}). Give the folder with the image of each case."
+            f"{request.images} is one image, but there are objects of {len(cases)} cases ({some(list(cases), 3)}). "
+            "Give the folder with the image of each case."
         )
     images = {case: images_of(request.images, case) for case in cases}
     yield from unsized([next(iter(images[case]), path) for case, path in cases.items()])
@@ -174,7 +174,7 @@ def unsized(paths: Sequence[Path]) -> Job[bool]:
             grids[path.name] = read_header(path).geometry
     unknown = [name for name, grid in grids.items() if not grid.spacing_known]
     if unknown:
-        listed = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        listed = some(unknown, 3)
         yield Note(
             level="warning",
             text=f"{len(unknown)} of {len(paths)} files have no voxel size ({listed}): lengths, "

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.objects.table import Row, object_table
 from napari_nnunet.engine.objects.track import track, usual_distance
-from napari_nnunet.errors import DatasetError, NnunetError, for_people, of_cases
+from napari_nnunet.errors import DatasetError, NnunetError, for_people, of_cases, some
 from napari_nnunet.events import CaseFailed, Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
 from napari_nnunet.formats.dataset.objects import read_objects
@@ -202,7 +202,7 @@ def _check_times(series: str, times: Mapping[int, str], files: Mapping[str, Path
         If voxels of a time point are others than those of the first: objects are followed by their places.
     """
     if len({later - earlier for earlier, later in pairwise(times)}) > 1:
-        listed = ", ".join(map(str, list(times)[:_LISTED])) + (", ..." if len(times) > _LISTED else "")
+        listed = some(list(times), _LISTED)
         yield Note(
             level="warning",
             text=f"{series}: its time points do not follow each other evenly ({listed}). Each was taken for the one "

@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from napari_nnunet.engine.training.splits import Split
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import NnunetError, some
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.dataset.splits import some
+from napari_nnunet.jobs.dataset.splits import never_see
 from napari_nnunet.jobs.planning.folds import folds_of, own_groups
 from napari_nnunet.jobs.planning.freshness import files_digest
 from napari_nnunet.schema.dataset import LabelScheme
@@ -76,7 +76,7 @@ def class_sentences(
     for value in scheme.foreground_labels:
         label = f"'{next((name for name, own in scheme.labels.items() if own == value), value)}'"
         holders = sorted(name for name, found in values.items() if value in found)
-        blind = [str(i) for i, split in enumerate(splits) if holders and not set(holders) & set(split.train)]
+        blind = [str(fold) for fold in never_see(splits, holders)]
         if not holders:
             absent.append(label)
         elif blind:

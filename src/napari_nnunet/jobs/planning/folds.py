@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_nnunet.engine.training.splits import FOLDS, Split, group_splits, make_splits
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, some
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import copy_file, write_json
 from napari_nnunet.formats.claim import claimed, is_claimed
@@ -19,7 +19,7 @@ from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.model.fold import folds_in_use
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, apart_warning, five_splits, fold_faults, read_splits, some
+from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, apart_warning, five_splits, fold_faults, read_splits
 from napari_nnunet.schema.requests.planning import FoldSettings, FoldsRequest
 
 _PATIENCE = 10.0  # seconds; folds are made at once

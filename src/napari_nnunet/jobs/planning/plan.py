@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.planning.fingerprint import CaseMeasure, draws_per_case, merge
 from napari_nnunet.engine.planning.planner import PLANNERS, plan
-from napari_nnunet.errors import DatasetError, PlanError
+from napari_nnunet.errors import DatasetError, PlanError, some
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, write_json
 from napari_nnunet.formats.claim import claimed
@@ -166,10 +166,10 @@ def _sources(dataset: RawDataset, request: FingerprintRequest) -> dict[str, Any]
     gone = [path for case in dataset.cases for path in (*case.images, case.label) if not path.is_file()]
     if gone:
         links = ", links that lead nowhere," if any(path.is_symlink() for path in gone) else ""
-        listed = ", ".join(f"{path.parent.name}/{path.name}" for path in gone[:_LISTED])
+        listed = some([f"{path.parent.name}/{path.name}" for path in gone], _LISTED)
         raise DatasetError(
-            f"{dataset.name}: {len(gone)} file{'s' * (len(gone) > 1)}{links} cannot be found: {listed}"
-            f"{', ...' if len(gone) > _LISTED else ''}. Put them back, or remove their cases."
+            f"{dataset.name}: {len(gone)} file{'s' * (len(gone) > 1)}{links} cannot be found: {listed}. "
+            "Put them back, or remove their cases."
         )
     apart = {} if request.apart == "refuse" else {"apart": request.apart}
     return {"files": files_digest(dataset.cases), "sampled": request.sampled, **apart}

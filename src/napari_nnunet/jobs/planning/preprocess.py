@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import NnunetError, PlanError
+from napari_nnunet.errors import NnunetError, PlanError, some
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, written_beside
 from napari_nnunet.formats.claim import claimed
@@ -221,7 +221,7 @@ def _drop_removed(dataset: RawDataset, targets: Sequence[_Target]) -> Job[None]:
         if gone:
             yield Note(
                 text=f"{target.folder.name}: {len(gone)} cases are no longer in the dataset and were removed "
-                f"({', '.join(gone[:5])}{', ...' if len(gone) > 5 else ''})."
+                f"({some(gone)})."
             )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.choosing.components import clean
 from napari_nnunet.engine.prediction.vote import Vote, VoteSettings
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.events import Box, CaseDone, Job, Note, Progress, Pump, Stage
+from napari_nnunet.events import Box, Job, Note, Progress, Pump, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import cache_folder
@@ -34,8 +34,8 @@ from napari_nnunet.jobs.prediction.result import (
     Halt,
     Prediction,
     count_labels,
+    each_frame,
     halting,
-    look_at_images,
 )
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import LabelScheme
@@ -380,14 +380,8 @@ def predict_combined_series(
 
     A ``halt`` that is handed in again carries on in the frame that was cancelled.
     """
-    frames = yield from look_at_images(halt, frames)
-    halt = halt or Halt()
-    for i, (volume, canvas, probabilities) in enumerate(frames):
-        known = i < len(halt.results)
-        if not known:
-            own: dict[str, Any] = {"canvas": canvas, "probabilities": probabilities, "halt": halt.part}
-            halt.part_done((yield from predict_combined(combination, volume, **own, **options)))
-        if len(frames) > 1:
-            seconds = halt.results[i].seconds
-            yield CaseDone(case=f"time point {i + 1}", index=i, total=len(frames), seconds=seconds, skipped=known)
-    return halt.results
+    return (
+        yield from each_frame(
+            halt, frames, lambda volume, **own: predict_combined(combination, volume, **own, **options)
+        )
+    )

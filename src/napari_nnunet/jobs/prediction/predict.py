@@ -37,8 +37,8 @@ from napari_nnunet.jobs.prediction.result import (
     PreparedImage,
     Segmentation,
     count_labels,
+    each_frame,
     halting,
-    look_at_images,
     told_unturned,
     turned,
 )
@@ -217,16 +217,9 @@ def predict_series(
 
     A ``halt`` that is handed in again carries on in the frame that was cancelled.
     """
-    listed = yield from look_at_images(halt, frames)
-    halt = halt or Halt()
-    for i, (volume, canvas, probabilities) in enumerate(listed):
-        known = i < len(halt.results)
-        if not known:
-            own: dict[str, Any] = {"canvas": canvas, "probabilities": probabilities, "halt": halt.part}
-            halt.part_done((yield from predict(model, volume, settings, **own, **options)))
-        seconds = halt.results[i].seconds
-        yield CaseDone(case=f"time point {i + 1}", index=i, total=len(listed), seconds=seconds, skipped=known)
-    return halt.results
+    return (
+        yield from each_frame(halt, frames, lambda volume, **own: predict(model, volume, settings, **own, **options))
+    )
 
 
 def predict_in_turn(model: TrainedModel, turns: Sequence[ImageTurn]) -> Job[None]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.network.device import choose
-from napari_nnunet.errors import DatasetError, NnunetError, SettingsError
+from napari_nnunet.errors import DatasetError, NnunetError, SettingsError, some
 from napari_nnunet.events import Box, Job, Note, Progress, Pump, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text
 from napari_nnunet.formats.claim import claimed
@@ -266,5 +266,5 @@ def _check_previous(cases: Sequence[Case], previous: Path | None, model: Trained
     if missing:
         raise DatasetError(
             f"{previous} lacks the previous stage's segmentation of {len(missing)} of {len(cases)} cases: "
-            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}."
+            f"{some(missing)}."
         )

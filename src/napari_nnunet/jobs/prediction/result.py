@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.turning import Turning
-from napari_nnunet.events import Box, Job, Note, Painted, Pump, Stage
+from napari_nnunet.events import Box, CaseDone, Job, Note, Painted, Pump, Stage
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
@@ -205,6 +205,34 @@ def look_at_images(halt: Halt | None, frames: Iterable[FrameTarget]) -> Job[list
     if edited:
         yield Note(text="The image was edited meanwhile, so all of it is segmented again.")
     return [(volume, labels, store) for volume, (_, labels, store) in zip(volumes, listed, strict=True)]
+
+
+def each_frame(
+    halt: Halt | None, frames: Iterable[FrameTarget], segment: Callable[..., Job[Prediction]]
+) -> Job[list[Prediction]]:
+    """Segment the frames of a time series one after the other, each into its own canvas (and probabilities).
+
+    A ``halt`` that is handed in again carries on in the frame that was cancelled.
+
+    Parameters
+    ----------
+    halt : Halt, optional
+        Where it was cancelled before.
+    frames : iterable of (Volume, ndarray, ndarray or None)
+        What is segmented.
+    segment : callable
+        Makes the job of one frame; takes its volume, and ``canvas``, ``probabilities`` and ``halt``.
+    """
+    listed = yield from look_at_images(halt, frames)
+    halt = halt or Halt()
+    for i, (volume, canvas, probabilities) in enumerate(listed):
+        known = i < len(halt.results)
+        if not known:
+            job = segment(volume, canvas=canvas, probabilities=probabilities, halt=halt.part)
+            halt.part_done((yield from job))
+        seconds = halt.results[i].seconds
+        yield CaseDone(case=f"time point {i + 1}", index=i, total=len(listed), seconds=seconds, skipped=known)
+    return halt.results
 
 
 @contextmanager

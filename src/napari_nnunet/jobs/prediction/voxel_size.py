@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from napari_nnunet.engine.image.turning import Turning
 from napari_nnunet.engine.image.voxel_size import as_trained, trained_sizes
-from napari_nnunet.errors import NnunetError, SettingsError
+from napari_nnunet.errors import NnunetError, SettingsError, some
 from napari_nnunet.events import Note
 from napari_nnunet.formats.dataset.case_files import Case, reader_for
 from napari_nnunet.formats.images.files import read_header
@@ -133,15 +133,11 @@ def size_notes(model: TrainedModel, cases: Sequence[Case], reader: str) -> Itera
         elif as_trained(model.plans, model.configuration, geometry) != geometry:
             unused.append(path.name)
     if unknown:
-        text = f"No voxel size in {_named(unknown)}; 1 mm is assumed in every direction."
+        text = f"No voxel size in {some(unknown, _LISTED)}; 1 mm is assumed in every direction."
         yield Note(level="warning", text=f"{text} Give the size (--spacing) if that is wrong.")
     if unused:
         text = (
-            f"The voxel size inside {_named(unused)} is kept in the results only: the model was trained on images "
-            "without one and treats every voxel as 1 x 1 x 1."
+            f"The voxel size inside {some(unused, _LISTED)} is kept in the results only: the model was trained on "
+            "images without one and treats every voxel as 1 x 1 x 1."
         )
         yield Note(level="warning", text=f"{text} Give a size (--spacing) to have the images resampled.")
-
-
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.objects.choose import KnownObjects, best_rule
 from napari_nnunet.engine.objects.decode import Rule
 from napari_nnunet.engine.objects.match import Matching, annotated_part
-from napari_nnunet.errors import NnunetError, ResourceError
+from napari_nnunet.errors import NnunetError, ResourceError, some
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.dataset.case_trash import OBJECTS
@@ -33,7 +33,6 @@ from napari_nnunet.schema.objects import RULES_FILE, ObjectRule, ObjectRules, Ob
 
 _MOST = 24  # cases that the rules are chosen on
 _VOXELS = 1 << 21  # of each, at most: the middle of what is larger
-_NAMED = 5
 _ROOM = 8 << 30  # bytes of probabilities that wait on the disk until the rules are chosen
 
 
@@ -240,7 +239,7 @@ class ObjectJudge:
 
 def _without_objects(order: Order, lacking: Sequence[str], why: str) -> Note:
     """Return the warning that the objects of validation cases are not known, and by which rules they are found then."""
-    listed = ", ".join(lacking[:_NAMED]) + (", ..." if len(lacking) > _NAMED else "")
+    listed = some(lacking)
     reason = why.rstrip(".") or f"{OBJECTS} has no file of {listed}"
     text = f"The objects of {len(lacking)} of {len(order.split.val)} validation cases are not known: {reason}"
     if len(lacking) < len(order.split.val):

@@ -11,7 +11,7 @@ from napari_nnunet.engine.batches.patches import FOREGROUND_SHARE, PatchRule, fo
 from napari_nnunet.engine.batches.strong_augmentation import SCALE
 from napari_nnunet.engine.batches.supervision import output_scales
 from napari_nnunet.engine.training.splits import Split, split_of
-from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.errors import DatasetError, SettingsError, some
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.dataset.objects import look_at_drawn
@@ -276,7 +276,7 @@ def changed_cases(
 def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configuration, data: Path) -> None:
     stale, count = changed_cases(workspace, plans, configuration, data)
     if stale:
-        listed = ", ".join(stale[:5]) + (", ..." if len(stale) > 5 else "")
+        listed = some(stale)
         raise DatasetError(
             f"{len(stale)} of {count} cases are new, changed or were planned otherwise since they were "
             f"preprocessed ({listed}).",
@@ -304,7 +304,7 @@ def _look_at_references(order: Order, *, again: bool) -> Job[None]:
         order.folder.require_unseen(order.split.val, order.base / SPLITS_FILE)
     missing = [name for name in order.split.val if not order.reference(name).is_file()]
     if missing:
-        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        listed = some(missing)
         yield Note(
             level="warning",
             text=f"{len(missing)} of {len(order.split.val)} validation cases have no reference ({listed}), so that "
@@ -380,7 +380,7 @@ def _never_seen(info: DatasetInfo, split: Split, data: Path) -> Job[None]:
 def _require_previous(folder: Path, split: Split, configuration: Configuration) -> None:
     missing = [name for name in (*split.train, *split.val) if next_stage_file(folder, name) is None]
     if missing:
-        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        listed = some(missing)
         raise DatasetError(
             f"{configuration.name} needs the segmentations that all folds of {configuration.previous_stage} made of "
             f"their validation cases; {len(missing)} are missing in {folder} ({listed}). Train the folds of "

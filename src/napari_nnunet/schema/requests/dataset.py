@@ -18,6 +18,7 @@ from napari_nnunet.schema.requests.option import (
     Memory,
     PlansName,
     Request,
+    VoxelSize,
     Workers,
     option,
 )
@@ -139,14 +140,7 @@ class ImportFoldersRequest(GridSettings):
     dataset: str | None = option(
         "Add to", "-d DATASET", "Add the cases to this dataset instead of making one.", default=None
     )
-    spacing: tuple[float, ...] | None = option(
-        "Voxel size",
-        "--spacing MM",
-        "Voxel size of every image in mm, in the order z y x (pictures: y x), whatever the files say.",
-        default=None,
-        once=True,
-        otherwise="what the files say",
-    )
+    spacing: VoxelSize = None
     subfolders: bool = option(
         "Subfolders",
         "--subfolders",

@@ -206,6 +206,16 @@ class GridSettings(Request):
 Workers = Annotated[
     int, Ge(0), option("Processes", "-np N", "Processes at the same time, at most.", otherwise="all cores")
 ]
+VoxelSize = Annotated[
+    tuple[float, ...] | None,
+    option(
+        "Voxel size",
+        "--spacing MM",
+        "Voxel size of every image in mm, in the order z y x (pictures: y x), whatever the files say.",
+        once=True,
+        otherwise="what the files say",
+    ),
+]
 Memory = Annotated[
     float, Ge(0), option("Memory (GB)", "--memory GB", "For all processes together.", otherwise="what is free")
 ]

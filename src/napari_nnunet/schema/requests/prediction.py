@@ -21,6 +21,7 @@ from napari_nnunet.schema.requests.option import (
     PlansName,
     Request,
     TrainerName,
+    VoxelSize,
     option,
     read_folds,
 )
@@ -203,14 +204,7 @@ class FolderRequest(GridSettings):
     source: Source
     target: TargetFolder
     keep_finished: KeepFinished = False
-    spacing: tuple[float, ...] | None = option(
-        "Voxel size",
-        "--spacing MM",
-        "Voxel size of every image in mm, in the order z y x (pictures: y x), whatever the files say.",
-        default=None,
-        once=True,
-        otherwise="what the files say",
-    )
+    spacing: VoxelSize = None
     subfolders: bool = option(
         "Subfolders",
         "--subfolders",

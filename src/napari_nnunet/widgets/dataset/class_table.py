@@ -15,7 +15,7 @@ from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QHeaderView, QInputDialog, QTableWidget, QTableWidgetItem, QWidget
 
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, some
 from napari_nnunet.events import Job, Progress
 from napari_nnunet.formats.dataset.relabel import remap
 from napari_nnunet.jobs.dataset.cases import NewCase, unlooked_in
@@ -266,7 +266,7 @@ def as_stored(labels: Labels, info: DatasetInfo) -> NDArray[Any]:
     strange = sorted(set(np.unique(data).tolist()) - set(known) - {0}) if renumbered else []
     if strange:
         raise DatasetError(
-            f"'{labels.name}' holds {', '.join(map(str, strange[:5]))}, to which no class was given when it was saved. "
+            f"'{labels.name}' holds {some(strange)}, to which no class was given when it was saved. "
             "Save it in the Training cases dock, which asks for the class."
         )
     mapping = {**swapped, **known}

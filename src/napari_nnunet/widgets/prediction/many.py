@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
 
-from napari_nnunet.errors import NnunetError, SettingsError
+from napari_nnunet.errors import NnunetError, SettingsError, some
 from napari_nnunet.events import Job
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.side_files import what_is_there
@@ -222,8 +222,7 @@ def describe_many(order: OpenImages | FolderOrder) -> str:
     if isinstance(order, FolderOrder):
         return f"<b>Will segment</b> the images of {order.folder.source[0]}"
     names = [f"'{request.source.name}'" for request in order.todo]
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    text = f"<b>Will segment</b> {counted(len(names), 'open image')}: {', '.join(names[:_NAMED])}{more}"
+    text = f"<b>Will segment</b> {counted(len(names), 'open image')}: {some(names, _NAMED)}"
     if order.continues:
         text += f". {len(order.kept)} of {len(order.requests)} have their result already"
     for name, reason in order.left_out[:_NAMED]:

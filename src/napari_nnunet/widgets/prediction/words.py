@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from napari_nnunet.errors import some
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.frame.words import about_time, size_text, times_text
@@ -17,7 +18,7 @@ def about_model(model: TrainedModel) -> str:
     learnt = {} if objects is None else {value: "" for values in objects.kinds.values() for value in values}
     classes = [] if objects is None else [f"each {kind} by its own number" for kind in objects.kinds]
     classes += [name for value, name in sorted(model.dataset.labels.names.items()) if value not in (0, *learnt)]
-    listed = ", ".join(classes[:8]) + (f" and {len(classes) - 8} more" if len(classes) > 8 else "")
+    listed = some(classes, 8)
     dice = list(model.validation_dice.values())
     quality = f"<br>Validation Dice {sum(dice) / len(dice):.3f}" if dice else ""
     kind = f"{model.configuration.ndim}D, {len(names)} channel{'s' if len(names) > 1 else ''} ({', '.join(names)})"

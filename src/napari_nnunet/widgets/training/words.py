@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import NnunetError, some
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.regular import regular
@@ -76,7 +76,7 @@ def again_question(request: DetachedTraining, trainings: Sequence[Training]) -> 
 
 def unused_question(needs: Needs) -> str:
     """Return what to ask where cases came after the folds were made."""
-    listed = ", ".join(needs.unused[:5]) + (", …" if len(needs.unused) > 5 else "")
+    listed = some(needs.unused)
     them = "it" if len(needs.unused) == 1 else "them"
     return (
         f"{counted(len(needs.unused), 'case')} came after the folds were made and would not be used ({listed}). Train "

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from napari_nnunet.errors import ImageError, NnunetError
+from napari_nnunet.errors import ImageError, NnunetError, some
 from napari_nnunet.events import Found, Note
 from napari_nnunet.formats.dataset.case_files import Case, size_of_case
 from napari_nnunet.formats.images.files import read_labels
@@ -91,18 +91,20 @@ def said_of_kept(kept: Kept, target: Path, there: str) -> Iterator[Note]:
     if kept.exchanged:
         yield Note(
             text=f"{_cases(kept.exchanged)} segmented again, as the segmentation in {target} was made from "
-            f"another image: {_named(kept.exchanged)}."
+            f"another image: {some(kept.exchanged, _SHOWN)}."
         )
     if kept.otherwise:
-        yield _mixed(target, kept.otherwise, f"segmentations by other weights or settings: {_named(kept.otherwise)}")
+        yield _mixed(
+            target, kept.otherwise, f"segmentations by other weights or settings: {some(kept.otherwise, _SHOWN)}"
+        )
     if kept.unknown and there == "others":
         yield _mixed(target, kept.unknown, "results of another model, of other weights or settings, or of other images")
     if kept.older:
         yield Note(
             level="warning",
             text=f"{_cases(kept.older)} kept, though the image is newer than the segmentation in {target}, and nothing "
-            f"says which image that was made from: {_named(kept.older)}. Delete those that are of another image, to "
-            "have them segmented again.",
+            f"says which image that was made from: {some(kept.older, _SHOWN)}. Delete those that are of another image, "
+            "to have them segmented again.",
         )
 
 
@@ -117,10 +119,6 @@ def _mixed(target: Path, names: Sequence[str], what: str) -> Note:
 
 def _cases(names: Sequence[str]) -> str:
     return "1 case is" if len(names) == 1 else f"{len(names)} cases are"
-
-
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _whole(case: Case, work: FolderWork) -> tuple[Found, ...] | None:
