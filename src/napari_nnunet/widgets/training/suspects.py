@@ -68,7 +68,7 @@ class SuspectList(QWidget):
         self.state, self._chosen = state, chosen
         self.found: LabelErrors | None = None
         self.suspects: list[Suspect] = []
-        self._raw = Path()  # the dataset that was looked at
+        self._raw, self._judge = Path(), ""  # the dataset that was looked at, and the model that it was held against
         self.panel = RunPanel("Look for wrong labels", stops="Stop looking.")
         self.panel.start = self.look
         self.panel.idle.connect(self._show)
@@ -110,10 +110,10 @@ class SuspectList(QWidget):
         job = find_label_errors(self.state.workspace, FindLabelErrorsRequest.of(dataset=model.parent.name, **names))
         for part in (self.keep, self.take):  # of the former list, which stays until there is another
             part.setEnabled(False)
-        self.panel.run(job, done=lambda found: self._looked(raw, found))
+        self.panel.run(job, done=lambda found: self._looked(raw, name.label, found))
 
-    def _looked(self, raw: Path, found: LabelErrors) -> str:
-        self.found, self._raw = found, raw
+    def _looked(self, raw: Path, judge: str, found: LabelErrors) -> str:
+        self.found, self._raw, self._judge = found, raw, judge
         self.suspects = [Suspect(raw, case, part) for case in found.suspects for part in case.parts or (None,)]
         looks = "looks" if len(found.suspects) == 1 else "look"
         text = f"{counted(len(found.suspects), 'case')} of {len(found.cases)} {looks} wrong."
@@ -129,9 +129,10 @@ class SuspectList(QWidget):
             return
         cases = len({suspect.case.name for suspect in self.suspects})
         self.about.setText(
-            f"{counted(len(self.suspects), 'place')} in {counted(cases, 'case')} of {self._raw.name}, the worst first."
+            f"{counted(len(self.suspects), 'place')} in {counted(cases, 'case')} of {self._raw.name}, held against "
+            f"{self._judge}, the worst first."
             if self.suspects
-            else f"No label of {self._raw.name} looks wrong, or none is left."
+            else f"Held against {self._judge}, no label of {self._raw.name} looks wrong, or none is left."
         )
         self.table.fill([suspect.row(self.found) for suspect in self.suspects])
         for row, suspect in enumerate(self.suspects):
