@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from docks import add_image, open_dock, press, wait_until_idle
+from docks import add_image, open_dock, press, wait_until_idle, wait_until_said
+from napari.layers import Labels
 
 from helpers import Recipe, make_model
 from napari_nnunet.widgets.choosing.layer_groups import layer_groups
@@ -43,3 +44,40 @@ def test_layers_that_name_no_run_belong_together_by_their_result(viewer):
     scheme = {"labels": {"background": 0, "organ": 1}}
     shown.metadata[PROBABILITY] = {"result": "image – 2d", "head": 1, "scheme": scheme}
     assert [(group.name, group.complete) for group in layer_groups(viewer)] == [("image – 2d", True)]
+
+
+def _shown(viewer, result, values):
+    """Add probabilities of one class, as a run leaves them."""
+    about = {"result": result, "head": 1, "scheme": {"labels": {"background": 0, "organ": 1}}}
+    return viewer.add_image(np.float32(values), name=f"{result}: p(organ)", metadata={PROBABILITY: about})
+
+
+def _labels(viewer):
+    return [layer for layer in viewer.layers if isinstance(layer, Labels)]
+
+
+def test_what_is_combined_again_is_shown_in_its_layers_unless_they_were_changed(viewer, ensemble, qtbot):
+    one, _ = _shown(viewer, "a", [[0.9, 0.1, 0.1]]), _shown(viewer, "b", [[0.8, 0.3, 0.1]])
+    ensemble.members.source_box.value = LAYERS
+    wait_until_said(qtbot, ensemble, "Will combine")
+    press(qtbot, ensemble)
+    (first,) = _labels(viewer)
+    doubts = [viewer.layers[f"a + b: {name}"] for name in ("entropy", "disagreement")]
+    one.data = np.float32([[0.9, 0.9, 0.1]])
+    press(qtbot, ensemble)
+    assert _labels(viewer) == [first] and first.data.tolist() == [[1, 1, 0]]
+    assert len(viewer.layers) == 5 and doubts[1].data[0, 1] > doubts[1].data[0, 2]
+    first.data_setitem((np.array([0]), np.array([2])), 1)
+    press(qtbot, ensemble)
+    _, second = _labels(viewer)
+    assert first.data.tolist() == [[1, 1, 1]] and second.data.tolist() == [[1, 1, 0]]
+    second.name = "mine"
+    press(qtbot, ensemble)
+    *_, third = _labels(viewer)
+    third.translate = (0, 5)
+    press(qtbot, ensemble)
+    ensemble.rows.widgets["method"].value = "hard"
+    press(qtbot, ensemble)
+    assert len(_labels(viewer)) == 5
+    press(qtbot, ensemble)
+    assert len(_labels(viewer)) == 5

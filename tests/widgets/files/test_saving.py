@@ -14,6 +14,7 @@ from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.widgets.files import place as place_of_layers
 from napari_nnunet.widgets.files.reader import get_reader
 from napari_nnunet.widgets.files.writer import write_labels_layer
+from napari_nnunet.widgets.frame.layers import class_names_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")  # what napari says when it shows them
 SHAPE = (4, 5, 6)
@@ -183,3 +184,11 @@ def test_what_was_changed_while_an_image_was_read_is_said(tmp_path, monkeypatch)
     nibabel.Nifti1Image(values, np.eye(4)).to_filename(tmp_path / "a.nii.gz")
     _open(tmp_path / "a.nii.gz")
     assert said == ["a.nii.gz: 2 of its voxels are NaN or infinite and were read as 0."]
+
+
+def test_rows_of_a_features_table_that_are_no_label_values_name_no_class(tmp_path):
+    """Tables of other tools count in fractions, or have a row for what has no value; saving failed with them."""
+    names = {"index": [0.0, 1.0, 2.5, np.nan, np.inf], "name": ["background", "organ", "a", "b", "c"]}
+    again = _open(_save(_labels(features=names), tmp_path / "named.nii.gz"))
+    assert class_names_of(again.features)[1] == "organ"
+    assert class_names_of({"index": ["x", None, 3], "name": ["a", "b", "c"]}) == {3: "c"}

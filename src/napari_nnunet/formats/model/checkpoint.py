@@ -128,15 +128,20 @@ def made_with(path: Path) -> Mapping[str, Any]:
 def weights_of(path: Path) -> str:
     """Return what tells the weights in a checkpoint from others: their checksum, or the file's where it has none.
 
-    It is empty where there is no checkpoint.
+    It is empty where there is no checkpoint, and remembered as long as size and time of the file stay.
     """
     try:
-        with path.open("rb") as file:
-            content = _without_weights(file)
-        said = content.get(CHECKSUM) if isinstance(content, Mapping) else None
-        return str(said) if said else file_hash(path)
+        status = path.stat()
+        return _weights_of(path, status.st_size, status.st_mtime_ns)
     except OSError:
         return ""
+
+
+@lru_cache(maxsize=128)
+def _weights_of(path: Path, size: int, mtime: int) -> str:
+    with path.open("rb") as file:
+        content = _without_weights(file)
+    return str((isinstance(content, Mapping) and content.get(CHECKSUM)) or _hash(path, size, mtime))
 
 
 def _without_weights(file: BinaryIO) -> Any:

@@ -152,6 +152,11 @@ def known_temperature(models: Sequence[Path]) -> float | None:
     return value if 0 < value < math.inf and has_weights(_base(models)[0], content.get("weights")) else None
 
 
+def notes_weights(models: Sequence[Path]) -> bool:
+    """Whether there is a calibration of models whose weights are to be compared, for which checkpoints are read."""
+    return bool(_known(models).get("weights"))
+
+
 def is_outdated(models: Sequence[Path]) -> bool:
     """Whether there is a calibration of models, but of other weights: one of them was trained on, or exchanged."""
     return not has_weights(_base(models)[0], _known(models).get("weights"))

@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Labels
 from qtpy.QtWidgets import QFormLayout, QGroupBox
 
 from napari_nnunet.engine.prediction.vote import VoteSettings
 from napari_nnunet.events import Job
-from napari_nnunet.jobs.choosing.calibrate import calibrate_models, known_temperature
+from napari_nnunet.jobs.choosing.calibrate import calibrate_models, known_temperature, notes_weights
 from napari_nnunet.jobs.choosing.ensemble import check_models, check_weights
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.requests.choosing import EnsembleRequest
@@ -23,22 +22,22 @@ from napari_nnunet.widgets.choosing.ensemble_jobs import (
     best_of,
     cost_text,
     estimate_together,
-    join,
     segment,
 )
+from napari_nnunet.widgets.choosing.joined import joined, show_joined
 from napari_nnunet.widgets.choosing.layer_groups import LayerGroup
 from napari_nnunet.widgets.choosing.members import BEST, MemberChoice, MembersForm
 from napari_nnunet.widgets.files.overlay import require_over
 from napari_nnunet.widgets.files.place import axes_of
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import FieldRows
-from napari_nnunet.widgets.frame.layers import activate, add_layer, colormap_of, features_of, focus_of, placement_of
+from napari_nnunet.widgets.frame.layers import focus_of, placement_of
 from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.tabs import leads_to
+from napari_nnunet.widgets.frame.worker import Latest, on_a_thread
 from napari_nnunet.widgets.prediction.form import SegmentForm
-from napari_nnunet.widgets.prediction.result import doubt_layer
 from napari_nnunet.widgets.prediction.show import ResultView
 from napari_nnunet.widgets.prediction.words import describe
 
@@ -60,6 +59,7 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer, "Segment together", stops="Stop within one tile and keep what is finished.")
+        self._looking = Latest(self)
         self.members = MembersForm(viewer)
         self.form = SegmentForm(viewer, choose_model=False)
         self.options = self._make_options()
@@ -92,7 +92,16 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         first = next((member.model for member in self.members.chosen() if isinstance(member, MemberChoice)), None)
         if first is not self.form.model and not layers:
             self.form.show_model(first)
+        self._look_at_weights()
         self.check_soon()
+
+    def _look_at_weights(self) -> None:
+        """Find out on a thread whether a calibration is of the chosen weights: large checkpoints are read for it."""
+        self._looking.stop()
+        folders = _folders([member for member in self.members.chosen() if isinstance(member, MemberChoice)])
+        if folders and notes_weights(folders):
+            job = on_a_thread(lambda: known_temperature(folders))
+            self._looking.start(job, returned=self.check_soon, errored=self.check_soon)
 
     def _layer_removed(self, event: Any) -> None:
         if self.result.running is not None and event.value is self.result.running.labels:
@@ -113,6 +122,8 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         if not chosen or (len(chosen) < 2 and self.members.source_box.value != BEST):
             raise NotReadyError("Select at least two models.")
         check_models([member.model for member in chosen])
+        if self._looking.running:
+            raise NotReadyError("Looking at the models…")
         uncertain = asked["uncertainty"] and len(chosen) > 1
         vote = VoteSettings(asked["method"], weights, uncertain, _temperature(chosen))
         request = self.form.request(self.panel, turns=any(member.model.turns for member in chosen))
@@ -128,7 +139,7 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         members = [member for member in self.members.chosen() if isinstance(member, MemberChoice)]
         datasets = {member.model.folder.parent for member in members}  # one has validation cases for all
         wanted = self.rows.values()["uncertainty"] and len(members) > 1 and len(datasets) == 1
-        self.calibrate.setVisible(wanted and _temperature(members) == 1)
+        self.calibrate.setVisible(wanted and not self._looking.running and _temperature(members) == 1)
 
     def verb(self, request: EnsembleOrder) -> str:
         """Return what Run does: begin, or go on where it was cancelled."""
@@ -154,7 +165,7 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         """Segment with all models, or join layers."""
         if isinstance(request, Joining):
             self.result.clear()
-            self.panel.run(join(request), done=lambda found: self._show_joined(request, *found))
+            self.panel.run(joined(request), done=lambda found: show_joined(self.viewer, request, found))
             return
         order = request
         name = f"{order.request.source.name} – {'ensemble' if len(order.members) > 1 else 'best'}"
@@ -172,6 +183,7 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
     def close_down(self) -> None:
         """Let go of what a cancelled run would go on with."""
         self.result.forget()
+        self._looking.stop()
         super().close_down()
 
     def _show_predictions(self, order: Together, predictions: Sequence[Any], recommended: Cleaning | None) -> str:
@@ -180,29 +192,6 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
     def _cancelled(self, fraction: float) -> str:
         text = self.result.cancelled(fraction)
         return text.replace("is kept.", "is kept; not all models have voted on it.") if "so far" in text else text
-
-    def _show_joined(self, order: Joining, labels: Any, uncertainty: Any) -> str:
-        group = order.groups[0]
-        place = placement_of(next(iter(group.layers.values())))
-        layer = Labels(
-            labels,
-            name=" + ".join(g.name for g in order.groups),
-            colormap=colormap_of(group.scheme),
-            features=features_of(group.scheme),
-            metadata={
-                "nnunet": {
-                    "joined": [g.name for g in order.groups],
-                    "method": order.vote.method,
-                    "weights": order.vote.weights,
-                }
-            },
-            **place,
-        )
-        add_layer(self.viewer, layer)
-        for name, values in zip(("entropy", "disagreement"), uncertainty or (), strict=False):
-            add_layer(self.viewer, doubt_layer(values, f"{layer.name}: {name}", place))
-        activate(self.viewer, layer)
-        return f"Combined {len(order.groups)} results."
 
     def _compare_models(self, results: Path) -> None:
         """Find the best of a dataset; the panel shows how far it is."""
@@ -234,8 +223,12 @@ def _calibrated(found: Any) -> str:
 
 def _temperature(members: Sequence[MemberChoice]) -> float:
     """Return what the uncertainty of these models was calibrated with, 1 if it was not."""
-    folders = list(dict.fromkeys(member.model.folder for member in members))
+    folders = _folders(members)
     return (known_temperature(folders) if folders else None) or 1.0
+
+
+def _folders(members: Sequence[MemberChoice]) -> list[Path]:
+    return list(dict.fromkeys(member.model.folder for member in members))
 
 
 def _that_fit(groups: Sequence[LayerGroup]) -> Sequence[LayerGroup]:

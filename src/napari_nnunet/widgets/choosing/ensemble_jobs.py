@@ -84,7 +84,7 @@ def cost_text(order: Together, cost: dict[str, Any]) -> str:
     lines.append(f"{when}{guess}, {cost['memory'] / 1e9:.1f} GB of memory{disk}")
     if order.vote.uncertainty:
         known = "calibrated" if order.vote.temperature != 1 else "not calibrated"
-        if order.vote.temperature == 1 and is_outdated(list(dict.fromkeys(m.model.folder for m in order.members))):
+        if order.vote.temperature == 1 and cost["outdated"]:
             known += ": the existing calibration was measured with other weights, before a model was trained on"
         lines.append(f"The uncertainty is {known}")
     return ".<br>".join(lines) + "."
@@ -108,7 +108,9 @@ def estimate_together(order: Together) -> Job[dict[str, Any]]:
 
     yield Stage(name="Estimating")
     volume = order.request.frames[0].volume
-    return estimate_combined(_combination(order), volume.shape, order.request.grid.spacing)
+    outdated = is_outdated(list(dict.fromkeys(member.model.folder for member in order.members)))
+    cost = estimate_combined(_combination(order), volume.shape, order.request.grid.spacing)
+    return {**cost, "outdated": outdated}
 
 
 def segment(order: Together, targets: list[tuple[Any, Any, Any]], halt: Halt, focus: Any) -> Job[Any]:

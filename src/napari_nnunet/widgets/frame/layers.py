@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -364,13 +364,21 @@ def length_in_mm(unit: Any) -> float | None:
 
 def class_names_of(features: Any) -> dict[int, str]:
     """Return the class names in a layer's features table, without background; empty where it has none."""
-    if "index" not in features or "name" not in features:
-        return {}
-    return {int(i): str(name) for i, name in zip(features["index"], features["name"], strict=True) if int(i) != 0}
+    return _by_value(features, "name")
 
 
 def kinds_of_features(features: Any) -> dict[int, str]:
     """Return the kind of each object in a layer's features table; empty where it has none."""
-    if "index" not in features or "kind" not in features:
+    return _by_value(features, "kind")
+
+
+def _by_value(features: Any, column: str) -> dict[int, str]:
+    """Return what a features table says of label values; other tools write tables whose index is no such value."""
+    if "index" not in features or column not in features:
         return {}
-    return {int(i): str(kind) for i, kind in zip(features["index"], features["kind"], strict=True) if int(i) != 0}
+    found = {}
+    for index, said in zip(features["index"], features[column], strict=True):
+        with suppress(TypeError, ValueError, OverflowError):  # a name, nothing, infinity
+            if (value := int(index)) != 0 and value == index:
+                found[value] = str(said)
+    return found

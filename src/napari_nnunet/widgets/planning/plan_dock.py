@@ -11,7 +11,7 @@ from napari_nnunet.engine.machine import has_gpu
 from napari_nnunet.errors import NnunetError, PlanError
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.dataset.raw_dataset import survey
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset, survey
 from napari_nnunet.formats.preprocessed.plans import unchanged
 from napari_nnunet.jobs.planning.classes import class_warning
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -25,7 +25,7 @@ from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
 from napari_nnunet.widgets.frame.words import counted, dataset_text, failure_text, report_text
-from napari_nnunet.widgets.frame.worker import Latest, lazy
+from napari_nnunet.widgets.frame.worker import Latest, lazy, on_a_thread
 from napari_nnunet.widgets.planning.change import ChangeForm
 from napari_nnunet.widgets.planning.plans_box import PlansBox
 from napari_nnunet.widgets.planning.preprocessing import Preprocessing
@@ -77,7 +77,8 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self.costs: dict[str, Any] = {}
         self.cases = 0
         self._shown: tuple[Path | None, Plans | None, DatasetInfo | None] = (None, None, None)
-        self._costing = Latest(self)
+        self._costing, self._looking = Latest(self), Latest(self)
+        self._looked_at: Path | None = None  # the dataset whose classes were looked at
         self.head = Head(
             self.state, lambda workspace: [path.name for path in workspace.raw_datasets()], page="training-data.md"
         )
@@ -139,20 +140,36 @@ class PlanWidget(RequestDock[PlanSettings, None]):
 
     def _show_dataset(self) -> None:
         self.info, self.cases = None, 0
-        self.classes.setText("")
-        text = "This workspace has no dataset yet. Collect cases in the Training cases dock."
+        dataset, text = None, "This workspace has no dataset yet. Collect cases in the Training cases dock."
         if self.head.raw is not None:
             try:
                 dataset, _ = survey(self.head.raw)
                 self.info, self.cases = dataset.info, len(dataset.cases)
                 text = f"{counted(self.cases, 'case')}. {dataset_text(self.info)}"
-                warning = class_warning(self.state.workspace, self.head.raw.name, self.info.labels, dataset.cases)
-                self.classes.setText(warning)
             except (NnunetError, OSError) as error:
-                text = failure_text(error)
+                dataset, text = None, failure_text(error)
         self.about.setText(text)
+        self._look_at_classes(dataset)
         self.plans_box.show_dataset(self.head.preprocessed)
         self.check_soon()
+
+    def _look_at_classes(self, dataset: RawDataset | None) -> None:
+        """Find out on a thread what to know of the classes, for which all files of the dataset are looked at.
+
+        What was said of the same dataset stays meanwhile.
+        """
+        self._looking.stop()
+        if dataset is None or dataset.folder != self._looked_at:
+            self._show_classes("")
+        if dataset is not None:
+            self._looked_at = dataset.folder
+            about = self.state.workspace, dataset.name, dataset.info.labels, dataset.cases
+            job = on_a_thread(lambda: class_warning(*about))
+            self._looking.start(job, returned=self._show_classes, errored=lambda _: self._show_classes(""))
+
+    def _show_classes(self, text: str) -> None:
+        self.classes.setText(text)
+        self.classes.setVisible(self.plans is not None and self.info is not None and bool(text))
 
     @property
     def plans(self) -> Plans | None:
@@ -259,4 +276,5 @@ class PlanWidget(RequestDock[PlanSettings, None]):
     def close_down(self) -> None:
         """End the measuring of costs too."""
         self._costing.stop()
+        self._looking.stop()
         super().close_down()

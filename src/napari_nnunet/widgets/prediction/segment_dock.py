@@ -158,9 +158,10 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
     def estimate(self, request: SegmentOrder) -> Job[Any]:
         """Return what works out time and memory of every preset."""
         if not isinstance(request, SegmentRequest):
-            return look_at_many(request, self.form.image.scope.put_results)
+            return _knowing_dice(request.model, look_at_many(request, self.form.image.scope.put_results))
         shape = request.frames[0].volume.shape
-        return estimate_presets(request.model, shape, request.grid.spacing, request.settings)
+        job = estimate_presets(request.model, shape, request.grid.spacing, request.settings)
+        return _knowing_dice(request.model, job)
 
     def expect(self, request: SegmentOrder, found: Any) -> str:
         """Return what it takes; the presets say what they take behind their names."""
@@ -288,6 +289,12 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
         """Let go of what a cancelled run would go on with."""
         self.result.forget()
         super().close_down()
+
+
+def _knowing_dice(model: TrainedModel, job: Job[Any]) -> Job[Any]:
+    """Find out on the job's thread what the Dice of presets was measured with: large checkpoints are read for it."""
+    _ = model.preset_dice, model.presets_outdated
+    return (yield from job)
 
 
 def _recommended(model: Path) -> Cleaning | None:
