@@ -235,7 +235,7 @@ def test_a_model_that_comes_while_one_of_its_name_is_unpacked_is_not_passed_over
     drain(export_models([model], zipped, ExportSettings()))
     come = yours.results / "Dataset001_Tiny" / model.folder.name
     just_before(monkeypatch, install, "_check", lambda: come.mkdir(parents=True))
-    with pytest.raises(ModelError, match="came into .* meanwhile"):
+    with pytest.raises(ModelError, match="were installed into .* meanwhile"):
         drain(install.install_zip(yours, InstallRequest(source=zipped)))
     assert list(come.iterdir()) == []
 

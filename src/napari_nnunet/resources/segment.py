@@ -103,7 +103,7 @@ def _described(path: Path) -> Entry:
         raise ValueError(f"{path} is not valid JSON ({error}). Unpack the model again.") from error
     version = about.get("format_version")
     if _whole(version, VERSION + 1, 1 << 31):
-        raise ValueError(f"This model was carried by a later version ({version}); take its own segment.py.")
+        raise ValueError(f"This model was exported by a later version ({version}); take its own segment.py.")
     for key, (allowed, good) in _KEYS.items():
         if not good(about.get(key, ...), about):
             found = f"is {about[key]!r:.60}" if key in about else "is missing"
@@ -160,7 +160,7 @@ class Carried:
         target = (*size[: 3 - len(about["spacing"])], *about["spacing"])
         shape = tuple(max(1, round(s / t * n)) for s, t, n in zip(size, target, crop.shape[1:], strict=True))
         if math.prod(shape) > _MOST_VOXELS:
-            raise ValueError(f"The image would have {shape} voxels of {target} mm, for it has voxels of {size} mm.")
+            raise ValueError(f"The image would have {shape} voxels of {target} mm, as it has voxels of {size} mm.")
         seen = np.stack([_resampled(channel, shape, size, target, about["resample_image"]) for channel in crop])
         logits = self._logits(seen, mirroring)
         back = about["resample_logits"]

@@ -72,7 +72,7 @@ def test_a_class_that_no_known_case_had_is_judged_as_the_mean_is():
 def test_where_nothing_is_found_nothing_is_claimed():
     found = known(lambda expected, rng: expected).judge({}, look())
     assert np.isnan(found.mean)
-    assert "not known, for nothing was found" in found.text
+    assert "unknown, as nothing was found" in found.text
 
 
 @pytest.mark.parametrize(

@@ -179,3 +179,12 @@ def test_umlauts_survive_in_dataset_json(tmp_path):
     assert content["channel_names"] == {"0": "Grün"}
     assert content["labels"] == {"background": 0, "Läsion": 1}
     assert content["licence"] == "© Zürich"
+
+
+def test_what_a_folder_lacks_is_said_with_a_way_to_get_it(tmp_path):
+    with pytest.raises(DatasetError, match="lists none. List them there, or remove that key"):
+        open_dataset(listing(tmp_path / "empty"))
+    with pytest.raises(DatasetError) as none:
+        open_dataset(tmp_path)
+    assert "write one (generate_dataset_json)" in none.value.message
+    assert "'Write dataset.json…' in the Training cases dock" in none.value.in_window

@@ -106,7 +106,7 @@ def test_what_cannot_be_filled_is_refused_with_the_reason(tmp_path, scan):
         with pytest.raises(ImageError, match=match):
             read_structures(path, images)
 
-    refused("lies 0.4 of the distance of two slices beside", contours=[square(1.4, (2, 2), (9, 9))])
+    refused("lies 0.4 slice distances beside", contours=[square(1.4, (2, 2), (9, 9))])
     refused("are not drawn in the slices of the series, but across", contours=[[(1, 2, 2), (2, 2, 9), (3, 9, 9)]])
     sparse = [square(z, (2, 2), (9, 9)) for z in (0, 2, 4)]
     refused(r"is drawn in some slices only \(0, 2, 4, ...; counted from 0\)", contours=sparse)

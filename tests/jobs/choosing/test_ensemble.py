@@ -104,7 +104,7 @@ def test_a_member_from_elsewhere_is_refused(tmp_path):
     # for those who know that only the headers differ
     done, said = notes(ensemble_folders(_asked(tmp_path, "x", "y", ignore_geometry=True)))
     assert done.cases == ("a",)
-    assert f"a: by their headers, the probabilities in {tmp_path / 'y'} lie elsewhere than those in " in said
+    assert f"a: according to their headers, the probabilities in {tmp_path / 'y'} lie elsewhere than those in " in said
     assert "x (places 50 mm apart); they were joined voxel by voxel." in said
 
 

@@ -80,7 +80,7 @@ def test_a_photograph_of_one_case_is_drawn_by_its_channel(tmp_path):
         picture = iio.imread(tmp_path / "out.png")
         assert picture.shape == (6, 7, 3)
         assert picture.any() == bool(channel)
-    with pytest.raises(SettingsError, match="has 2 channels; there is no channel 2"):
+    with pytest.raises(SettingsError, match="has 2 channels, numbered from 0; there is no channel 2"):
         draw_raw(case, "NaturalImage2DIO", 2, 0.6, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 

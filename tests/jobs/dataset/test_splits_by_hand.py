@@ -49,7 +49,7 @@ BAD = [
 SAID = (
     "fold 0, 3: the case case_9 is not in the dataset: this fold cannot be trained",
     "fold 1: the case c1 is in training and validation at once: this fold cannot be trained",
-    "fold 2: the case c0 is listed more than once, which counts each time",
+    "fold 2: the case c0 is listed more than once; each time counts",
     "fold 4: 1 cases for training and 0 for validation; both need some",
 )
 
@@ -74,5 +74,5 @@ def test_folds_that_contradict_the_cases_are_said_before_anything_is_computed(tm
 
 def test_a_case_that_a_fold_lists_twice_is_said_before_it_is_trained():
     (said,) = repeat_warning(Split(("a", "b", "a"), ("c", "c")), 3)
-    assert said == "splits_final.json, fold 3: 2 cases (a, c) are listed more than once, which counts each time."
+    assert said == "splits_final.json, fold 3: 2 cases (a, c) are listed more than once; each time counts."
     assert not repeat_warning(Split(("a",), ("a",)), 3)

@@ -196,7 +196,7 @@ def test_an_image_that_changes_while_it_is_read_is_noticed(tmp_path, model, imag
 
 def test_axes_without_units_are_asked_about(tmp_path, model):
     image = ome_zarr(tmp_path / "image.zarr", [smooth_image(SHAPE)[0]], unit=None)
-    with pytest.raises(ImageError, match="does not say how large its voxels are: its axes have no known unit"):
+    with pytest.raises(ImageError, match="has no voxel size: its axes have no known unit"):
         predict_image(model, image, tmp_path / "result.zarr", **HOW)
     predict_image(model, image, tmp_path / "result.zarr", spacing=SPACING, **HOW)
 
@@ -260,7 +260,7 @@ def test_what_is_normalised_within_a_mask_is_refused_where_that_matters(tmp_path
     found = predict_image(model, array, tmp_path / "result.zarr", spacing=SPACING, **HOW)
     assert np.array_equal(labels_of(found.path), whole)
     array[0, 5:9, 10:20, 10:20] = 0
-    with pytest.raises(ModelError, match="normalises what is not 0 only"):
+    with pytest.raises(ModelError, match="normalises within the nonzero region only"):
         predict_image(model, array, tmp_path / "other.zarr", spacing=SPACING, **HOW)
 
 

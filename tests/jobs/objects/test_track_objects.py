@@ -106,5 +106,5 @@ def test_a_stage_that_moved_is_said(tmp_path: Path) -> None:
 
 def test_times_that_are_missing_are_said(tmp_path: Path) -> None:
     (said,) = warnings_of(moving(tmp_path / "in", times=(0, 1, 2, 5)))
-    assert "its time points do not follow each other evenly (0, 1, 2, 5)" in said
+    assert "its time points are not evenly spaced (0, 1, 2, 5)" in said
     assert warnings_of(moving(tmp_path / "even", times=(0, 10, 20))) == []

@@ -220,7 +220,7 @@ def test_a_training_on_another_machine_is_left_alone_is_seen_and_can_be_stopped(
         ({"configurations": ("3d_lowres", "3d_cascade_fullres"), "folds": (0, 1)}, "of which 2, 3, 4 are not trained"),
         ({"checkpoints": False}, "cannot be continued after their time limit"),
         ({"cluster": "tcp://node1:8786"}, "trainings take hours and are jobs"),
-        ({"cluster": "slurm:nowhere.toml"}, "There is no file nowhere.toml"),
+        ({"cluster": "slurm:nowhere.toml"}, "nowhere.toml does not exist"),
         ({"cluster": "moon"}, "is not understood"),
         ({"cluster": "local:0"}, "asks for no worker"),
     ],

@@ -48,7 +48,7 @@ def test_what_is_killed_or_told_its_time_limit_continues_to_the_bit(tmp_path, mo
     assert first.finished == ("3d_fullres fold 1",)  # saved, and was run again by submitit
     assert '"stopped"' in _folder(disturbed.results, 1).events.read_text(encoding="utf-8")
     assert set(first.failed) == {"3d_fullres fold 0", "choosing"}
-    assert "choosing is not begun: it needs 3d_fullres fold 0." in [e.text for e in seen if isinstance(e, Note)]
+    assert "choosing is not started: it needs 3d_fullres fold 0." in [e.text for e in seen if isinstance(e, Note)]
     assert submitted(disturbed.results) == []
     second = drain(train_all(disturbed, asked))
     assert second.finished == ("3d_fullres fold 0", "choosing") and not second.failed

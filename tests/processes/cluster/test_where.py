@@ -44,7 +44,7 @@ def test_a_scheduler_workers_here_and_a_file_are_told_apart(tmp_path):
         ("node1:8786", "is not understood. Give the address of a dask scheduler"),
         ("tcp://node1:99999", "is not understood"),
         ("local:0", "asks for no worker"),
-        ("slurm:nowhere.toml", "There is no file nowhere.toml"),
+        ("slurm:nowhere.toml", "nowhere.toml does not exist"),
     ],
 )
 def test_other_words_are_refused_with_what_is_allowed(text, message):

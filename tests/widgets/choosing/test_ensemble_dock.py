@@ -147,7 +147,7 @@ def test_a_fold_without_a_dice_says_why(ensemble, workspace):
     ensemble.members.of_box.value = model
     ensemble.members.refresh()
     assert [ensemble.members.table.item(r, 1).text() for r in range(2)] == ["–", "0.875"]
-    said = f"Fold 0: no mean Dice, for {name} occurs in no validation case."
+    said = f"Fold 0: no mean Dice, as {name} occurs in no validation case."
     assert said in ensemble.members.note.text() and ensemble.members.table.item(0, 1).toolTip() == said
     (model / "fold_0" / "validation" / "summary.json").unlink()
     ensemble.members.refresh()

@@ -168,7 +168,7 @@ def test_an_axis_in_pixels_is_asked_about(viewer, cases, qtbot):
     place = {"scale": (1, 0.3, 0.3), "units": ("pixel", "um", "um")}
     first = viewer.add_image(smooth_image(SHAPE)[0], name="T1", **place)
     chosen(cases, [first], viewer.add_labels(spot(), name="labels", **place))
-    refused(cases, qtbot, "How large are the voxels? 'T1' is in pixels along z and does not say")
+    refused(cases, qtbot, "'T1' has no voxel size: it is in pixels along z")
     cases.form.spacing_edit.value = "0.001 0.0003 0.0003"
     ready(cases, qtbot)
 

@@ -30,7 +30,7 @@ def test_what_is_missing_is_said_one_after_the_other(viewer, cases, qtbot):
     painted = viewer.add_labels(np.zeros((6, 20, 24), int), name="painted")
     refused(cases, qtbot, "Give the new dataset a name")
     cases.form.name_edit.value = "Brains"
-    refused(cases, qtbot, "How large are the voxels? 'brain' is in pixels")
+    refused(cases, qtbot, "'brain' has no voxel size: it is in pixels")
     cases.form.spacing_edit.value = "1 1"
     refused(cases, qtbot, "The voxel size '1 1' cannot be read: type 3 positive numbers")
     cases.form.spacing_edit.value = "2 1 1"

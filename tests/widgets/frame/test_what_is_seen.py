@@ -115,7 +115,7 @@ def test_where_no_slice_is_seen_none_is_taken(scene):
     assert cut_of(labels, SLICE, voxel_in(labels, viewer.dims))[0] == 7  # whose values the table counts meanwhile
     assert case(image, labels, viewer.dims, WHOLE).labels.shape == SHAPE
     viewer.dims.ndisplay = 3
-    with pytest.raises(NotReadyError, match="No slice of 'painted' is the current one, for all are on the screen"):
+    with pytest.raises(NotReadyError, match="No slice of 'painted' is the current one, as all are on the screen"):
         case(image, labels, viewer.dims)
     assert case(image, labels, viewer.dims, WHOLE).labels.shape == SHAPE
 

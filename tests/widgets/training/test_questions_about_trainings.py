@@ -61,5 +61,7 @@ def test_an_export_is_not_asked_about_while_something_runs_and_that_is_said(monk
     dock = SimpleNamespace(busy=True, chosen=lambda: "model", head=None)
     dock._free = partial(ModelsWidget._free, dock)
     press(dock)
-    assert said == [f"'{name}' is not begun: something runs in the Models dock. Press it again when that has ended."]
+    assert said == [
+        f"'{name}' was not started: another job runs in the Models dock. Press it again when that has ended."
+    ]
     assert not asked

@@ -19,7 +19,7 @@ NAMES = {"1": "Organ", "2": "Lesion"}
     ("lesion", "said"),
     [
         (0.2, "mean Dice 0.5500 (over cases, then over classes)"),
-        (math.nan, "no mean Dice, for Lesion occurs in no validation case"),
+        (math.nan, "no mean Dice, as Lesion occurs in no validation case"),
     ],
 )
 def test_a_mean_says_what_it_is_taken_over_and_a_missing_one_says_why(lesion, said):

@@ -227,7 +227,8 @@ def _cuda(device: str, settings: PredictSettings, threads: int) -> BackendChoice
         )
     index = int(device.partition(":")[2] or 0)
     if index >= torch.cuda.device_count():
-        raise ResourceError(f"There is no GPU {index}; this computer has {torch.cuda.device_count()}.")
+        count = torch.cuda.device_count()
+        raise ResourceError(f"There is no GPU {index}; this computer has {count}, numbered from 0.")
     precision: Precision = "float16" if settings.precision == "auto" else settings.precision
     return BackendChoice(f"cuda:{index}", "torch", precision, f"GPU {torch.cuda.get_device_name(index)}", threads)
 

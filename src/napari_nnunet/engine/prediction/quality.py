@@ -95,7 +95,7 @@ class Judged(BaseModel):
     def text(self) -> str:
         """The same in a line."""
         parts = [f"{name} {v:.2f} ({lo:.2f} to {hi:.2f})" for name, (v, lo, hi) in self.dice.items() if name != MEAN]
-        said = "Predicted Dice: " + (", ".join(parts) or "not known, for nothing was found") + "."
+        said = "Predicted Dice: " + (", ".join(parts) or "unknown, as nothing was found") + "."
         if self.unlike:
             said += f" Unlike the training data, so that this may be too high: {'; '.join(self.unlike)}."
         return said

@@ -333,8 +333,8 @@ def rename_kinds(folder: Path, names: Mapping[str, str]) -> None:
     after = {name: names.get(name, name).strip() for name in before}
     if len(set(after.values())) < len(after) or not {"", BACKGROUND, IGNORE}.isdisjoint(after.values()):
         raise DatasetError(
-            "Kinds of objects cannot be joined or removed here, for every object is of one kind, and 'background' and "
-            "'ignore' have their own meaning. Change the masks in kindsTr, then derive_objects."
+            "Kinds of objects cannot be joined or removed here, because every object is of one kind, and 'background' "
+            "and 'ignore' have their own meaning. Change the masks in kindsTr, then derive_objects."
         )
     found = look_at_drawn(folder)
     kinds = list(scheme.kinds)

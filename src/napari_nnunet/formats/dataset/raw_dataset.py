@@ -103,7 +103,10 @@ def open_dataset(folder: Path) -> RawDataset:
         more = f"\n  ... and {len(fatal) - _SHOWN} more" if len(fatal) > _SHOWN else ""
         raise DatasetError(f"{folder.name} is not complete:\n  {listed}{more}")
     if not dataset.cases:
-        raise DatasetError(f"{folder} has no training cases.")
+        raise DatasetError(
+            f"{folder} has no training cases: 'dataset' in its dataset.json lists none. List them there, or remove "
+            "that key to use the files in imagesTr and labelsTr."
+        )
     return dataset
 
 
@@ -111,7 +114,11 @@ def read_info(folder: Path) -> DatasetInfo:
     """Return the dataset.json of a folder; raises DatasetError where there is none."""
     path = folder / "dataset.json"
     if not path.is_file():
-        raise DatasetError(f"{folder} is not a dataset: it has no dataset.json.")
+        raise DatasetError(
+            f"{folder} is not a dataset: it has no dataset.json.",
+            shell="Name the folder that holds it, or write one (generate_dataset_json).",
+            window="Choose the folder that holds it, or press 'Write dataset.json…' in the Training cases dock.",
+        )
     return DatasetInfo.read(path)
 
 

@@ -181,7 +181,7 @@ def _in_slices(
     off = float(np.abs(depth - z).max())
     if off > _BETWEEN:
         raise ImageError(
-            f"A contour of {structure.name!r} in {path} lies {off:.2g} of the distance of two slices beside the next "
+            f"A contour of {structure.name!r} in {path} lies {off:.2g} slice distances beside the nearest "
             "slice. Was it drawn in another series? Export the structures on the series' own slices, or as DICOM-SEG."
         )
     return z, points[:, 1:]

@@ -109,7 +109,7 @@ def check_labels(path: Path) -> None:
         raise ImageError(
             f"{path.name} is a JPEG, which changes the values of labels. Save labels as .png or .tif from where they "
             "were drawn.",
-            shell="Masks that there are as JPEG only: import_folders --threshold.",
+            shell="Masks that exist as JPEG only can be imported with import_folders --threshold.",
         )
 
 

@@ -217,7 +217,7 @@ def _open_planes(folder: Path, files: list[Path]) -> LargeImage:
     except NnunetError:
         raise
     except Exception as error:  # of many kinds: tifffile trusts what a file says of itself
-        raise ImageError(f"{files[0]} is not a readable TIFF: {error}.") from error
+        raise ImageError(f"{files[0]} is not a readable TIFF: {error}. Copy or export it again.") from error
     if len(shape) != 2:
         raise ImageError(
             f"The planes of {folder.name} have the shape {' x '.join(map(str, shape))}; a folder of planes holds one "
@@ -305,7 +305,7 @@ def _first_series(path: Path) -> tuple[Any, Any]:
         except NnunetError:
             raise
         except Exception as error:  # of many kinds: tifffile trusts what a file says of itself
-            raise ImageError(f"{path} is not a readable TIFF: {error}.") from error
+            raise ImageError(f"{path} is not a readable TIFF: {error}. Copy or export it again.") from error
         stack.pop_all()
         return file, series
 

@@ -31,8 +31,8 @@ class _StaysEncrypted(urllib.request.HTTPRedirectHandler):
         """Return the next request."""
         if not newurl.startswith(("https://",) if req.full_url.startswith("https://") else ("https://", "http://")):
             raise ResourceError(
-                f"{req.full_url} leads to {newurl}, which is not encrypted, so that anybody on the way could exchange "
-                "the file. Nothing was fetched from there. Tell whoever runs the server."
+                f"{req.full_url} leads to {newurl}, which is not encrypted, so that anybody on the way could replace "
+                "the file. Nothing was downloaded from there. Tell whoever runs the server."
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -64,9 +64,13 @@ def read_torch(path: Path) -> dict[str, Any]:
             f"but nnU-Net's entries. ({reason(error)})"
         ) from error
     except _DAMAGED as error:
-        raise ModelError(f"{path} is not a complete checkpoint; it may be truncated. ({reason(error)})") from error
+        raise ModelError(
+            f"{path} is not a complete checkpoint; it may be truncated. Copy it again. ({reason(error)})"
+        ) from error
     if not verified:  # what torch refuses, it says better
-        raise ModelError(f"{path} is not a complete checkpoint: the sizes of its tensors cannot be read.")
+        raise ModelError(
+            f"{path} is not a complete checkpoint: the sizes of its tensors cannot be read. Copy it again."
+        )
     if not isinstance(content, dict):
         raise ModelError(f"{path} is not a checkpoint of nnU-Net: it holds a {type(content).__name__}.")
     weights = content.get("network_weights", content.get("state_dict"))

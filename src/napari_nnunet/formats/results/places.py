@@ -96,8 +96,8 @@ class Members:
             if by_voxels and not isinstance(found, Same):
                 text = "lie elsewhere" if isinstance(found, Apart) else "are stored in another orientation"
                 said.append(
-                    f"by their headers, the probabilities in {path.parent} {text} than those in {self.paths[0].parent} "
-                    f"({found}); they were joined voxel by voxel"
+                    f"according to their headers, the probabilities in {path.parent} {text} than those in "
+                    f"{self.paths[0].parent} ({found}); they were joined voxel by voxel"
                 )
             elif isinstance(found, Turned):
                 said.append(

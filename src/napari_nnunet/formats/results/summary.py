@@ -88,7 +88,7 @@ class Summary:
                 tuple(_case(entry, ending) for entry in content["metric_per_case"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DatasetError(f"{path} is not a summary.json of nnU-Net ({error}).") from error
+            raise DatasetError(f"{path} is not a summary.json of nnU-Net ({error}). Evaluate again.") from error
 
     @property
     def dice(self) -> float:

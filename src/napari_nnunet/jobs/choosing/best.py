@@ -226,7 +226,7 @@ def _candidates(workspace: Workspace, dataset: str, request: FindBestRequest) ->
     if not found:
         raise ModelError(
             f"Nothing to compare: none of {', '.join(request.configurations)} with {', '.join(request.trainers)} and "
-            f"{', '.join(request.plans)} was trained for {dataset}."
+            f"{', '.join(request.plans)} was trained for {dataset}. Train one first."
         )
     return found
 

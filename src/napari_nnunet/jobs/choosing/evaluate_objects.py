@@ -126,10 +126,14 @@ def read_scores(path: Path) -> dict[str, dict[str, Any]]:
     try:
         found = {"": dict(content["all"]), **{str(name): dict(own) for name, own in content["cases"].items()}}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DatasetError(f"{path} is not what evaluate_objects writes ({error}).") from error
+        raise DatasetError(
+            f"{path} is not what evaluate_objects writes ({error}). Evaluate the objects again."
+        ) from error
     numbers = all(isinstance(own.get(name), int | float | None) for own in found.values() for name in wanted)
     if not numbers or any(wanted - set(own) for own in found.values()):
-        raise DatasetError(f"{path} is not what evaluate_objects writes: it lacks figures, or they are not numbers.")
+        raise DatasetError(
+            f"{path} is not what evaluate_objects writes: it lacks figures, or they are not numbers. Evaluate again."
+        )
     return found
 
 
@@ -151,8 +155,8 @@ def evaluate_objects(request: EvaluateObjectsRequest) -> Job[ObjectEvaluation]:
         if holds_classes(folder):
             yield Note(
                 level="warning",
-                text=f"By dataset.json, {folder} holds classes, not numbered objects: every class of an image counts "
-                "as one object, and the figures mean nothing.",
+                text=f"According to dataset.json, {folder} holds classes, not numbered objects: every class of an "
+                "image counts as one object, and the figures mean nothing.",
             )
     result = yield from match_pairs(pairs, workers=request.workers)
     yield from _classes_instead(pairs, result)

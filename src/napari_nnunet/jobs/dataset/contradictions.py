@@ -34,7 +34,8 @@ def scheme_problems(scheme: LabelScheme) -> Iterable[Problem]:
         if over:
             text = (
                 f"the region '{name}' can never appear in a result: '{scheme.head_names[over[0]]}' is painted after it "
-                "and covers it. List regions from the largest to the smallest, regions_class_order alike"
+                "and covers it. List regions from the largest to the smallest, and regions_class_order in "
+                "the same order"
             )
             yield Problem("warning", "dataset.json", text)
     for value in sorted({value for value in order if order.count(value) > 1}):
@@ -52,9 +53,9 @@ def _painted_otherwise(scheme: LabelScheme, order: Sequence[int], members: Seque
             continue
         mine = f"the region '{name}' ({', '.join(map(str, sorted(own)))}) is painted as {value} in results"
         if value in known:
-            other = "which is not one of its values: results read by dataset.json show another region there"
+            other = "which is not one of its values: results read with dataset.json show another region there"
         else:
-            other = "a value that no region has: results read by dataset.json lack it"
+            other = "a value that no region has: results read with dataset.json lack it"
         yield Problem(
             "warning", "dataset.json", f"{mine}, {other}. List regions_class_order in the order of the regions"
         )

@@ -98,7 +98,7 @@ def _as_it_is_now(plan: ImportPlan, request: ImportFoldersRequest) -> ImportPlan
     assert plan.target is not None
     before, now = plan.require(), decide(plan, request)
     if (now.require().labels, now.require().values) != (before.labels, before.values):
-        raise DatasetError(f"The classes of {plan.target.name} were changed meanwhile. Look at the import once more.")
+        raise DatasetError(f"The classes of {plan.target.name} were changed meanwhile. Look at the import again.")
     return now
 
 

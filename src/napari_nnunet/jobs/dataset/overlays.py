@@ -114,7 +114,7 @@ def draw_stored(folder: Path, case: str, channel: int, intensity: float, target:
 
 def _draw(data: NDArray[Any], labels: NDArray[Any], channel: int, intensity: float, target: Path) -> None:
     if channel >= len(data):
-        raise SettingsError(f"The case has {len(data)} channels; there is no channel {channel}.")
+        raise SettingsError(f"The case has {len(data)} channels, numbered from 0; there is no channel {channel}.")
     picture = overlay(data[channel, z := telling_slice(labels)], labels[z], intensity)
     with written_beside(target, suffix=".png") as temporary:
         temporary.write_bytes(iio.imwrite("<bytes>", picture, extension=".png"))  # its own writer complains at its end

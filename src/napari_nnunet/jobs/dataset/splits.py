@@ -74,7 +74,7 @@ def fold_faults(splits: Sequence[Split], cases: Sequence[str]) -> list[str]:
         for names, fault in (
             (sorted({*split.train, *split.val} - there), "not in the dataset: this fold cannot be trained"),
             (in_both(split), "in training and validation at once: this fold cannot be trained"),
-            (repeated(split), "listed more than once, which counts each time"),
+            (repeated(split), "listed more than once; each time counts"),
         ):
             if names:
                 folds[f"{_counted(names)} {fault}"].append(str(number))
@@ -87,7 +87,7 @@ def fold_faults(splits: Sequence[Split], cases: Sequence[str]) -> list[str]:
 def repeat_warning(split: Split, fold: int | str) -> tuple[str, ...]:
     """Return what is said of cases that a fold lists several times; nothing where there are none."""
     names = repeated(split)
-    text = f"{SPLITS_FILE}, fold {fold}: {_counted(names)} listed more than once, which counts each time."
+    text = f"{SPLITS_FILE}, fold {fold}: {_counted(names)} listed more than once; each time counts."
     return (text,) if names else ()
 
 

@@ -194,8 +194,8 @@ def _require_fit(model: TrainedModel, image: LargeImage, settings: PredictSettin
         )
     if not image.geometry.spacing_known and not counts_voxels(model.plans, model.configuration):
         raise ImageError(
-            f"{image.name} does not say how large its voxels are"
-            f"{': its axes have no known unit' if image.level is not None else ''}. Give their size in mm.",
+            f"{image.name} has no voxel size{': its axes have no known unit' if image.level is not None else ''}. Give "
+            "it in mm.",
             shell="For instance --spacing 0.002 0.0005 0.0005 (z y x).",
         )
     require_near(model, image.geometry, settings)

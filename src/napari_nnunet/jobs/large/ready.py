@@ -67,8 +67,8 @@ def _require_normalisable(model: TrainedModel, facts: ImageFacts) -> None:
     )
     if masked and facts.content < facts.voxels:
         raise ModelError(
-            f"{model.name} normalises what is not 0 only, holes filled, which takes the whole image at once. Segment "
-            "the image in memory (predict)."
+            f"{model.name} normalises within the nonzero region only (holes filled), which needs the whole image at "
+            "once. Segment the image in memory (predict)."
         )
 
 

@@ -205,8 +205,8 @@ def _check_times(series: str, times: Mapping[int, str], files: Mapping[str, Path
         listed = some(list(times), _LISTED)
         yield Note(
             level="warning",
-            text=f"{series}: its time points do not follow each other evenly ({listed}). Each was taken for the one "
-            "after the other; are some missing?",
+            text=f"{series}: its time points are not evenly spaced ({listed}). They were followed as if they were; "
+            "are some missing?",
         )
     (first, path), *others = files.items()
     grid, moved = _grid(path), []
@@ -224,8 +224,8 @@ def _check_times(series: str, times: Mapping[int, str], files: Mapping[str, Path
     if moved:
         yield Note(
             level="warning",
-            text=f"{series}: by their headers, {len(moved)} of {len(files)} time points lie in another place than the "
-            f"first ({moved[0]}{', ...' if len(moved) > 1 else ''}). They were followed voxel by voxel.",
+            text=f"{series}: according to their headers, {len(moved)} of {len(files)} time points lie in another place "
+            f"than the first ({moved[0]}{', ...' if len(moved) > 1 else ''}). They were followed voxel by voxel.",
         )
 
 

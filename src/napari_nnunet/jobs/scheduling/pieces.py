@@ -78,7 +78,7 @@ def make_pieces(workspace: Workspace, request: TrainAllRequest) -> Job[JobsLeft]
     """
     if not request.checkpoints:
         raise SettingsError(
-            "Jobs that keep nothing of a training cannot be continued after their time limit, nor be chosen from.",
+            "Jobs that keep nothing of a training cannot be continued after their time limit, nor compared.",
             shell="Leave --disable_checkpointing out.",
         )
     dataset = workspace.dataset_name(request.dataset)

@@ -183,7 +183,7 @@ class _Here:
             self._left.remove(piece)
             entry.forget()
             self._failed[piece.name] = f"it needs {lost[0]}" if lost else "it was cancelled"
-            yield Note(level="warning", text=f"{piece.name} is not begun: {self._failed[piece.name]}.")
+            yield Note(level="warning", text=f"{piece.name} is not started: {self._failed[piece.name]}.")
         elif self._slots and all(name in self._finished for name in piece.needs):
             self._left.remove(piece)
             slot = self._slots.pop(0)
@@ -193,7 +193,7 @@ class _Here:
             self._records[piece.name] = entry.numbered(handle.number, handle.log)
             self._numbers[piece.name] = handle.number
             self._running[piece.name] = (piece, handle, slot, begun)
-            yield Note(text=f"{piece.name} begins; it writes {handle.log}")
+            yield Note(text=f"{piece.name} started; its log is {handle.log}")
 
     def _ended(self, name: str) -> Note:
         piece, handle, slot, begun = self._running.pop(name)

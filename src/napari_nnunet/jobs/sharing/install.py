@@ -146,7 +146,7 @@ def _move(beside: Path, target: Path, bundle: Bundle) -> None:
     late = [name for name in bundle.models if (target / name).exists()]
     if late:
         raise ModelError(
-            f"{', '.join(late)} of {bundle.dataset} came into {target.parent} meanwhile. Install once more."
+            f"{', '.join(late)} of {bundle.dataset} were installed into {target.parent} meanwhile. Install again."
         )
     try:
         target.mkdir(parents=True, exist_ok=True)

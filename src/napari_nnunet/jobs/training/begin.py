@@ -77,12 +77,12 @@ def require_the_same(order: Order) -> None:
             "renamed, start the training under its new name."
         )
     if not unchanged(order.plans) or DatasetInfo.read(order.base / "dataset.json").raw != order.info.raw:
-        raise SettingsError(f"{name} was just planned again. Start the training once more.")
+        raise SettingsError(f"{name} was just planned again. Start the training again.")
     if order.fold == "all":
         return
     splits, number = current_splits(order.base), int(order.fold)
     if number < len(splits) and splits[number] != order.split:
-        raise SettingsError(f"The folds of {name} were changed just now. Start the training once more.")
+        raise SettingsError(f"The folds of {name} were changed just now. Start the training again.")
 
 
 def fresh_network(order: Order, choice: BackendChoice, group: Group, start: Start) -> Job[Fresh]:

@@ -138,7 +138,7 @@ def where(text: str) -> Where:
 def _read(path: Path, kind: str | None) -> Queue:
     """Read a settings file; ``kind`` is what was typed before its name."""
     if not path.expanduser().exists():
-        raise SettingsError(f"There is no file {path}.", shell=_ALLOWED, window=JOBS_OF)
+        raise SettingsError(f"{path} does not exist.", shell=_ALLOWED, window=JOBS_OF)
     try:
         content = tomllib.loads(read_text(path.expanduser(), SettingsError, largest=_LARGEST))
     except (ValueError, RecursionError) as error:  # no TOML, a number of thousands of digits, or nested too deeply

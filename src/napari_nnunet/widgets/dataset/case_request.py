@@ -325,7 +325,7 @@ def _geometry(
         return geometry_to_save(shape, named_as_open(placed, shape, letters, warn=warn), letters)
     if keep == 3:
         raise NotReadyError(
-            f"How large are the voxels? '{first.name}' is in pixels{_along(first, axes)} and does not say. Type the "
+            f"'{first.name}' has no voxel size: it is in pixels{_along(first, axes)}. Type the "
             "voxel size in mm as z, y, x; if it is not known, 1 1 1."
         )
     return Geometry(spacing=(1.0,) * keep, spacing_known=False)

@@ -336,7 +336,7 @@ def place_seen(layer: Any, axis: int, place: float | None, what: str) -> int:
     count = full_resolution(layer).shape[axis]
     if place is None:
         raise NotReadyError(
-            f"No {what} of '{layer.name}' is the current one, for all are on the screen at once. Show it in 2-D, with "
+            f"No {what} of '{layer.name}' is the current one, as all are on the screen at once. Show it in 2-D, with "
             f"a slider for the {what}s."
         )
     if not 0 <= round(place) < count:

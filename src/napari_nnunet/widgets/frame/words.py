@@ -120,7 +120,7 @@ def noted(warnings: Sequence[str], most: int, others: str) -> list[str]:
 def no_mean(summary: Summary, names: Mapping[str, str]) -> str:
     """Return why there is no mean Dice."""
     absent = ", ".join(names.get(label, label) for label in summary.absent)
-    return f"no mean Dice, for {absent or 'a class'} occurs in no validation case"
+    return f"no mean Dice, as {absent or 'a class'} occurs in no validation case"
 
 
 def split_words(text: str) -> tuple[str, ...]:

@@ -297,8 +297,8 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         labels = self._corrected()
         if labels is None:
             return True
-        text = f"'{labels.name}' was corrected and is not taken. Give the correction up?"
-        if QMessageBox.question(self, "Not taken", as_text(text)) != QMessageBox.StandardButton.Yes:
+        text = f"'{labels.name}' was corrected and is not saved. Discard the correction?"
+        if QMessageBox.question(self, "Not saved", as_text(text)) != QMessageBox.StandardButton.Yes:
             return False
         self._kept = _digest(labels.data)  # what is painted from here on is asked about again
         return True
@@ -311,7 +311,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
                 remove_layer(self.viewer, layer)
         self._layers, self._kept = [], None
         if corrected is not None:
-            show_info(f"'{corrected.name}' was corrected and is not taken: the layer stays.")
+            show_info(f"'{corrected.name}' was corrected and is not saved: the layer stays.")
 
     def skip(self) -> None:
         """Leave the open place out, or the first where none is open, and open the next."""
@@ -322,7 +322,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         """Save the corrected labels as a case, or a part of one, and open the next place."""
         found, layer, folder = self._open, self._labels(), self._asked_of
         if self.busy:
-            show_info("Something runs in the Next dock. Take this when it has ended.")
+            show_info("Another job runs in the Next dock. Save this when it has ended.")
             return
         if found is None or folder is None or layer is None or layer not in self.viewer.layers:
             self.panel.say("Open a place first; its labels were closed.")

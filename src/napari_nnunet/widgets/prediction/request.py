@@ -341,7 +341,7 @@ def visible_box(layer: Image, axes: str, dims: Any) -> tuple[tuple[int, int], ..
     shown = seen_axes(layer, dims)
     if np.any(units_per_world(layer, dims)[shown] != 1):
         raise NotReadyError(
-            f"What is visible of '{layer.name}' could not be determined, for layers in other units are open. Give all "
+            f"What is visible of '{layer.name}' could not be determined, as layers in other units are open. Give all "
             "layers the same units, or draw a rectangle and choose it as region."
         )
     box: dict[str, tuple[int, int]] = {}

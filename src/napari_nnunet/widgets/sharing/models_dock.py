@@ -236,7 +236,9 @@ class ModelsWidget(Dock):
     def _free(self, name: str) -> bool:
         """Whether nothing runs here; else it is said that something else is not begun."""
         if self.busy:
-            show_info(f"'{name}' is not begun: something runs in the Models dock. Press it again when that has ended.")
+            show_info(
+                f"'{name}' was not started: another job runs in the Models dock. Press it again when that has ended."
+            )
         return not self.busy
 
     def _run(self, name: str, job: Job[T], *, done: Callable[[T], str], cancelled: str) -> None:
