@@ -7,10 +7,10 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from functools import wraps
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -20,21 +20,20 @@ from napari_nnunet.schema.geometry import Geometry
 
 _USUAL = 1024  # bytes of most headers
 _LONGEST = 4 << 20  # bytes of a header that are looked through; those of sequences have lines for every picture
-# ITK's readers are not strict about blanks and separators, so neither are these.
-_FIELD, _FLAGS = rb"^[^\S\n]*(?:%s)[^\S\n]*[:=][^\S\n]*([^\n]*)", re.MULTILINE | re.IGNORECASE
-_AXES, _SIZES, _KIND, _PACKED, _COMPONENTS, _NRRD_FILE, _META_FILE = (
-    re.compile(_FIELD % name, _FLAGS)
-    for name in (rb"dimension|NDims", rb"sizes|DimSize", rb"type|ElementType", rb"CompressedDataSize",
-                 rb"ElementNumberOfChannels", rb"data[^\S\n]*file", rb"ElementDataFile")
-)  # fmt: skip
-_NRRD_SIZES, _META_SIZES, _LENGTHS, _SLOPE, _SHIFT = (
-    re.compile(_FIELD % name, _FLAGS)
-    for name in (rb"(?:spacings|space[^\S\n]*directions)", rb"(?:ElementSpacing|ElementSize)",
-                 rb"(?:(?:space[^\S\n]*)?units|DistanceUnits)", rb"ElementToIntensityFunctionSlope",
-                 rb"ElementToIntensityFunctionOffset")
-)  # fmt: skip
+# ITK's readers are not strict about blanks, capitals and separators, so neither are these.
+_LINE, _BLANKS = re.compile(rb"^([^:=\n]*)[:=]([^\n]*)", re.MULTILINE), b" \t\r\f\v"
+_FILE = re.compile(
+    rb"^[^\S\n]*(?:data[^\S\n]*file|ElementDataFile)[^\S\n]*[:=][^\S\n]*([^\n]*)", re.MULTILINE | re.IGNORECASE
+)
+_AXES, _SIZES, _KINDS = (b"dimension", b"ndims"), (b"sizes", b"dimsize"), (b"type", b"elementtype")
+_PACKED, _COMPONENTS = (b"compresseddatasize",), (b"elementnumberofchannels",)
+_NRRD_SIZES, _META_SIZES = (b"spacings", b"spacedirections"), (b"elementspacing", b"elementsize")
+_LENGTHS = (b"spaceunits", b"units", b"distanceunits")
+_SLOPE, _SHIFT = (b"elementtointensityfunctionslope",), (b"elementtointensityfunctionoffset",)
+_KNOWN = frozenset((*_AXES, *_SIZES, *_KINDS, *_PACKED, *_COMPONENTS, *_NRRD_SIZES, *_META_SIZES, *_LENGTHS, *_SLOPE,
+                    *_SHIFT, b"datafile"))  # fmt: skip
 _MILLIMETRES = {"mm", "millimeter", "millimeters", "millimetre", "millimetres", "?"}  # "?": ITK's own for unknown
-_META_MENTION, _META_END = re.compile(rb"ElementDataFile", _FLAGS), re.compile(rb"ElementDataFile[^\n]*\n", _FLAGS)
+_META_END = b"elementdatafile"
 _NRRD_END = re.compile(rb"\n\r?\n")
 _MOST_AXES = 5  # ITK's own limit; of more it makes lists before it says so
 _MOST_COMPONENTS = 1 << 16
@@ -151,42 +150,72 @@ def check_text(path: Path) -> TextFacts:
             require_room(path, [n for n in shape if n], 1)
         return TextFacts()
     if name.endswith(".nrrd"):
-        start = _begin(path, _NRRD_END)
+        start = _begin(path, lambda text: _NRRD_END.search(text) is not None)
         end = _NRRD_END.search(start)
         text = start if end is None else start[: end.start() + 1]
-        for elsewhere in _NRRD_FILE.finditer(text):
+        fields, facts = _told(text, _NRRD_SIZES)
+        for elsewhere in _FILE.finditer(text) if b"datafile" in fields else ():
             _refuse_outside(path, elsewhere[1].strip(), text[elsewhere.end() :])
-        _check_numbers(path, text)
-        return _facts(text, _NRRD_SIZES)
-    start = _begin(path, _META_END)
-    where, mentions = _META_FILE.search(start), list(_META_MENTION.finditer(start))
-    if where is None or len(mentions) != 1:
+        _check_numbers(path, fields)
+        return facts
+    start = _begin(path, _meta_ends)
+    small = start.lower()
+    where = _FILE.match(start, small.rfind(b"\n", 0, max(small.find(_META_END), 0)) + 1)
+    if where is None or small.count(_META_END) != 1:
         raise ImageError(f"{path} has no MetaImage header, which ends in a line 'ElementDataFile = ...'.")
-    file_name, text = where[1].strip(), start[: where.start()]
+    file_name, (fields, facts) = where[1].strip(), _told(start[: where.start()], _META_SIZES)
     if file_name.upper() != b"LOCAL":
         _refuse_outside(path, file_name, start[where.end() :])
-    elif any(_number(packed[1], path) > path.stat().st_size for packed in _PACKED.finditer(text)):
+    elif any(_number(packed, path) > path.stat().st_size for packed in _said(fields, _PACKED)):
         raise ImageError(f"{path} is truncated: it says that it holds more bytes than it has. Copy it again.")
-    _check_numbers(path, text)
+    _check_numbers(path, fields)
     if "%" in file_name.decode("ascii", "replace") or file_name.startswith(b"LIST"):
-        _require_planes(path, text, file_name, start[where.end() :])
-    return _facts(text, _META_SIZES)
+        _require_planes(path, fields, file_name, start[where.end() :])
+    return facts
 
 
-def _facts(text: bytes, sizes: re.Pattern[bytes]) -> TextFacts:
+def _told(text: bytes, sizes: tuple[bytes, ...]) -> tuple[Mapping[bytes, Sequence[bytes]], TextFacts]:
+    """Return the fields of a header, and what it says besides.
+
+    It is looked at before a file is read and then again; and cases of one dataset often have the same.
+    """
+    return (_parsed if len(text) <= _USUAL else _parsed.__wrapped__)(text, sizes)
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: bytes, sizes: tuple[bytes, ...]) -> tuple[Mapping[bytes, Sequence[bytes]], TextFacts]:
+    fields = _fields(text)
+    return fields, _facts(fields, sizes)
+
+
+def _fields(text: bytes) -> dict[bytes, list[bytes]]:
+    """Return what a header says of the names that matter here, written small and without blanks; some it has twice."""
+    fields: dict[bytes, list[bytes]] = {}
+    for line in _LINE.finditer(text):
+        if (name := line[1].lower().translate(None, _BLANKS)) in _KNOWN:
+            fields.setdefault(name, []).append(line[2].strip())
+    return fields
+
+
+def _said(fields: Mapping[bytes, Sequence[bytes]], names: Sequence[bytes]) -> list[bytes]:
+    """Return all that a header says under some names."""
+    return [value for name in names if name in fields for value in fields[name]]
+
+
+def _facts(fields: Mapping[bytes, Sequence[bytes]], sizes: Sequence[bytes]) -> TextFacts:
     """Return what a header says besides; of sizes, whether it has them."""
-    lowered, remarks = text.lower(), []
-    said = [found[1] for found in sizes.finditer(lowered)]
-    for found in _LENGTHS.finditer(lowered) if b"unit" in lowered else ():
-        units = {word.decode("utf-8", "replace") for word in re.findall(rb'[^\s"]+', found[1])}
+    said, remarks = _said(fields, sizes), []
+    for lengths in _said(fields, _LENGTHS):
+        units = {word.decode("utf-8", "replace") for word in re.findall(rb'[^\s"]+', lengths.lower())}
         if units - _MILLIMETRES:
             listed = " and ".join(sorted(units))
             remarks.append(f"its header counts lengths in {listed}; the numbers were taken for mm, as ITK does")
-    for pattern, plain in ((_SLOPE, 1.0), (_SHIFT, 0.0)) if b"intensity" in lowered else ():
-        if any(_float(found[1]) != plain for found in pattern.finditer(lowered)):
-            remarks.append("its header scales the values, which ITK ignores: they were read as they are stored")
-            break
-    return TextFacts(bool(said) and not any(b"nan" in words for words in said), tuple(remarks))
+    scaled = any(
+        _float(word) != plain for names, plain in ((_SLOPE, 1.0), (_SHIFT, 0.0)) for word in _said(fields, names)
+    )
+    if scaled:
+        remarks.append("its header scales the values, which ITK ignores: they were read as they are stored")
+    return TextFacts(bool(said) and not any(b"nan" in words.lower() for words in said), tuple(remarks))
 
 
 def _float(word: bytes) -> float:
@@ -196,32 +225,43 @@ def _float(word: bytes) -> float:
         return math.nan
 
 
-def _begin(path: Path, end: re.Pattern[bytes]) -> bytes:
+def _meta_ends(start: bytes) -> bool:
+    """Whether the last line of a MetaImage's header is there, the one that names the voxels."""
+    at = start.lower().find(_META_END)
+    return at >= 0 and start.find(b"\n", at) >= 0
+
+
+def _begin(path: Path, ends: Callable[[bytes], bool]) -> bytes:
     """Return the header of a text format, or all of a small file; raises ImageError for a large one without an end."""
     with path.open("rb") as file:
         start = file.read(_USUAL)
-        if end.search(start) is None or _LIST.search(start) is not None:
+        if not ends(start) or _lists(start):
             start += file.read(_LONGEST)
-            if file.read(1) and (end.search(start) is None or _LIST.search(start) is not None):
+            if file.read(1) and (not ends(start) or _lists(start)):
                 raise ImageError(
                     f"{path} is not an image: its first {_LONGEST >> 20} MB do not hold all of its header."
                 )
     return start
 
 
-def _check_numbers(path: Path, text: bytes) -> None:
+def _lists(start: bytes) -> bool:
+    """Whether a header may name its files in a list, which follows it."""
+    return b"LIST" in start.upper() and _LIST.search(start) is not None
+
+
+def _check_numbers(path: Path, fields: Mapping[bytes, Sequence[bytes]]) -> None:
     """Refuse numbers of axes, voxels and values that no image has, or that are too much for the free memory."""
-    for found in _AXES.finditer(text):
-        if not 0 < _number(found[1], path) <= _MOST_AXES:
-            raise ImageError(f"{path} says that it has {_shown(found[1])} dimensions; images have 2 or 3.")
-    if any(not 0 < _number(found[1], path) <= _MOST_COMPONENTS for found in _COMPONENTS.finditer(text)):
+    for axes in _said(fields, _AXES):
+        if not 0 < _number(axes, path) <= _MOST_AXES:
+            raise ImageError(f"{path} says that it has {_shown(axes)} dimensions; images have 2 or 3.")
+    if any(not 0 < _number(count, path) <= _MOST_COMPONENTS for count in _said(fields, _COMPONENTS)):
         raise ImageError(f"{path} says that it holds more than {_MOST_COMPONENTS} values per voxel, or none.")
-    kind = _KIND.search(text)
-    for found in _SIZES.finditer(text):
-        sizes = [_number(word, path) for word in found[1].split()[:_MOST_AXES]]
+    itemsize = max(map(_value_bytes, _said(fields, _KINDS)), default=1)
+    for words in _said(fields, _SIZES):
+        sizes = [_number(word, path) for word in words.split()[:_MOST_AXES]]
         if any(size < 1 for size in sizes):
-            raise ImageError(f"{path} says that it holds {_shown(found[1])} voxels; each number must be at least 1.")
-        require_room(path, sizes, _value_bytes(kind[1] if kind else b""))
+            raise ImageError(f"{path} says that it holds {_shown(words)} voxels; each number must be at least 1.")
+        require_room(path, sizes, itemsize)
 
 
 def _number(word: bytes, path: Path) -> int:
@@ -270,15 +310,15 @@ def _few(numbers: Sequence[str]) -> bool:
     return all(_FILE_NUMBER.fullmatch(word) is not None and abs(int(word)) <= _MOST_FILES for word in numbers)
 
 
-def _require_planes(path: Path, text: bytes, name: bytes, following: bytes) -> None:
+def _require_planes(path: Path, fields: Mapping[bytes, Sequence[bytes]], name: bytes, following: bytes) -> None:
     """Refuse a MetaImage whose files are fewer than its planes, and steps that lead nowhere.
 
     ITK leaves what no file fills as it was in memory, and divides by a step of 0. Its own rule for two numbers is that
     the step is a whole part of what lies between them.
     """
-    axes = max((_number(found[1], path) for found in _AXES.finditer(text)), default=0)
+    axes = max((_number(word, path) for word in _said(fields, _AXES)), default=0)
     sizes = max(
-        ([_number(word, path) for word in found[1].split()[:axes]] for found in _SIZES.finditer(text)),
+        ([_number(word, path) for word in words.split()[:axes]] for words in _said(fields, _SIZES)),
         key=lambda found: found[-1:],
         default=[],
     )
@@ -308,6 +348,7 @@ def _require_planes(path: Path, text: bytes, name: bytes, following: bytes) -> N
         )
 
 
+@lru_cache(maxsize=64)
 def _value_bytes(kind: bytes) -> int:
     """Return the bytes per value of a type by its name, 1 for names that say nothing."""
     name = kind.lower().strip()

@@ -161,20 +161,25 @@ def _order(start: bytes) -> str:
 
 def as_said(geometry: Geometry, said: TextFacts) -> Geometry:
     """Return a grid of NRRD, MetaImage or GIPL with what ITK does not tell of it."""
-    remarks = said.remarks
-    if geometry.direction is not None:
-        axes = [geometry.direction[axis :: geometry.ndim] for axis in range(geometry.ndim)]
-        if any(abs(_product(one, other)) > _RIGHT for one, other in combinations(axes, 2)):
-            remarks = (*remarks, "its axes are not at right angles; its voxels were read as they lie")
-        squares = [_product(axis, axis) for axis in axes]
-        if any(abs(square - 1) > _UNIT for square in squares):
-            lengths = " x ".join(f"{math.sqrt(square):.4g}" for square in reversed(squares))
-            remarks = (*remarks, f"the directions of its axes have lengths of {lengths} instead of 1, which were "
-                       "ignored")  # fmt: skip
+    remarks = said.remarks if geometry.direction is None else (*said.remarks, *_of_axes(geometry.direction))
     if not remarks and said.spacing_known:
         return geometry
     known = geometry.spacing_known and said.spacing_known
     return geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks), "spacing_known": known})
+
+
+@lru_cache(maxsize=64)  # cases of one dataset often have the same
+def _of_axes(direction: tuple[float, ...]) -> tuple[str, ...]:
+    """Return what is odd about the directions of axes, which ITK passes over."""
+    remarks, ndim = [], math.isqrt(len(direction))
+    axes = [direction[axis::ndim] for axis in range(ndim)]
+    if any(abs(_product(one, other)) > _RIGHT for one, other in combinations(axes, 2)):
+        remarks.append("its axes are not at right angles; its voxels were read as they lie")
+    squares = [_product(axis, axis) for axis in axes]
+    if any(abs(square - 1) > _UNIT for square in squares):
+        lengths = " x ".join(f"{math.sqrt(square):.4g}" for square in reversed(squares))
+        remarks.append(f"the directions of its axes have lengths of {lengths} instead of 1, which were ignored")
+    return tuple(remarks)
 
 
 def _product(one: Sequence[float], other: Sequence[float]) -> float:

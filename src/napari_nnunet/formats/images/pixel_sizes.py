@@ -124,7 +124,8 @@ def _imagej(file: tifffile.TiffFile) -> tuple[float, ...] | None:
 def _words(file: tifffile.TiffFile) -> Mapping[str, Any]:
     if file.is_imagej and file.imagej_metadata:
         return file.imagej_metadata
-    if file.is_shaped and file.shaped_metadata:  # tifffile writes the same words as JSON
+    text = file.pages.first.shaped_description
+    if text and '"unit"' in text and file.shaped_metadata:  # tifffile writes the same words as JSON
         entries = file.shaped_metadata[0]
         return entries if isinstance(entries.get("spacing"), int | float) else {}
     return {}

@@ -9,7 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,16 @@ from napari_nnunet.memory import available_memory
 TURNED = "it is to be shown turned or mirrored (orientation {way}), but was read as it is stored"
 _ORIENTATION = 274
 _MOST_PLANES = 1 << 20  # of a file
-_LZW, _KEPT_COLOURS = 5, (1, 2)  # a way of packing; black is zero, and RGB, which Pillow reads as they are stored
+_UNPACKED, _LZW, _KEPT_COLOURS = (
+    1,
+    5,
+    (1, 2),
+)  # ways of packing; black is zero, and RGB, which Pillow reads as they are stored
 _DEFLATE, _RATIO = (8, 32946), 1032  # codes of TIFF, and by how much it packs at most
 _CERTAIN = 256e6  # bytes that fit without a look at how much is free
 _AT_ONCE = 16  # strips that are unpacked beside each other
 _PIECE = 1 << 20  # bytes
+_SMALL = 1 << 18  # bytes of a file
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,25 +153,33 @@ def open_tiff(path: Path, **how: Any) -> tifffile.TiffFile:
     file = tifffile.TiffFile(path, **how)
     try:
         if file.pages.is_multipage:
-            _refuse_circles(path, file.tiff)
+            _refuse_circles(file, path)
     except BaseException:
         file.close()
         raise
     return file
 
 
-def _refuse_circles(path: Path, form: Any) -> None:
+def _refuse_circles(file: tifffile.TiffFile, path: Path) -> None:
     """Follow the chain of pages (TIFF 6.0, section 2; BigTIFF): each tells where the next one lies."""
-    with path.open("rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    form, raw = file.tiff, file.filehandle
+    with ExitStack() as open_ones:
+        content: bytes | mmap.mmap
+        if raw.size <= _SMALL:  # read faster than mapped
+            raw.seek(0)
+            content = raw.read(raw.size)
+        else:
+            content = open_ones.enter_context(mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ))
         begin, last = 8 if form.is_bigtiff else 4, len(content) - form.offsetsize
-        tags, place = struct.Struct(form.tagnoformat), struct.Struct(form.offsetformat)
-        (at,), seen = place.unpack_from(content, begin), set[int]()
-        while 0 < at <= last - form.tagnosize:
+        tags, place = struct.Struct(form.tagnoformat).unpack_from, struct.Struct(form.offsetformat).unpack_from
+        (at,), seen = place(content, begin), set[int]()
+        head, size = form.tagnosize, form.tagsize
+        while 0 < at <= last - head:
             if at in seen:
                 raise ImageError(f"{path} is damaged: its pages lead in a circle. Copy or export it again.")
             seen.add(at)
-            end = at + form.tagnosize + tags.unpack_from(content, at)[0] * form.tagsize
-            at = place.unpack_from(content, end)[0] if end <= last else 0
+            end = at + head + tags(content, at)[0] * size
+            at = place(content, end)[0] if end <= last else 0
 
 
 _BROKEN = re.compile(r"invalid (?:page offset|next page|offset)|circular reference|corrupt", re.IGNORECASE)
@@ -275,15 +288,21 @@ def looked_through(pages: Pages, path: Path) -> Pages:
     for part in pages.parts:
         if part.dataoffset is not None:  # it lies in one piece
             continue
+        frame, pieces = None, 0
         for page in part:
             if page is None:
                 lacking += 1
                 continue
-            if page.is_contiguous:  # what it lacks is noticed when it is read
+            if page.keyframe is not frame:
+                frame = page.keyframe
+                pieces = math.prod(frame.chunked)
+            if frame.compression == _UNPACKED and page.is_contiguous:  # what it lacks is noticed when it is read
                 continue
-            lacking += len(page.dataoffsets) < math.prod(page.chunked)
-            empty += sum(1 for count in page.databytecounts if not count)
-            _refuse_bombs(page, path)
+            counts = page.databytecounts
+            lacking += len(page.dataoffsets) < pieces
+            empty += counts.count(0)
+            if frame.compression in _DEFLATE and max(counts, default=0) * _RATIO >= _CERTAIN:
+                _refuse_bombs(page, path)
     if lacking:
         raise ImageError(
             f"{path} is damaged: parts of {lacking} of its planes are not in the file. Copy or export it again."
@@ -296,8 +315,6 @@ def looked_through(pages: Pages, path: Path) -> Pages:
 def _refuse_bombs(page: Any, path: Path) -> None:
     """Raise ImageError if what is packed in a strip or tile could fill memory, and is more than its pixels are."""
     frame = page.keyframe
-    if frame.compression not in _DEFLATE or max(page.databytecounts, default=0) * _RATIO < _CERTAIN:
-        return
     limit = max(_CERTAIN, available_memory() / _AT_ONCE)
     most = math.prod(frame.chunks) * frame.dtype.itemsize
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
