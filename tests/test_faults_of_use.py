@@ -141,6 +141,7 @@ DEAD_ENDS = {
         "test_notes_of_imports::test_what_is_assumed_is_said_before_and_stays_in_the_dock",
         "test_pairs::test_two_files_of_one_name_are_not_chosen_between",
         "test_pairs::test_channels_are_found_from_any_last_word_that_all_cases_have",
+        "test_import_channels::test_channels_of_other_names_are_asked_about_and_suffixes_answer",
     ]),
     26: ("classes and datasets could not be renamed, joined or removed", [
         "test_nothing_is_lost::test_classes_are_renamed_joined_and_removed_in_the_dock",
@@ -182,6 +183,7 @@ SAID = {
         "test_ends_of_runs::test_what_was_said_stays_when_a_layer_comes",
     ]),
     35: ("a killed training said two things, and one whose folder is gone was waiting", [
+        "test_follow::test_a_training_whose_folder_was_deleted_does_not_wait",
         "test_words_of_trainings::test_a_training_that_was_killed_says_how_to_continue_and_not_what_it_said_last",
     ]),
     36: ("three mean Dice were not explained, and one was missing without a reason", [

@@ -72,9 +72,22 @@ def test_the_segment_dock_compares_weights_with_measured_presets_on_a_thread(
 
 def test_the_plan_dock_looks_at_the_files_of_all_cases_on_a_thread(viewer, home, qtbot, monkeypatch):
     make_dataset(home, shape=(20, 24, 22))
-    looked = _watched(monkeypatch, plan_dock, "class_warning")
+    listed, looked = (_watched(monkeypatch, plan_dock, name) for name in ("survey", "class_warning"))
     dock = open_dock(viewer, "Plan")
     qtbot.waitUntil(lambda: bool(looked) and not dock._looking.running)
     dock.state.written.emit()
     qtbot.waitUntil(lambda: len(looked) > 1 and not dock._looking.running)
-    assert _elsewhere(looked)
+    assert _elsewhere(listed) and _elsewhere(looked)
+    assert dock.about.text().startswith("4 cases. ")
+
+
+def test_a_dataset_that_goes_while_the_plan_dock_looks_at_it_is_said(viewer, home, qtbot, monkeypatch):
+    def gone(raw):
+        raise FileNotFoundError(2, "No such file or directory", str(raw))
+
+    make_dataset(home, shape=(20, 24, 22))
+    monkeypatch.setattr(plan_dock, "survey", gone)
+    dock = open_dock(viewer, "Plan")
+    qtbot.waitUntil(lambda: "was it moved or removed" in dock.about.text().lower())
+    qtbot.waitUntil(lambda: "Not ready" in dock.summary.text())
+    assert dock.cases is None and not dock.panel.button.isEnabled()

@@ -78,7 +78,8 @@ def _measure_again_and_long_times(plan, qtbot):
 
 
 def test_from_raw_data_to_preprocessed_data(plan, home, qtbot):
-    assert plan.about.text() == "4 cases. Channels: MR.<br>Classes: a."
+    qtbot.waitUntil(lambda: plan.about.text() == "4 cases. Channels: MR.<br>Classes: a.")
+    qtbot.waitUntil(lambda: "measure and plan</b> 4 cases of" in plan.summary.text())
     run(plan, qtbot)
     assert plan.sentence.text().startswith("4 cases, 1 class, 3D, patch ")
     qtbot.waitUntil(lambda: not plan._costing.running)

@@ -11,8 +11,9 @@ from napari_nnunet.engine.machine import has_gpu
 from napari_nnunet.errors import NnunetError, PlanError
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.dataset.raw_dataset import RawDataset, survey
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset, read_info, survey
 from napari_nnunet.formats.preprocessed.plans import unchanged
+from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.classes import class_warning
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
@@ -75,10 +76,10 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self.state = state_of(viewer)
         self.info: DatasetInfo | None = None
         self.costs: dict[str, Any] = {}
-        self.cases = 0
+        self.cases: int | None = None  # None until they were counted
         self._shown: tuple[Path | None, Plans | None, DatasetInfo | None] = (None, None, None)
         self._costing, self._looking = Latest(self), Latest(self)
-        self._looked_at: Path | None = None  # the dataset whose classes were looked at
+        self._looked_at: Path | None = None  # the dataset whose cases were counted
         self.head = Head(
             self.state, lambda workspace: [path.name for path in workspace.raw_datasets()], page="training-data.md"
         )
@@ -139,33 +140,43 @@ class PlanWidget(RequestDock[PlanSettings, None]):
     # --- what there is ---
 
     def _show_dataset(self) -> None:
-        self.info, self.cases = None, 0
-        dataset, text = None, "This workspace has no dataset yet. Collect cases in the Training cases dock."
-        if self.head.raw is not None:
+        raw, self.info = self.head.raw, None
+        text = "This workspace has no dataset yet. Collect cases in the Training cases dock."
+        if raw is not None:
             try:
-                dataset, _ = survey(self.head.raw)
-                self.info, self.cases = dataset.info, len(dataset.cases)
-                text = f"{counted(self.cases, 'case')}. {dataset_text(self.info)}"
+                self.info = read_info(raw)
+                text = dataset_text(self.info)
             except (NnunetError, OSError) as error:
-                dataset, text = None, failure_text(error)
-        self.about.setText(text)
-        self._look_at_classes(dataset)
+                text = failure_text(error)
+        self._looking.stop()
+        if self.info is None or raw != self._looked_at:
+            self.cases, self._looked_at = None, None
+            self._show_classes("")
+        self._tell(text)
+        if raw is not None and self.info is not None:
+            workspace = self.state.workspace
+            job = on_a_thread(lambda: _look_at_cases(workspace, raw))
+            self._looking.start(job, returned=self._looked, errored=self._not_looked)
         self.plans_box.show_dataset(self.head.preprocessed)
         self.check_soon()
 
-    def _look_at_classes(self, dataset: RawDataset | None) -> None:
-        """Find out on a thread what to know of the classes, for which all files of the dataset are looked at.
+    def _tell(self, text: str) -> None:
+        """Say what the dataset is; the number of its cases stays where the same one is looked at again."""
+        self.about.setText(f"{counted(self.cases, 'case')}. {text}" if self.cases is not None else text)
 
-        What was said of the same dataset stays meanwhile.
-        """
-        self._looking.stop()
-        if dataset is None or dataset.folder != self._looked_at:
-            self._show_classes("")
-        if dataset is not None:
-            self._looked_at = dataset.folder
-            about = self.state.workspace, dataset.name, dataset.info.labels, dataset.cases
-            job = on_a_thread(lambda: class_warning(*about))
-            self._looking.start(job, returned=self._show_classes, errored=lambda _: self._show_classes(""))
+    def _looked(self, found: tuple[RawDataset, str]) -> None:
+        dataset, warning = found
+        self._looked_at, self.cases = dataset.folder, len(dataset.cases)
+        self._tell(dataset_text(dataset.info))
+        self._show_classes(warning)
+        self._show_costs(self.costs, measuring=self._costing.running)  # the number of cases may be another
+        self.check_soon()
+
+    def _not_looked(self, error: BaseException) -> None:
+        self.info, self.cases, self._looked_at = None, None, None
+        self._tell(failure_text(error))
+        self._show_plans()
+        self.check_soon()
 
     def _show_classes(self, text: str) -> None:
         self.classes.setText(text)
@@ -233,7 +244,8 @@ class PlanWidget(RequestDock[PlanSettings, None]):
     def describe(self, request: PlanSettings) -> str:
         """Return what will be done."""
         advice = "" if has_gpu() else f".<br>No GPU was found: {SENSIBLE_START} is a sensible start here"
-        return f"<b>Will measure and plan</b> {counted(self.cases, 'case')} of {self.head.dataset}{advice}"
+        count = "" if self.cases is None else f"{counted(self.cases, 'case')} of "
+        return f"<b>Will measure and plan</b> {count}{self.head.dataset}{advice}"
 
     def begin(self, request: PlanSettings) -> None:
         """Measure the dataset and plan it."""
@@ -278,3 +290,9 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self._costing.stop()
         self._looking.stop()
         super().close_down()
+
+
+def _look_at_cases(workspace: Workspace, raw: Path) -> tuple[RawDataset, str]:
+    """Return a dataset, and what to know of its classes; all of its files are looked at."""
+    dataset, _ = survey(raw)
+    return dataset, class_warning(workspace, dataset.name, dataset.info.labels, dataset.cases)

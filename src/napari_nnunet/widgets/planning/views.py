@@ -49,7 +49,7 @@ _BOX = 124  # width of a stage in the drawing
 _COLOURS = tuple(class_colour(value) for value in (1, 2, 3))
 
 
-def plan_sentence(plans: Plans, info: DatasetInfo, cases: int, costs: Mapping[str, Any]) -> str:
+def plan_sentence(plans: Plans, info: DatasetInfo, cases: int | None, costs: Mapping[str, Any]) -> str:
     """Return one plain sentence about the plan: cases, classes, dimensions, patch, time."""
     name = advised_configuration(plans)
     configuration = plans.configuration(name)
@@ -60,8 +60,9 @@ def plan_sentence(plans: Plans, info: DatasetInfo, cases: int, costs: Mapping[st
         when = f", about {hours_text(hours)} per fold here"
         if hours > _LONG and not has_gpu():
             when += f". That is nnU-Net's whole training; {SENSIBLE_START} is a sensible start here"
+    count = "" if cases is None else f"{counted(cases, 'case')}, "
     return (
-        f"{counted(cases, 'case')}, {classes} class{'es' if classes != 1 else ''}, "
+        f"{count}{classes} class{'es' if classes != 1 else ''}, "
         f"{configuration.ndim}D, patch {times_text(configuration.patch_size)}{when}"
     )
 
