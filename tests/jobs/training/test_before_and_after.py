@@ -13,8 +13,10 @@ from helpers import Recipe, make_model, write_nifti
 from napari_nnunet.events import drain
 from napari_nnunet.formats.model.fold import CONTINUED_FILE, FoldFolder
 from napari_nnunet.formats.model.folder import load_model
+from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.jobs.choosing.evaluate import Rules, evaluate_folder
 from napari_nnunet.jobs.training.improve import compared
+from turned_files import claim_mirrored
 
 SHAPE = (6, 14, 12)
 DATASET = "Dataset001_Tiny"
@@ -35,7 +37,9 @@ def told(tmp_path):
     fold = FoldFolder(old.folder.with_name("nnUNetTrainer__nnUNetPlans_continued__3d_fullres") / "fold_0")
     references = tmp_path / "labelsTr"
 
-    def tell(*, lost=()):
+    data = tmp_path / "nnUNetPlans_3d_fullres"
+
+    def tell(*, lost=(), lies=False):
         for folder in (before, fold.validation, references):
             folder.mkdir(parents=True)
         for folder, z in ((before, 5), (fold.validation, 5), (references, 3)):
@@ -49,8 +53,12 @@ def told(tmp_path):
         drain(evaluate_folder(references, fold.validation, rules))
         for name in lost:
             (before / f"{name}.nii.gz").unlink()
+        if lies:
+            claim_mirrored(references / "c0.nii.gz")
+            os.utime(references / "c0.nii.gz", (later, later))
+            Journal.of(data).note(["c0"], "rules:files:content:ignore")
         (fold.path / CONTINUED_FILE).write_text(json.dumps({"model": str(old.folder)}))
-        order = SimpleNamespace(folder=fold, fold=0, info=info, plans=load_model(old.folder).plans)
+        order = SimpleNamespace(folder=fold, fold=0, data=data, info=info, plans=load_model(old.folder).plans)
         said = [note.text for note in compared(order)]
         kept = json.loads((fold.path / CONTINUED_FILE).read_text())
         assert kept.get("note") == (said[0] if len(lost) == 2 else None)  # for the dock
@@ -61,6 +69,10 @@ def told(tmp_path):
 
 def test_the_same_segmentations_are_as_good_before_and_after_whatever_was_corrected_between(told):
     assert told() == ["Dice on the 2 cases that both models validated: a 0.8333 -> 0.8333."]
+
+
+def test_a_case_that_was_preprocessed_whatever_its_headers_say_is_measured_so(told):
+    assert told(lies=True) == ["Dice on the 2 cases that both models validated: a 0.8333 -> 0.8333."]
 
 
 def test_a_case_whose_earlier_segmentation_is_lost_is_left_out_and_named(told):

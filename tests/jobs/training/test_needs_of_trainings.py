@@ -10,11 +10,16 @@ import pytest
 from helpers import TRAINED, Recipe, dataset_json, make_trainable, smooth_image, write_nifti
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Note, drain
-from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.images.files import read_labels, write_labels
+from napari_nnunet.formats.preprocessed.cases import open_case
+from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import read_splits
+from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.jobs.training.prepare import Needs, check_training, look_at_needs, prepare_training
+from napari_nnunet.schema.requests.planning import PreprocessRequest
 from napari_nnunet.schema.requests.training import TrainRequest
+from turned_files import claim_mirrored
 
 pytestmark = pytest.mark.usefixtures("in_one_process")
 
@@ -127,3 +132,37 @@ def test_without_cases_there_is_a_sentence(tmp_path, workspace):
     shutil.rmtree(workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres")
     with pytest.raises(DatasetError, match="has no cases, and none are preprocessed for 3d_fullres"):
         drain(look_at_needs(workspace, [TrainRequest(dataset=TRAINED, configuration="3d_fullres", fold=0)]))
+
+
+def test_what_was_preprocessed_whatever_the_headers_say_stays_so_and_new_cases_follow(workspace, request_):
+    raw = workspace.raw / TRAINED
+    for path in sorted((raw / "labelsTr").iterdir()):
+        claim_mirrored(path)
+    how = PreprocessRequest(dataset=TRAINED, configurations=("3d_fullres",), workers=1, ignore_geometry=True)
+    assert not drain(preprocess(workspace, how)).failed
+    labels, place = read_labels(raw / "labelsTr" / "c1.nii.gz")
+    labels[0, 0, 0] = 1 - labels[0, 0, 0]
+    write_labels(labels, place, raw / "labelsTr" / "c1.nii.gz")
+    add(workspace, "c9")
+    claim_mirrored(raw / "labelsTr" / "c9.nii.gz")
+    with pytest.raises(DatasetError) as raised:
+        drain(check_training(workspace, [request_]))
+    assert "-c 3d_fullres --ignore_geometry'; only these are made again" in str(raised.value)
+    events = []
+    drain(prepare_training(workspace, [request_]), events.append)
+    said = [event.text for event in events if isinstance(event, Note)]
+    assert "c1, c9: voxels are taken as they lie, whatever the headers say, as before." in said
+    data = workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres"
+    assert Journal.of(data).joined() == dict.fromkeys(["c0", "c1", "c2", "c3", "c4", "c9"], "ignore")
+    stored = open_case(data, "c9").labels[:][0]
+    np.testing.assert_array_equal(np.maximum(stored, 0), read_labels(raw / "labelsTr" / "c9.nii.gz")[0])
+
+
+def test_a_new_case_is_not_taken_by_voxels_where_another_one_was_not(workspace, request_):
+    data = workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres"
+    Journal.of(data).note(["c0"], Journal.of(data).read()["c0"] + ":ignore")
+    add(workspace, "c9")
+    claim_mirrored(workspace.raw / TRAINED / "labelsTr" / "c9.nii.gz")
+    with pytest.raises(DatasetError, match=r"c9: .*stored in another orientation than the image"):
+        drain(prepare_training(workspace, [request_]))
+    assert Journal.of(data).joined()["c0"] == "ignore"

@@ -68,6 +68,8 @@ def save_case(
     labels: NDArray[np.integer],
     geometry: Geometry,
     masks: Mapping[str, NDArray[Any]] | None = None,
+    *,
+    header: Geometry | None = None,
 ) -> TrainingCase:
     """Write a training case into a raw dataset, or replace the one of that name.
 
@@ -88,6 +90,8 @@ def save_case(
         Of all of them.
     masks : mapping of str to ndarray, optional
         What the labels were drawn from, by folder: objectsTr, kindsTr.
+    header : Geometry, optional
+        What the file of the labels says of its place whatever is true, as long as the images stay as they are.
 
     Raises
     ------
@@ -109,11 +113,12 @@ def save_case(
     kept |= {path.with_name(path.name.removesuffix(ending) + ".json") for path in kept}  # their voxel size
     kept |= set() if changed else {folder / "imagesTr" / f"{name}.json"}
     old = [path for path in raw_case_files(folder, name, info) if path not in kept]
+    place = geometry if header is None or changed else header
     with in_trash(folder, name, old):
         for path, channel in changed.items():
             write_image(np.asarray(channel), geometry, path)
         for where, mask in {"labelsTr": labels, **(masks or {})}.items():
-            write_labels(mask, geometry, make_folder(folder / where) / target.name)
+            write_labels(mask, place, make_folder(folder / where) / target.name)
     update_count(folder)
     return TrainingCase(name, paths, target)
 

@@ -85,14 +85,19 @@ class LaidLabels:
         Where these voxels lie: what the file says, or the image's where they were turned onto it.
     found : Turned, Apart or None
         How the file lies to the image; None if voxel by voxel.
+    ignored : Turned, Apart or None
+        How it lies by its header, where that is not believed.
     """
 
     voxels: NDArray[Any]
     geometry: Geometry
     found: Turned | Apart | None
+    ignored: Turned | Apart | None = None
 
 
-def lay_labels(path: Path, image: Grid, *, reader: str | None, as_stored: bool = False) -> LaidLabels:
+def lay_labels(
+    path: Path, image: Grid, *, reader: str | None, as_stored: bool = False, apart: WhenApart = "refuse"
+) -> LaidLabels:
     """Read labels of a case and turn them onto its image, where they are stored in another orientation.
 
     Parameters
@@ -103,14 +108,18 @@ def lay_labels(path: Path, image: Grid, *, reader: str | None, as_stored: bool =
         Where the image lies.
     reader, as_stored
         As for :func:`read_labels`.
+    apart : {"refuse", "resample", "ignore"}
+        With "ignore" labels of the image's size are taken voxel by voxel, whatever the headers say; their own stays.
     """
     labels, geometry = read_labels(path, reader=reader, as_stored=as_stored)
     own = Grid(labels.shape, geometry)
     found = relation(image, own)
-    if isinstance(found, Turned):
-        return LaidLabels(np.ascontiguousarray(found.turn(labels)), image.geometry, found)
     if isinstance(found, Same) or same_voxels(found, image, own):
         return LaidLabels(labels, geometry, None)
+    if apart == "ignore" and labels.shape == image.shape:
+        return LaidLabels(labels, geometry, None, found)
+    if isinstance(found, Turned):
+        return LaidLabels(np.ascontiguousarray(found.turn(labels)), image.geometry, found)
     return LaidLabels(labels, geometry, found)
 
 
@@ -123,9 +132,11 @@ def grid_of_image(path: Path, reader: str | None) -> Grid:
     return Grid(found.shape[1:], found.geometry)
 
 
-def labels_over(path: Path, image: Grid, *, reader: str | None, as_stored: bool = False) -> LaidLabels:
-    """Read labels of a case on the voxels of its image; raises ImageError if they lie elsewhere."""
-    laid = lay_labels(path, image, reader=reader, as_stored=as_stored)
+def labels_over(
+    path: Path, image: Grid, *, reader: str | None, as_stored: bool = False, apart: WhenApart = "refuse"
+) -> LaidLabels:
+    """Read labels of a case on its image's voxels, as :func:`lay_labels`; raises ImageError if they lie elsewhere."""
+    laid = lay_labels(path, image, reader=reader, as_stored=as_stored, apart=apart)
     if isinstance(laid.found, Apart):
         raise _misplaced(path, laid.found)
     return laid
@@ -172,6 +183,15 @@ def label_relation(volume: Volume, shape: tuple[int, ...], geometry: Geometry) -
     if isinstance(found, Same) or same_voxels(found, image, labels) or shape != volume.shape:
         return None
     return found
+
+
+def header_in_words(found: Turned | Apart) -> str:
+    """Return how labels lie to their image by a header that is not believed."""
+    if isinstance(found, Turned):
+        return f"by its header it is stored in another orientation than the image ({found})"
+    return (
+        f"by its header it lies {'in another place' if found.elsewhere else 'on another grid'} than the image ({found})"
+    )
 
 
 def misplaced_in_words(found: Turned | Apart) -> str:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from napari_nnunet.formats.json_lines import append_lines, read_lines
+from napari_nnunet.formats.workspace import Workspace, stamp
+from napari_nnunet.grid import WhenApart
+
+BETWEEN = ":"  # the parts of what a case was made from
+_ENDING = ".cases.jsonl"
 
 
 class Journal:
@@ -20,6 +25,11 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @classmethod
+    def of(cls, data: Path) -> Journal:
+        """Return the journal of a folder of preprocessed cases."""
+        return cls(data.with_name(f"{data.name}{_ENDING}"))
 
     def read(self) -> dict[str, str]:
         """Return case and digest of what is finished."""
@@ -35,3 +45,50 @@ class Journal:
             If that cannot be written.
         """
         append_lines(self.path, (json.dumps({"case": case, "made_from": digest}) for case in cases))
+
+    def joined(self) -> dict[str, WhenApart]:
+        """Return how the files of each finished case were brought together."""
+        return {case: how_joined(digest) for case, digest in self.read().items()}
+
+
+def how_joined(digest: str) -> WhenApart:
+    """Return what was done with files that lie apart, by what a journal says that a case was made from."""
+    how = (*digest.split(BETWEEN), "", "", "", "")[3]
+    return "ignore" if how == "ignore" else "resample" if how == "resample" else "refuse"
+
+
+def usual(joined: Mapping[str, WhenApart]) -> WhenApart:
+    """Return how cases were brought together, if all in the same way; else "refuse"."""
+    ways = set(joined.values())
+    return ways.pop() if len(ways) == 1 else "refuse"
+
+
+def joined_in(folder: Path) -> dict[str, WhenApart]:
+    """Return how the files of a raw dataset's cases were brought together when each was preprocessed last.
+
+    Cases that were not preprocessed here are not in it.
+    """
+    own = Workspace.resolve()  # nnU-Net's variables may name three places that have nothing else in common
+    workspace = own if own.dataset_of(folder) is not None else Workspace.around(folder)
+    return joined_at(workspace.preprocessed / folder.name)
+
+
+def joined_at(base: Path) -> dict[str, WhenApart]:
+    """Return the same of the folder of a preprocessed dataset."""
+    found: dict[str, WhenApart] = {}
+    for path in sorted(base.glob(f"*{_ENDING}"), key=lambda path: (stamp(path) or (0, 0))[0]):
+        found.update(Journal(path).joined())
+    return found
+
+
+def joined_by(folder: Path, name: str) -> WhenApart:
+    """Return how the files of a case were brought together when it was preprocessed last; "refuse" if it was not.
+
+    Parameters
+    ----------
+    folder : Path
+        The raw dataset.
+    name : str
+        Of the case.
+    """
+    return joined_in(folder).get(name, "refuse")

@@ -25,14 +25,16 @@ from napari_nnunet.formats.dataset.raw_writer import change_json, create_dataset
 from napari_nnunet.formats.dataset.read_case import grid_of_image, labels_over
 from napari_nnunet.formats.dataset.relabel import remap
 from napari_nnunet.formats.images.files import read_volume, write_labels
+from napari_nnunet.formats.preprocessed.journal import joined_by, joined_in
 from napari_nnunet.formats.trash import TRASH
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.grid import Grid
+from napari_nnunet.grid import Grid, WhenApart
 from napari_nnunet.jobs.dataset.overlays import overlay, small_picture, telling_slice
 from napari_nnunet.schema.dataset import ANNOTATED, IGNORE, DatasetInfo, LabelScheme, unlooked_values
 from napari_nnunet.schema.geometry import Geometry
 
 _FOLDER = ".thumbnails"
+_BY_VOXELS = 2 * 10**9  # ns: how much later a picture counts as drawn that was drawn whatever the headers say
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +109,7 @@ def add_case(case: NewCase) -> Job[TrainingCase]:
             create_dataset(case.folder, case.channel_names, case.classes, case.file_ending)
         else:
             yield from _say_classes(case, labels)
-        return save_case(case.folder, case.name, channels, labels, case.geometry)
+        return save_case(case.folder, case.name, channels, labels, case.geometry, header=_kept_header(case))
 
 
 def _translated(case: NewCase) -> NDArray[np.int32]:
@@ -121,6 +123,19 @@ def _translated(case: NewCase) -> NDArray[np.int32]:
             "values, then save it again."
         )
     return remap(painted, case.mapping)
+
+
+def _kept_header(case: NewCase) -> Geometry | None:
+    """Return where the labels lie by the header they have; None where it was believed when they were preprocessed.
+
+    Earlier results have the same header, and are compared with these labels.
+    """
+    if joined_by(case.folder, case.name) != "ignore":
+        return None
+    dataset, _ = survey(case.folder)
+    labels = next((other.label for other in dataset.cases if other.name == case.name), None)
+    own = None if labels is None else grid_of_image(labels, dataset.info.reader)
+    return own.geometry if own is not None and own.shape == np.shape(case.labels) else None
 
 
 def is_there(case: NewCase) -> bool:
@@ -215,7 +230,7 @@ def correct_reference(
         Of the case.
     labels : ndarray of int, shape ([Z,] Y, X)
         The corrected reference, on the voxels of the image. A file that stores them in another order becomes one in
-        the image's order.
+        the image's order; where the case was preprocessed whatever the headers say, its header stays as it is.
     seen : ndarray of int, optional
         The reference as it was when it was corrected, where it must be that still; on the voxels of the image.
 
@@ -244,7 +259,8 @@ def _correct_reference(
     if case is None:
         raise DatasetError(f"{folder.name} has no case {name}.")
     reader = dataset.info.reader
-    laid = labels_over(case.label, grid_of_image(case.images[0], reader), reader=reader)
+    grid = grid_of_image(case.images[0], reader)
+    laid = labels_over(case.label, grid, reader=reader, apart=joined_by(folder, name))
     old, geometry = laid.voxels, laid.geometry
     if old.shape != labels.shape:
         raise DatasetError(f"The reference of {name} has {old.shape} voxels, the corrected one {labels.shape}.")
@@ -319,21 +335,24 @@ def thumbnails(folder: Path) -> Job[int]:
     for path in place.glob("[!.]*"):  # hidden ones are being drawn, by a job that looked before this one perhaps
         if path.name not in wanted:
             path.unlink(missing_ok=True)
+    joined = joined_in(folder)
     for i, case in enumerate(dataset.cases):
         target = place / f"{case.name}.png"
+        apart = joined.get(case.name, "refuse")
         try:
             newest = max(path.stat().st_mtime_ns for path in (case.label, case.images[0]))
+            newest += _BY_VOXELS if apart == "ignore" else 0
             if not target.is_file() or target.stat().st_mtime_ns != newest:  # files from the trash are older
-                _draw(case, dataset.info, target, newest)
+                _draw(case, dataset.info, target, newest, apart)
             yield CaseDone(case=case.name, index=i, total=len(dataset.cases), path=str(target))
         except (NnunetError, OSError) as error:  # somebody may move the files of a case meanwhile
             yield CaseFailed.of(case.name, for_people(error), i, len(dataset.cases))
     return len(dataset.cases)
 
 
-def _draw(case: TrainingCase, info: DatasetInfo, target: Path, changed: int) -> None:
+def _draw(case: TrainingCase, info: DatasetInfo, target: Path, changed: int, apart: WhenApart) -> None:
     volume = read_volume(case.images[:1], reader=info.reader)
-    labels = labels_over(case.label, Grid(volume.shape, volume.geometry), reader=info.reader).voxels
+    labels = labels_over(case.label, Grid(volume.shape, volume.geometry), reader=info.reader, apart=apart).voxels
     if info.labels.ignore_label is not None:
         labels = np.where(labels == info.labels.ignore_label, 0, labels)  # the image is seen where nobody painted
     stack = labels.reshape(volume.shape_3d)

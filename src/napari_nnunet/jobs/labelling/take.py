@@ -17,6 +17,7 @@ from napari_nnunet.formats.dataset.case_files import Case, volume_of_case
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, reader_of, survey
 from napari_nnunet.formats.dataset.read_case import grid_of_image, labels_over
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.preprocessed.journal import joined_by
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.evaluate import Rules
 from napari_nnunet.jobs.dataset.cases import NewCase, add_case, correct_reference
@@ -53,7 +54,8 @@ def take_correction(folder: Path, place: Spot, image: Case, labels: NDArray[Any]
     """
     dataset, _ = survey(folder)
     info = dataset.info
-    volume = volume_of_case(image, reader_of(dataset))
+    apart = joined_by(folder, place.case)
+    volume = volume_of_case(image, reader_of(dataset), apart=apart)
     if labels.shape != volume.shape:
         raise DatasetError(f"The labels have {labels.shape} voxels, {place.case} has {volume.shape}.")
     where = tuple(slice(lo, hi) for lo, hi in place.box)
@@ -73,7 +75,7 @@ def take_correction(folder: Path, place: Spot, image: Case, labels: NDArray[Any]
         classes[IGNORE] = ignored
     case = next((case for case in dataset.cases if case.name == place.case), None)
     if case is not None:
-        drawn = labels_over(case.label, Grid(volume.shape, volume.geometry), reader=info.reader).voxels
+        drawn = labels_over(case.label, Grid(volume.shape, volume.geometry), reader=info.reader, apart=apart).voxels
         merged = np.array(drawn)
         merged[where] = own
         yield from correct_reference(folder, case.name, merged, seen=drawn)
@@ -117,9 +119,10 @@ def take_prediction(folder: Path, case: Examined, part: Part | None) -> Job[Path
         raise DatasetError(f"{folder.name} has no case {case.name}.")
     reader = dataset.info.reader
     grid = grid_of_image(own.images[0], reader)
-    drawn = labels_over(own.label, grid, reader=reader).voxels
+    apart = joined_by(folder, case.name)
+    drawn = labels_over(own.label, grid, reader=reader, apart=apart).voxels
     seen, place = read_labels(case.prediction, reader=reader)
-    if seen.shape == drawn.shape:  # else it is said below
+    if seen.shape == drawn.shape and apart != "ignore":  # else it is said below
         seen = onto(seen, place, grid, what=f"{case.prediction} and the image of {case.name}")
     there = drawn.shape == seen.shape
     if there:

@@ -19,6 +19,7 @@ from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info
 from napari_nnunet.formats.dataset.raw_writer import create_dataset, save_case
 from napari_nnunet.formats.dataset.read_case import labels_over
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
+from napari_nnunet.formats.preprocessed.journal import joined_by
 from napari_nnunet.formats.preprocessed.plans import plan_files
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import Grid, onto
@@ -130,7 +131,8 @@ def _place(folder: Path, name: str, path: Path, info: DatasetInfo) -> tuple[tupl
         old, geometry = read_objects(path)
         return old.shape, geometry, None
     image = read_volume(images[:1], reader=info.reader, as_stored=True)
-    laid = labels_over(path, Grid(image.shape, image.geometry), reader=None, as_stored=True)
+    apart = joined_by(folder, name)
+    laid = labels_over(path, Grid(image.shape, image.geometry), reader=None, as_stored=True, apart=apart)
     return laid.voxels.shape, laid.geometry, None if laid.found is None else info.reader
 
 

@@ -50,7 +50,7 @@ def look_at_labels(data: Path, names: Sequence[str], reader: str, info: DatasetI
     DatasetError
         If labels hold values that would end the training or be learnt as background, or cannot be read.
     """
-    made_here = Journal(data.with_name(f"{data.name}.cases.jsonl")).read()
+    made_here = Journal.of(data).read()
     foreign = [name for name in names if name not in made_here]
     beside = data.parent / "gt_segmentations"
     found = {name: beside / f"{name}{info.file_ending}" for name in foreign}

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, ResourceError, SettingsError
+from napari_nnunet.events import Note
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase
 from napari_nnunet.formats.model.fold import folds_in_use
-from napari_nnunet.formats.preprocessed.journal import Journal
+from napari_nnunet.formats.preprocessed.journal import BETWEEN, Journal, how_joined, joined_at, usual
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.plans import Configuration, Plans
+from napari_nnunet.volume import by_text
 
 _VERSION = 1  # raise it when preprocessing gives other numbers: everything is then made again
-_BETWEEN = ":"
 
 
 def rules_of(plans: Plans, configuration: Configuration, dataset: RawDataset) -> str:
@@ -68,7 +70,7 @@ def content_of(case: TrainingCase) -> str:
 
 def made_from(case: TrainingCase, rules: str, content: str, apart: WhenApart = "refuse") -> str:
     """Return what the journal says of a case: rules, size and time of its files, what they hold, what joined them."""
-    return _BETWEEN.join((rules, _seen(case), content, *(() if apart == "refuse" else (apart,))))
+    return BETWEEN.join((rules, _seen(case), content, *(() if apart == "refuse" else (apart,))))
 
 
 def _seen(case: TrainingCase) -> str:
@@ -96,8 +98,9 @@ def stale_cases(
     finished = journal.read()
     stale = []
     for case in cases:
-        before, seen, content, how = (*finished.get(case.name, "").split(_BETWEEN), "", "", "")[:4]
-        made: WhenApart = "ignore" if how == "ignore" else "resample" if how == "resample" else "refuse"
+        digest = finished.get(case.name, "")
+        before, seen, content = (*digest.split(BETWEEN), "", "")[:3]
+        made = how_joined(digest)
         if before != rules or apart not in (None, made):
             stale.append(case)
         elif seen != _seen(case):
@@ -107,6 +110,44 @@ def stale_cases(
             with suppress(ResourceError):  # then they are read again the next time
                 journal.note([case.name], made_from(case, rules, content, made))
     return stale
+
+
+_AGAIN = {
+    "ignore": "voxels are taken as they lie, whatever the headers say, as before",
+    "resample": "channels on other grids are interpolated onto the first one, as before",
+}
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """What is done with files of cases that lie apart.
+
+    Parameters
+    ----------
+    others : {"refuse", "resample", "ignore"}
+        Of all cases but those that are known.
+    known : mapping of str to WhenApart
+        Cases that were preprocessed before, and how.
+    """
+
+    others: WhenApart
+    known: Mapping[str, WhenApart] = field(default_factory=dict)
+
+    @classmethod
+    def before(cls, base: Path) -> Gathering:
+        """Return what was done before in a dataset; with new cases as with all others, if all were joined alike."""
+        known = joined_at(base)
+        return cls(usual(known), known)
+
+    def of_case(self, name: str) -> WhenApart:
+        """Return what is done with the files of a case."""
+        return self.known.get(name, self.others)
+
+    def said(self, names: Iterable[str]) -> Iterator[Note]:
+        """Say what is done because it was done before, not because it was asked for."""
+        if self.known:
+            found = {name: [_AGAIN[how]] for name in names if (how := self.of_case(name)) != "refuse"}
+            yield from (Note(text=f"{cases}: {text}.") for cases, text in by_text(found))
 
 
 def refuse_training(results: Path, base: Path, identifiers: Sequence[str]) -> None:

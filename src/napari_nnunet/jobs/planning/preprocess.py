@@ -33,7 +33,14 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import SMALL, case_size
 from napari_nnunet.jobs.objects.draw import keep_drawn
-from napari_nnunet.jobs.planning.freshness import content_of, made_from, refuse_training, rules_of, stale_cases
+from napari_nnunet.jobs.planning.freshness import (
+    Gathering,
+    content_of,
+    made_from,
+    refuse_training,
+    rules_of,
+    stale_cases,
+)
 from napari_nnunet.jobs.planning.sizes import require_disk
 from napari_nnunet.processes.cluster.team import Elsewhere, spread
 from napari_nnunet.processes.pool import Outcome, Task, collected, run_cases
@@ -75,10 +82,10 @@ class _Target:
     journal: Journal
 
 
-_Work = tuple[dict[str, list[_Target]], list[str]]
+_Work = tuple[dict[str, list[_Target]], list[str], Gathering]
 
 
-def preprocess(workspace: Workspace, request: PreprocessRequest) -> Job[PreprocessResult]:
+def preprocess(workspace: Workspace, request: PreprocessRequest, *, as_before: bool = False) -> Job[PreprocessResult]:
     """Crop, normalise and resample all training cases and store them as nnU-Net does.
 
     Parameters
@@ -87,6 +94,9 @@ def preprocess(workspace: Workspace, request: PreprocessRequest) -> Job[Preproce
         Where the dataset lies.
     request : PreprocessRequest
         What is asked for.
+    as_before : bool
+        Bring the files of each case together as they were when it was preprocessed before, and those of new cases as
+        all others were, whatever the request says of it.
 
     Returns
     -------
@@ -116,16 +126,16 @@ def preprocess(workspace: Workspace, request: PreprocessRequest) -> Job[Preproce
         for target in targets:
             doing = f"{target.folder} is already being filled"
             stack.enter_context(claimed(base, doing, part=target.folder.name))
-        work, skipped = _work(dataset, targets, request)
-        if work or any(_removed(dataset, target) for target in targets):
+        work = _work(dataset, targets, request, as_before)
+        if work[0] or any(_removed(dataset, target) for target in targets):
             refuse_training(workspace.results, base, [target.folder.name for target in targets])
-        return (yield from _preprocess(dataset, plans, targets, (work, skipped), request))
+        return (yield from _preprocess(dataset, plans, targets, work, request))
 
 
 def _preprocess(
-    dataset: RawDataset, plans: Plans, targets: Sequence[_Target], found: _Work, request: PreprocessRequest
+    dataset: RawDataset, plans: Plans, targets: Sequence[_Target], work: _Work, request: PreprocessRequest
 ) -> Job[PreprocessResult]:
-    base, (work, skipped) = targets[0].folder.parent, found
+    base, (cases, skipped, joining) = targets[0].folder.parent, work
     staging = make_folder(base / _STAGING)
     remove_leftovers(staging)
     if not _describes(base / "dataset.json", dataset.info):
@@ -133,10 +143,11 @@ def _preprocess(
     yield from _drop_removed(dataset, targets)
     if skipped:
         yield Note(text=f"{len(skipped)} of {len(dataset.cases)} cases are up to date.")
-    require_disk(base, plans, [target.configuration for target in targets], len(work))
-    yield Stage(name=f"Preprocessing {base.name}", total=len(work))
+    yield from joining.said(cases)
+    require_disk(base, plans, [target.configuration for target in targets], len(cases))
+    yield Stage(name=f"Preprocessing {base.name}", total=len(cases))
     try:
-        done, failed = yield from _run(dataset, plans, targets, work, staging, request)
+        done, failed = yield from _run(dataset, plans, targets, cases, joining, staging, request)
     finally:
         remove_leftovers(staging)
         if not any(staging.iterdir()):
@@ -165,8 +176,8 @@ def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset
                 window=f"Untick {name}, and make it again with 'Change a configuration', under another name.",
             )
         _refuse_others(base, configuration, rules, dataset)
-        journal = Journal(base / f"{identifier}.cases.jsonl")
-        targets.setdefault(identifier, _Target(configuration, base / identifier, rules, journal))
+        place = base / identifier
+        targets.setdefault(identifier, _Target(configuration, place, rules, Journal.of(place)))
     if not targets:
         have = ", ".join(sorted(known))
         raise PlanError(f"None of the configurations {', '.join(names)} is in {plans.plans_name}. It has: {have}.")
@@ -176,7 +187,7 @@ def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset
 def _refuse_others(base: Path, mine: Configuration, rules: str, dataset: RawDataset) -> None:
     """Refuse to overwrite data of another configuration, of these plans or of others, that wants them otherwise."""
     identifier = mine.data_identifier
-    journal = Journal(base / f"{identifier}.cases.jsonl")
+    journal = Journal.of(base / identifier)
     if not journal.read():
         return
     for path in plan_files(base):
@@ -225,18 +236,19 @@ def _drop_removed(dataset: RawDataset, targets: Sequence[_Target]) -> Job[None]:
             )
 
 
-def _work(dataset: RawDataset, targets: Sequence[_Target], request: PreprocessRequest) -> _Work:
+def _work(dataset: RawDataset, targets: Sequence[_Target], request: PreprocessRequest, as_before: bool) -> _Work:
     """Return per case which targets must be made, and the cases that need nothing."""
     work: dict[str, list[_Target]] = {}
-    clean = request.clean
+    joining = Gathering.before(targets[0].folder.parent) if as_before else Gathering(request.apart)
+    clean, asked = request.clean, None if as_before else request.apart
     for target in targets:
-        made = () if clean else stale_cases(dataset.cases, target.rules, target.journal, request.apart)
+        made = () if clean else stale_cases(dataset.cases, target.rules, target.journal, asked)
         stale = {case.name for case in made}
         for case in dataset.cases:
             there = all(path.is_file() for path in preprocessed_files(target.folder, case.name))
             if clean or case.name in stale or not there:
                 work.setdefault(case.name, []).append(target)
-    return work, [case.name for case in dataset.cases if case.name not in work]
+    return work, [case.name for case in dataset.cases if case.name not in work], joining
 
 
 def _run(
@@ -244,6 +256,7 @@ def _run(
     plans: Plans,
     targets: Sequence[_Target],
     work: Mapping[str, list[_Target]],
+    joining: Gathering,
     staging: Path,
     request: PreprocessRequest,
 ) -> Job[tuple[list[str], dict[str, NnunetError]]]:
@@ -253,7 +266,7 @@ def _run(
     tasks = []
     for name, wanted in work.items():
         mine = tuple((target.configuration, target.folder) for target in wanted)
-        arguments = (cases[name], plans, mine, dataset.info.labels, staging, request.apart)
+        arguments = (cases[name], plans, mine, dataset.info.labels, staging, joining.of_case(name))
         tasks.append(Task(name, arguments, partial(case_bytes, cases[name], plans, mine)))
     for target in targets:
         target.journal.note([name for name, wanted in work.items() if any(t is target for t in wanted)], None)
@@ -261,8 +274,8 @@ def _run(
     def finished(outcome: Outcome) -> None:
         for target in work[outcome.name]:
             if outcome.error is None:
-                case = cases[outcome.name]
-                target.journal.note([case.name], made_from(case, target.rules, outcome.result[0], request.apart))
+                case, how = cases[outcome.name], joining.of_case(outcome.name)
+                target.journal.note([case.name], made_from(case, target.rules, outcome.result[0], how))
             else:
                 remove_case(target.folder, outcome.name)  # what an earlier run made is stale
 

@@ -18,7 +18,7 @@ from napari_nnunet.formats.dataset.objects import look_at_drawn
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.model.fold import FoldFolder, require_same_rules
 from napari_nnunet.formats.preprocessed.cases import case_names, next_stage_file, open_case, require_undamaged, undrawn
-from napari_nnunet.formats.preprocessed.journal import Journal
+from napari_nnunet.formats.preprocessed.journal import Journal, joined_at, usual
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, repeat_warning, require_usable
@@ -263,7 +263,7 @@ def changed_cases(
     list of str, int
         Cases that are new, changed or were planned otherwise since; and the number of all cases.
     """
-    journal = Journal(data.with_name(f"{data.name}.cases.jsonl"))
+    journal = Journal.of(data)
     raw = workspace.raw / data.parent.name
     if not journal.read() or not (raw / "dataset.json").is_file():
         return [], 0
@@ -273,6 +273,9 @@ def changed_cases(
     return [case.name for case in dataset.cases if case.name in stale], len(dataset.cases)
 
 
+_FLAGS = {"refuse": "", "resample": " --resample_channels", "ignore": " --ignore_geometry"}
+
+
 def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configuration, data: Path) -> None:
     stale, count = changed_cases(workspace, plans, configuration, data)
     if stale:
@@ -280,8 +283,8 @@ def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configurati
         raise DatasetError(
             f"{len(stale)} of {count} cases are new, changed or were planned otherwise since they were "
             f"preprocessed ({listed}).",
-            shell=f"Run 'preprocess -d {data.parent.name} -plans_name {plans.plans_name} -c {configuration.name}'; "
-            "only these are made again.",
+            shell=f"Run 'preprocess -d {data.parent.name} -plans_name {plans.plans_name} -c {configuration.name}"
+            f"{_FLAGS[usual(joined_at(data.parent))]}'; only these are made again.",
             window="Press Preprocess in the Plan dock; only these are made again.",
         )
 

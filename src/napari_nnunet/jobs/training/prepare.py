@@ -109,7 +109,7 @@ def prepare_cases(workspace: Workspace, requests: Sequence[TrainRequest], *, ado
     if needs.cases:
         yield Stage(name=f"Preprocessing {len(needs.cases)} cases")
         request = PreprocessRequest(dataset=base.name, plans=first.plans, configurations=_configurations(requests))
-        result = yield from preprocess(workspace, request)
+        result = yield from preprocess(workspace, request, as_before=True)
         if result.failed:
             name, reason = next(iter(result.failed.items()))
             raise DatasetError(

@@ -30,6 +30,7 @@ from napari_nnunet.formats.atomic import make_folder, remove_leftovers
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.preprocessed.cases import open_case, read_next_stage, write_next_stage
+from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.results.probabilities import scratch, write_probabilities, write_properties
 from napari_nnunet.formats.results.summary import SUMMARY_FILE
 from napari_nnunet.formats.workspace import stamp
@@ -175,13 +176,15 @@ def _read(order: Order, name: str) -> _Case:
     try:
         box = properties["bbox_used_for_cropping"]
         crop: Box3 = tuple((int(lo), int(hi)) for lo, hi in box)  # type: ignore[assignment]
+        sizes = [geometry.spacing_3d, *_size_of_image(order, name, properties)]
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(
             f"{stored.properties} does not record how {name} was cropped. Preprocess it again."
         ) from error
     shape = lift_shape(reference.shape)
-    record = plan_grid(shape, geometry.spacing_3d, order.plans, order.configuration, crop)
     data = np.asarray(stored.data[:], dtype=np.float32)
+    records = [plan_grid(shape, size, order.plans, order.configuration, crop) for size in sizes]
+    record = next((record for record in records if record.network_shape == data.shape[1:]), records[0])
     if data.shape[1:] != record.network_shape:
         raise ImageError(
             f"{name} is preprocessed to {data.shape[1:]} voxels, but its reference asks for {record.network_shape}: "
@@ -191,6 +194,13 @@ def _read(order: Order, name: str) -> _Case:
         previous = np.asarray(read_next_stage(order.previous, name)[:])
         data = np.concatenate((data, one_hot(previous, order.previous_labels)))
     return _Case(name, torch.from_numpy(data), record, properties, reference, geometry, path)
+
+
+def _size_of_image(order: Order, name: str, properties: Mapping[str, Any]) -> list[tuple[float, ...]]:
+    """Return the voxel size that a case was preprocessed with, where that of its reference was not believed."""
+    if Journal.of(order.data).joined().get(name) != "ignore":
+        return []
+    return [tuple(float(size) for size in properties["spacing"])]
 
 
 def _segment(
@@ -323,12 +333,14 @@ def measured_anew(
     rules = Rules.of(order.info, reader=order.plans.reader)
     if not any((folder / (name + rules.ending)).is_file() for name in references):
         return None  # an installed model brings figures only, and labels that were copied are newer than they
+    joined = Journal.of(order.data).joined()
     for name, reference in references.items():
         now = stamp(reference)
         if told is None or now is None or now[0] <= told[0]:
             continue
         try:
-            old[name] = _dice_anew(Pair(name, reference, folder / (name + rules.ending)), rules, values)
+            pair = Pair(name, reference, folder / (name + rules.ending))
+            old[name] = _dice_anew(pair, replace(rules, ignore_geometry=joined.get(name) == "ignore"), values)
         except NnunetError as error:
             gone.add(name)
             yield Note.about(

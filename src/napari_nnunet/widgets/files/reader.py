@@ -17,14 +17,21 @@ from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.objects import object_kinds, reference_file
 from napari_nnunet.formats.dataset.raw_dataset import survey
-from napari_nnunet.formats.dataset.read_case import labels_over, lay_labels, misplaced_in_words
+from napari_nnunet.formats.dataset.read_case import (
+    LaidLabels,
+    header_in_words,
+    labels_over,
+    lay_labels,
+    misplaced_in_words,
+)
 from napari_nnunet.formats.images.files import ending_of, read_labels, read_volume
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.formats.images.notes import nifti_reader, read_note, read_noted
 from napari_nnunet.formats.model.bundle import is_model_zip
 from napari_nnunet.formats.model.folder import find_models, holds_models
 from napari_nnunet.formats.model.known_models import remember_model
-from napari_nnunet.grid import Apart, Grid, Turned
+from napari_nnunet.formats.preprocessed.journal import joined_by
+from napari_nnunet.grid import Apart, Grid, Turned, WhenApart
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.files.place import LayerData, in_window_words, placement, tell_remarks, with_time
@@ -80,7 +87,7 @@ def case_layers(folder: Path, name: str, *, together: bool = False) -> list[Laye
     """Return the layers of a training case: one image per channel, then its labels.
 
     Labels in another orientation than the image are turned onto its voxels, others that lie elsewhere are
-    shown where they lie; both is said.
+    shown where they lie; both is said. Where the case was preprocessed whatever the headers say, it is shown so.
 
     Parameters
     ----------
@@ -101,14 +108,16 @@ def case_layers(folder: Path, name: str, *, together: bool = False) -> list[Laye
     if case is None:
         raise DatasetError(f"{folder.name} has no complete case named {name}.")
     reader = dataset.info.reader
-    volume = read_volume(case.images, reader=reader, as_stored=True)
+    apart = joined_by(folder, name)
+    volume = read_volume(case.images, reader=reader, as_stored=True, apart=_for_looking(apart, together))
     scheme = ObjectScheme.of(dataset.info)
     drawn = case.label if scheme is None else reference_file(folder, name, dataset.info)
-    laid = (labels_over if together else lay_labels)(drawn, Grid(volume.shape, volume.geometry), reader=reader)
+    lay = labels_over if together else lay_labels
+    laid = lay(drawn, Grid(volume.shape, volume.geometry), reader=reader, apart=apart)
     labels, place = laid.voxels, placement(volume.geometry)
     own = place if not isinstance(laid.found, Apart) else placement(laid.geometry)
     place["metadata"][ORIGIN] = own["metadata"][ORIGIN] = case_origin(folder, name, drawn)
-    _tell_place(drawn, laid.found)
+    _tell_place(drawn, laid)
     names = dataset.info.channel_names
     layers: list[LayerData] = [
         (np.asarray(channel), {"name": f"{name} {names[c]}" if c < len(names) else f"{name} {c}", **place}, "image")
@@ -130,9 +139,18 @@ def case_layers(folder: Path, name: str, *, together: bool = False) -> list[Laye
     return [*layers, (small, {"name": f"{name} labels", **own, **extra}, "labels")]
 
 
-def _tell_place(path: Path, found: Turned | Apart | None) -> None:
-    """Say how labels lie to their image, where not voxel by voxel."""
-    if isinstance(found, Turned):
+def _for_looking(apart: WhenApart, together: bool) -> WhenApart:
+    """Return how channels are joined as in training; what may be saved again is not interpolated."""
+    return apart if together or apart == "ignore" else "refuse"
+
+
+def _tell_place(path: Path, laid: LaidLabels) -> None:
+    """Say how labels lie to their image by their header, where not voxel by voxel."""
+    found = laid.found
+    if laid.ignored is not None:
+        how = "each voxel is shown on that of the image, as the case was preprocessed whatever the headers say"
+        tell_remarks(path, [f"{header_in_words(laid.ignored)}; {how}"])
+    elif isinstance(found, Turned):
         tell_remarks(path, [f"{misplaced_in_words(found)}; here they are reoriented onto it, and saved so"])
     elif found is not None:
         tell_remarks(path, [f"{misplaced_in_words(found)}; each is shown where it lies", "'Check dataset' can fix it"])

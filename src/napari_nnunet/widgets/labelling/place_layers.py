@@ -14,6 +14,7 @@ from napari_nnunet.formats.dataset.case_files import volume_of_case
 from napari_nnunet.formats.dataset.raw_dataset import reader_of, survey
 from napari_nnunet.formats.dataset.read_case import labels_over
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.preprocessed.journal import joined_by
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.labelling.suggestion import Suggestion
 from napari_nnunet.widgets.files.place import LayerData, placement
@@ -39,7 +40,8 @@ def place_layers(folder: Path, found: Suggestion) -> Job[list[LayerData]]:
     yield Stage(name=f"Opening {found.place.case}")
     dataset, _ = survey(folder)
     info = dataset.info
-    volume = volume_of_case(found.image, reader_of(dataset))
+    apart = joined_by(folder, found.place.case)
+    volume = volume_of_case(found.image, reader_of(dataset), apart=apart)
     place, grid = placement(volume.geometry), Grid(volume.shape, volume.geometry)
     labels = np.zeros(volume.shape, dtype=np.uint8)
     if found.proposal is not None:
@@ -47,7 +49,7 @@ def place_layers(folder: Path, found: Suggestion) -> Job[list[LayerData]]:
         labels = onto(labels, own, grid, what=f"{found.proposal} and its image")
     case = next((case for case in dataset.cases if case.name == found.place.case), None)
     if case is not None:
-        drawn = labels_over(case.label, grid, reader=info.reader).voxels
+        drawn = labels_over(case.label, grid, reader=info.reader, apart=apart).voxels
         labels = np.where(drawn == info.labels.ignore_label, labels, drawn)
     names = info.channel_names
     layers: list[LayerData] = [

@@ -73,7 +73,7 @@ class Preprocessing(QGroupBox):
                 configurations=tuple(names),
                 memory_gb=read_preferences().memory_gb,
             )
-            self.panel.run(preprocess(self.state.workspace, request), done=self._done)
+            self.panel.run(preprocess(self.state.workspace, request, as_before=True), done=self._done)
 
     def _done(self, result: Any) -> str:
         self.state.written.emit()

@@ -18,10 +18,12 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Job
 from napari_nnunet.formats.dataset.objects import ignored_beside, reference_file
 from napari_nnunet.formats.dataset.raw_dataset import read_info
+from napari_nnunet.formats.dataset.read_case import grid_of_image
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.preprocessed.journal import joined_by
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.results.objects import found_file
-from napari_nnunet.grid import Grid, onto
+from napari_nnunet.grid import Grid, WhenApart, onto
 from napari_nnunet.jobs.choosing.compare_objects import compare_objects
 from napari_nnunet.jobs.choosing.validation import FOUND_OBJECTS
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -146,15 +148,17 @@ def score_layers(raw: Path, name: str, result_file: Path) -> Job[list[LayerData]
     that the network says.
     """
     layers = yield from open_layers(raw, name, together=True)
-    info = read_info(raw)
+    info, apart = read_info(raw), joined_by(raw, name)
     grid = Grid(np.shape(layers[-1][0]), Geometry.model_validate(layers[0][1]["metadata"][STORED]))
     place = {key: value for key, value in layers[-1][1].items() if key not in _OWN}
     layers[-1][1]["visible"] = False
     found = found_file(result_file.parent / FOUND_OBJECTS / result_file.name)
     if ObjectScheme.of(info) is not None and found.is_file():
-        objects = _read_on(found, info, grid)
-        return [*layers, *(yield from _object_layers(objects, layers[-1][0], name, info, raw, grid, place))]
-    prediction = _read_on(result_file, info, grid)
+        objects = _read_on(found, info, grid, apart)
+        drawn = reference_file(raw, name, info)
+        ignored = ignored_beside(drawn, grid_of_image(drawn, info.reader) if apart == "ignore" else grid, info.reader)
+        return [*layers, *(yield from _object_layers(objects, layers[-1][0], name, ignored, place))]
+    prediction = _read_on(result_file, info, grid, apart)
     small = prediction.astype(np.uint8 if prediction.max(initial=0) < 256 else np.uint16)
     result = {
         "name": f"{name} result",
@@ -175,9 +179,11 @@ def score_layers(raw: Path, name: str, result_file: Path) -> Job[list[LayerData]
     return [*layers, (small, result, "labels"), (wrong, marked, "labels")]
 
 
-def _read_on(path: Path, info: DatasetInfo, grid: Grid) -> NDArray[Any]:
-    """Return a result on the voxels of its image."""
+def _read_on(path: Path, info: DatasetInfo, grid: Grid, apart: WhenApart) -> NDArray[Any]:
+    """Return a result on the voxels of its image; it has the header of the reference, which may not be believed."""
     labels, own = read_labels(path, reader=info.reader)
+    if apart == "ignore" and labels.shape == grid.shape:
+        return labels
     return onto(labels, own, grid, what=f"{path} and its image")
 
 
@@ -185,14 +191,11 @@ def _object_layers(
     found: NDArray[Any],
     reference: Any,
     name: str,
-    info: DatasetInfo,
-    raw: Path,
-    grid: Grid,
+    ignored: NDArray[np.bool_] | None,
     place: Mapping[str, Any],
 ) -> Job[list[LayerData]]:
     """Say what became of each of the objects that were found in a validation case."""
     small = found.astype(np.uint16 if found.max(initial=0) < 1 << 16 else np.uint32)
-    ignored = ignored_beside(reference_file(raw, name, info), grid, info.reader)
     compared = yield from compare_objects(reference, small if ignored is None else annotated_part(small, ignored))
     result = {"name": f"{name} found", "metadata": {KIND: "object"}, **place}
     return [
