@@ -176,3 +176,46 @@ def test_what_a_picture_loses_or_may_not_mean_is_said(tmp_path, name):
     make, said = ODD[name]
     make(tmp_path / name)
     assert said in " ".join(read_volume([tmp_path / name]).geometry.remarks)
+
+
+CHANNELS = {
+    "ImageJ": {"imagej": True, "metadata": {"axes": "CYX"}},
+    "planar": {"photometric": "minisblack", "planarconfig": "separate"},
+    "side by side": {"photometric": "minisblack", "planarconfig": "contig"},
+    "OME": {"ome": True, "metadata": {"axes": "CYX"}, "photometric": "minisblack"},
+}
+
+
+@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("kind", CHANNELS)
+def test_no_channel_of_a_tiff_is_taken_for_transparency_or_for_rows(tmp_path, kind, count):
+    values = np.random.default_rng(0).integers(0, 60000, (count, 6, 9), np.uint16)
+    stored = np.moveaxis(values, 0, -1) if kind == "side by side" else values
+    tifffile.imwrite(tmp_path / "a.tif", stored, **CHANNELS[kind])
+    np.testing.assert_array_equal(read_volume([tmp_path / "a.tif"], reader="NaturalImage2DIO").array, values)
+    assert read_header(tmp_path / "a.tif", reader="NaturalImage2DIO").shape == values.shape
+    with pytest.raises(ImageError, match=f"a.tif has {count} channels; a label file must have one"):
+        read_labels(tmp_path / "a.tif", reader="NaturalImage2DIO")
+
+
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_a_tiff_that_names_its_transparency_is_grey_and_says_what_was_left_out(tmp_path, planes):
+    values = np.random.default_rng(0).integers(0, 200, (6, 9, 2), np.uint8)
+    stored = np.moveaxis(values, -1, 0) if planes == "separate" else values
+    how = {"photometric": "minisblack", "planarconfig": planes, "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "a.tif", stored, **how)
+    volume = read_volume([tmp_path / "a.tif"], reader="NaturalImage2DIO")
+    np.testing.assert_array_equal(volume.array, values[None, ..., 0])
+    assert volume.geometry.remarks == (natural.SEEN_THROUGH,)
+    assert read_header(tmp_path / "a.tif", reader="NaturalImage2DIO").shape == (1, 6, 9)
+
+
+@pytest.mark.parametrize("samples", [3, 4])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_colours_of_a_tiff_keep_their_16_bits_as_for_nnunet(tmp_path, samples, planes):
+    values = np.random.default_rng(0).integers(0, 65536, (samples, 6, 9), np.uint16)
+    stored = np.moveaxis(values, 0, -1) if planes == "contig" else values
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", planarconfig=planes)
+    volume = read_volume([tmp_path / "a.tif"], reader="NaturalImage2DIO")
+    np.testing.assert_array_equal(volume.array, values)
+    assert not volume.geometry.remarks

@@ -29,6 +29,8 @@ from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
 _COLOURS = (3, 4)
+_OPACITY = ((1,), (2,))  # kinds of a further sample in TIFF 6.0: how opaque the others are
+_NO_PICTURE = "{name} has {count} dimensions; a picture has 2, plus colour channels."
 SEEN_THROUGH = "it is transparent in places; its transparency was left out"
 
 
@@ -76,6 +78,7 @@ def read(path: Path, *, all_bits: bool = False) -> tuple[NDArray[Any], Geometry]
             _refuse_stacks(pages, path)
             pages = looked_through(pages, path)
             array, geometry = pages.read(path), _geometry(sizes_of(file, 2), _named(pages))
+            axis, grey = _colours_of(pages)
     else:
         with _opened(path, voxels=True) as (image, found):
             plain, remarks = _pixels(image, path)
@@ -83,21 +86,18 @@ def read(path: Path, *, all_bits: bool = False) -> tuple[NDArray[Any], Geometry]
         if found is not None and found.itemsize > array.dtype.itemsize:
             array = _deep(path, found.shape) if all_bits else array
             remarks = remarks if all_bits else (*remarks, "its 16 bits per colour were read as 8, as nnU-Net does")
-        if array.ndim == 3 and array.shape[-1] == 2 and (array[..., 1] < np.iinfo(array.dtype).max).any():
-            remarks = (*remarks, SEEN_THROUGH)
+        axis, grey = -1, array.ndim == 3 and array.shape[-1] == 2
         geometry = _geometry(found and found.spacing, remarks)
+    if grey and array.dtype.kind in "iu" and (np.take(array, 1, axis) < np.iinfo(array.dtype).max).any():
+        geometry = geometry.model_copy(update={"remarks": (*geometry.remarks, SEEN_THROUGH)})
     if array.dtype == bool:
         array = array.astype(np.uint8)
-    if array.ndim == 3:
-        # Colours stand last, but for planar TIFFs.
-        array = np.moveaxis(array, -1, 0) if array.shape[-1] in (*_COLOURS, 2) else array
-        if array.shape[0] == 2:
-            array = array[:1]  # grey with transparency
-    elif array.ndim == 2:
-        array = array[None]
-    else:
-        raise ImageError(f"{path.name} has {array.ndim} dimensions; a picture has 2, plus colour channels.")
-    return array, geometry
+    if array.ndim == 2:
+        return array[None], geometry
+    if array.ndim != 3:
+        raise ImageError(_NO_PICTURE.format(name=path.name, count=array.ndim))
+    array = np.moveaxis(array, axis, 0)
+    return (array[:1] if grey else array), geometry
 
 
 def opacity(path: Path) -> NDArray[Any] | None:
@@ -205,6 +205,18 @@ def _refuse_stacks(pages: Pages, path: Path) -> None:
         )
 
 
+def _colours_of(pages: Pages) -> tuple[int, bool]:
+    """Return which of three axes holds the colours, and whether these are grey and how opaque it is.
+
+    It is the one that the file names so, and else the last one where it looks like that, as for nnU-Net. Two channels
+    that are not said to be that are two.
+    """
+    shape, axes = pages.shape, pages.axes
+    axis = next((axes.index(letter) for letter in "SC" if letter in axes), -1 if shape[-1] in _COLOURS else 0)
+    opaque = tuple(pages.parts[0].keyframe.extrasamples) in _OPACITY
+    return axis, len(shape) == 3 and shape[axis] == 2 and opaque
+
+
 def _named(pages: Pages) -> tuple[str, ...]:
     """Return what is odd about the pages of a picture: planes that are not said to be colours."""
     what = {"TYX": "named time points (T)", "QYX": "not named"}.get(pages.axes)
@@ -227,6 +239,7 @@ def header(path: Path) -> Header:
             _refuse_stacks(pages, path)
             shape, itemsize = pages.shape, int(pages.dtype.itemsize)
             geometry = _geometry(sizes_of(file, 2), _named(pages))
+            axis, grey = _colours_of(pages)
     else:
         with _opened(path, voxels=False) as (image, found):
             shape, itemsize = (image.height, image.width), 2 if image.mode == "I;16" else 1
@@ -235,12 +248,13 @@ def header(path: Path) -> Header:
         if not plain:
             properties = iio.improps(path)
             shape, itemsize = tuple(properties.shape), int(properties.dtype.itemsize)
-        geometry = _geometry(found and found.spacing)
+        geometry, axis, grey = _geometry(found and found.spacing), -1, shape[-1] == 2
     if len(shape) == 2:
         return Header((1, *shape), itemsize, geometry)
-    if shape[-1] == 2:  # grey with transparency, which is left out
-        return Header((1, *shape[:-1]), itemsize, geometry)
-    return Header((shape[-1], *shape[:-1]) if shape[-1] in _COLOURS else shape, itemsize, geometry)
+    if len(shape) != 3:
+        raise ImageError(_NO_PICTURE.format(name=path.name, count=len(shape)))
+    plane = [size for at, size in enumerate(shape) if at != axis % 3]
+    return Header((1 if grey else shape[axis], *plane), itemsize, geometry)
 
 
 def note(path: Path) -> str | None:
