@@ -95,6 +95,14 @@ def configuration_of(recipe: Recipe) -> dict:
 
 
 #: The plans of a tiny network, with a configuration that takes over from another one.
+REGIONS = {  # a dataset.json
+    "channel_names": {"0": "CT", "1": "MR"},
+    "labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},
+    "regions_class_order": [1, 2],
+    "numTraining": 3,
+    "file_ending": ".nii.gz",
+    "overwrite_image_reader_writer": "SimpleITKIO",
+}
 TINY_PLANS = {
     "dataset_name": "Dataset001_Tiny",
     "plans_name": "nnUNetPlans",

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from choices import VOLUME, boxes, label_folder, random_labels, validated, write_objects_folder
 from helpers import DATASET, TRAINED, make_dataset, make_trainable, smooth_image, write_nifti
-from kinds_of_jobs import Kind
+from kinds_of_jobs import KINDS, Kind
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job
 from napari_nnunet.formats.dataset.raw_writer import create_dataset
@@ -225,3 +226,14 @@ SMALL = {
         (f"nnUNet_raw/{DATASET}/*Tr/*",),
     ),
 }  # fmt: skip
+
+EVERY_KIND = [pytest.param(name, marks=pytest.mark.slow if name == "train" else ()) for name in (*KINDS, *SMALL)]
+
+
+def kind_of(name, request):
+    """Return a kind of job; small ones run in one process, for what they do is not about workers."""
+    if name == "track":
+        pytest.importorskip("laptrack", reason="laptrack is not installed: it comes with napari-nnunet[tracking]")
+    if name in SMALL:
+        request.getfixturevalue("in_one_process")
+    return (KINDS | SMALL)[name]

@@ -20,7 +20,7 @@ from side_files import EPOCH, SIDE_FILES
 from tally import SEED, TRIES, numbers
 
 import nasty
-from helpers import STATISTICS, TINY_PLANS, Recipe, make_dataset, make_model
+from helpers import REGIONS, STATISTICS, TINY_PLANS, Recipe, make_dataset, make_model
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Note, from_json, to_json
 from napari_nnunet.formats import speed
@@ -73,14 +73,7 @@ MEMBER = {
 MODEL = {"trainer": "nnUNetTrainer", "plans_identifier": "nnUNetPlans", "configuration": "2d"}
 KINDS = {
     "plans": TINY_PLANS,
-    "dataset": {
-        "channel_names": {"0": "CT", "1": "MR"},
-        "labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},
-        "regions_class_order": [1, 2],
-        "numTraining": 3,
-        "file_ending": ".nii.gz",
-        "overwrite_image_reader_writer": "SimpleITKIO",
-    },
+    "dataset": REGIONS,
     "fingerprint": {
         "foreground_intensity_properties_per_channel": {"0": {**STATISTICS, "max": 3, "min": 0, "median": 1}},
         "median_relative_size_after_cropping": 1.0,

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from kinds_of_jobs import KINDS, contents, leftovers, renewed
-from kinds_of_small_jobs import SMALL
+from kinds_of_jobs import contents, leftovers, renewed
+from kinds_of_small_jobs import EVERY_KIND, kind_of
 from napari_nnunet.events import Job, Stage, drain
 
 
@@ -61,20 +61,9 @@ def _run_until(job: Job[Any], count: int, *, closed: bool) -> None:
             drain(job, listen)
 
 
-def _quickly(name, request):
-    """Return a kind of job; small ones run in one process, for what they do is not about workers."""
-    if name == "track":
-        pytest.importorskip("laptrack", reason="laptrack is not installed: it comes with napari-nnunet[tracking]")
-    if name in SMALL:
-        request.getfixturevalue("in_one_process")
-    return (KINDS | SMALL)[name]
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "train" else ()) for name in (*KINDS, *SMALL)]
-)
+@pytest.mark.parametrize("name", EVERY_KIND)
 def test_a_job_cancelled_anywhere_leaves_usable_files_and_ends_the_same_when_run_again(tmp_path, name, request):
-    kind, ready, events = _quickly(name, request), tmp_path / "ready", []
+    kind, ready, events = kind_of(name, request), tmp_path / "ready", []
     ready.mkdir()
     kind.prepare(ready)
     folder = renewed(ready)

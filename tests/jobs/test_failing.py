@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kinds_of_jobs import KINDS, contents, leftovers, renewed
-from kinds_of_small_jobs import SMALL
+from kinds_of_jobs import contents, leftovers, renewed
+from kinds_of_small_jobs import EVERY_KIND, kind_of
 from napari_nnunet.errors import DatasetError, for_people
 from napari_nnunet.events import drain, from_json
 from napari_nnunet.processes.record import recorded
@@ -43,20 +43,9 @@ def _fail_once(monkeypatch, error, at):
     return calls
 
 
-def _quickly(name, request):
-    """Return a kind of job; small ones run in one process, for what they do is not about workers."""
-    if name == "track":
-        pytest.importorskip("laptrack", reason="laptrack is not installed: it comes with napari-nnunet[tracking]")
-    if name in SMALL:
-        request.getfixturevalue("in_one_process")
-    return (KINDS | SMALL)[name]
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "train" else ()) for name in (*KINDS, *SMALL)]
-)
+@pytest.mark.parametrize("name", EVERY_KIND)
 def test_whatever_a_job_meets_is_a_sentence_in_its_record_and_it_can_be_run_again(tmp_path, name, request):
-    kind, ready = _quickly(name, request), tmp_path / "ready"
+    kind, ready = kind_of(name, request), tmp_path / "ready"
     ready.mkdir()
     kind.prepare(ready)
     for what, make in FAILURES.items():

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 import nasty
+from helpers import REGIONS as DATASET
 from helpers import STATISTICS
 from helpers import TINY_PLANS as PLANS
 from napari_nnunet.errors import DatasetError, NnunetError, PlanError
@@ -15,15 +16,6 @@ from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.names import is_plain, parse_fold, require_plain
 from napari_nnunet.schema.plans import Plans
-
-DATASET = {
-    "channel_names": {"0": "CT", "1": "MR"},
-    "labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},
-    "regions_class_order": [1, 2],
-    "numTraining": 3,
-    "file_ending": ".nii.gz",
-    "overwrite_image_reader_writer": "SimpleITKIO",
-}
 
 
 def test_plans_with_one_wrong_value_are_read_or_refused():

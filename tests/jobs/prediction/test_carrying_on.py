@@ -83,11 +83,8 @@ def test_weights_that_changed_meanwhile_begin_anew(tmp_path):
     np.testing.assert_array_equal(result.labels, drain(predict(other, IMAGE, SETTINGS)).labels)
 
 
-def test_time_points_that_are_finished_are_not_segmented_again(model, monkeypatch):
-    images = [Volume(smooth_image((8, 20, 18), seed=i), IMAGE.geometry) for i in range(3)]
-    settings = SETTINGS.replace(probabilities=False)
-    whole = [drain(predict(model, image, settings)).labels for image in images]
-    frames = [(image, np.zeros(image.shape, np.uint8), None) for image in images]
+def _cancelled_in_the_second(model, frames, settings):
+    """Return the halt of a series that was cancelled within its second time point."""
     halt = Halt()
     job = predict_series(model, frames, settings, halt=halt)
     while not halt.results:
@@ -95,6 +92,15 @@ def test_time_points_that_are_finished_are_not_segmented_again(model, monkeypatc
     for _ in range(6):  # into the second one
         next(job)
     job.close()
+    return halt
+
+
+def test_time_points_that_are_finished_are_not_segmented_again(model, monkeypatch):
+    images = [Volume(smooth_image((8, 20, 18), seed=i), IMAGE.geometry) for i in range(3)]
+    settings = SETTINGS.replace(probabilities=False)
+    whole = [drain(predict(model, image, settings)).labels for image in images]
+    frames = [(image, np.zeros(image.shape, np.uint8), None) for image in images]
+    halt = _cancelled_in_the_second(model, frames, settings)
     segmented = []
     segment = windows.segment_windows
     monkeypatch.setattr(
@@ -206,13 +212,7 @@ def test_images_whose_voxels_were_edited_meanwhile_are_segmented_anew(model, at)
     settings = SETTINGS.replace(probabilities=False)
     images = [Volume(smooth_image((8, 20, 18), seed=i).copy(), IMAGE.geometry) for i in range(2)]
     frames = [(image, np.zeros(image.shape, np.uint8), None) for image in images]
-    halt = Halt()
-    job = predict_series(model, frames, settings, halt=halt)
-    while not halt.results:
-        next(job)
-    for _ in range(6):  # into the second one
-        next(job)
-    job.close()
+    halt = _cancelled_in_the_second(model, frames, settings)
     images[at].array[...] = images[at].array[:, :, ::-1].copy()  # the same array with other voxels, as tools leave it
     events = []
     found = drain(predict_series(model, frames, settings, halt=halt), events.append)

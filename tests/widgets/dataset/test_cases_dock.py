@@ -195,6 +195,14 @@ def test_colour_pictures_stay_pictures(viewer, cases, home, qtbot):
     np.testing.assert_array_equal(read_volume(dataset.cases[0].images).array, np.moveaxis(colours, -1, 0))
 
 
+def test_a_voxel_size_is_asked_for_with_the_number_of_cases_that_get_it(cases, home, monkeypatch):
+    """Three were named, whatever their number was."""
+    asked = []
+    monkeypatch.setattr(QInputDialog, "getText", lambda *words: asked.append(words[2]) or ("", False))
+    assert cases.problems._spacing_remedy(home, [f"c{i}" for i in range(5)]) is None
+    assert asked == ["Voxel size of c0, c1, c2 and 2 more in mm (z y x, or y x for pictures):"]
+
+
 def test_problems_are_listed_and_mended(viewer, cases, home, qtbot, monkeypatch):
     raw = make_dataset(home, cases=5)
     dataset_json(raw, numTraining=9)

@@ -369,8 +369,8 @@ def _refuse_slices(files: Sequence[Path]) -> None:
     if slices:
         folders = sorted({str(path.parent) for path in slices})
         raise DatasetError(
-            f"{len(slices)} of the files ({', '.join(path.name for path in slices[:3])}"
-            f"{', ...' if len(slices) > 3 else ''}) are slices of one DICOM series, and each would be segmented as an "
+            f"{len(slices)} of the files ({some([path.name for path in slices], 3)}) "
+            "are slices of one DICOM series, and each would be segmented as an "
             f"image by itself. Give the folder of the series instead ({some(folders, 3)})."
         )
 

@@ -192,7 +192,7 @@ def _read_folder(path: Path, images: Sequence[Path]) -> StoredMask:
     found = segments_in(path) if not dicom.series_in(path) else ()
     if len(found) > 1:
         raise ImageError(
-            f"{path} holds {len(found)} files with segments ({', '.join(file.name for file in found[:6])}). Keep one "
+            f"{path} holds {len(found)} files with segments ({some([file.name for file in found], 6)}). Keep one "
             "of them there."
         )
     if found:

@@ -318,6 +318,7 @@ def _check_folder(path: Path) -> None:
     below = find_models(path, depth=2) if path.is_dir() else []
     if below:
         choices = "\n".join(f"  {found}" for found in below[:8])
+        choices += f"\n  and {len(below) - 8} more" if len(below) > 8 else ""
         raise ModelError(f"{path} is not a model folder itself, but it contains:\n{choices}\nChoose one of these.")
     missing = [name for name in ("plans.json", "dataset.json") if not (path / name).is_file()]
     missing += [] if any(path.glob("fold_*")) else ["fold_0 (or another fold)"]

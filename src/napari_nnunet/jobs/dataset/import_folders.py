@@ -115,8 +115,8 @@ def import_notes(plan: ImportPlan, request: ImportFoldersRequest) -> Job[None]:
     if plan.recognised is not None and plan.recognised.kind == "class files":
         yield Note(text=plan.recognised.sentence)
     elif request.objects is None and changed and not translation.colours:
-        text = ", ".join(f"{old} -> {new}" for old, new in list(changed.items())[:40])
-        yield Note(text=f"Mask values are renumbered: {text}{', ...' if len(changed) > 40 else ''}.")
+        text = some([f"{old} -> {new}" for old, new in changed.items()], 40)
+        yield Note(text=f"Mask values are renumbered: {text}.")
     yield from _mostly_foreground(plan, translation)
     turned = [case.name for case in plan.cases if case.turned]
     if turned:

@@ -16,16 +16,15 @@ import torch
 from napari_nnunet.engine.network.backends import compile_network
 from napari_nnunet.engine.network.device import BackendChoice, Precision
 from napari_nnunet.engine.network.unet import UNet
-from napari_nnunet.errors import ModelError, ResourceError, SettingsError
+from napari_nnunet.errors import ModelError, ResourceError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import remove_leftovers, write_error
-from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.bundle import add_file, zip_writer
 from napari_nnunet.formats.model.eight_bit import MOST_LOST, EightBit, EightBitMeasured
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.jobs.prediction.predictor import Predictor, build_predictor
 from napari_nnunet.jobs.sharing.bioimage import how_far, package, require_sayable
-from napari_nnunet.jobs.sharing.export import workplace
+from napari_nnunet.jobs.sharing.export import place_of_zip, workplace
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.plans import Resampling
 from napari_nnunet.schema.requests.prediction import PredictSettings
@@ -61,13 +60,7 @@ def export_model(request: CarryRequest) -> Job[Path]:
     model = load_model(request.model)
     _require_carriable(model)
     writer = _writer(request.format)
-    with claimed(target.parent, f"{target} is already being written", part=target.name):
-        if target.exists() and not request.replace_zip:
-            raise SettingsError(
-                f"{target} exists.",
-                shell="Choose another name, or --replace.",
-                window="Choose another name, or confirm that it is to be replaced.",
-            )
+    with place_of_zip(target, replace=request.replace_zip):
         remove_leftovers(target.parent)
         return (yield from _export(model, request, writer))
 

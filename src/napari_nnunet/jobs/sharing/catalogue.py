@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from napari_nnunet.errors import ModelError, ResourceError, SettingsError
+from napari_nnunet.errors import ModelError, ResourceError, SettingsError, some
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.model.download import download
 from napari_nnunet.formats.regular import regular
@@ -116,11 +116,8 @@ class Catalogue:
         """Return a model by its name; raises ModelError where there is none."""
         found = next((entry for entry in self.entries if entry.name.casefold() == name.strip().casefold()), None)
         if found is None:
-            names = [entry.name for entry in self.entries[:_LISTED]]
-            more = f", and {len(self.entries) - _LISTED} more" if len(self.entries) > _LISTED else ""
-            raise ModelError(
-                f"The catalogue {self.address} has no model {name[:100]!r}. It has: {', '.join(names) or 'none'}{more}."
-            )
+            names = some([entry.name for entry in self.entries], _LISTED) or "none"
+            raise ModelError(f"The catalogue {self.address} has no model {name[:100]!r}. It has: {names}.")
         return found
 
 

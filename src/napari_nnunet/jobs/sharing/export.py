@@ -60,13 +60,7 @@ def export_models(models: Sequence[TrainedModel], target: Path, settings: Export
     ModelError, SettingsError, ResourceError
         If a fold or checkpoint is missing, or the zip exists or cannot be written.
     """
-    with claimed(target.parent, f"{target} is already being written", part=target.name):
-        if target.exists() and not settings.replace_zip:
-            raise SettingsError(
-                f"{target} exists.",
-                shell="Choose another name, or --replace.",
-                window="Choose another name, or confirm that it is to be replaced.",
-            )
+    with place_of_zip(target, replace=settings.replace_zip):
         return (yield from _export(models, target, settings))
 
 
@@ -120,6 +114,19 @@ def _of_light(path: Path, added: Mapping[Path, str], work: Path) -> Path:
         return path
     write_json(work / path.name, {**content, "weights": now})
     return work / path.name
+
+
+@contextmanager
+def place_of_zip(target: Path, *, replace: bool) -> Iterator[None]:
+    """Claim the place of a zip that is written; raises SettingsError where one is that may not be replaced."""
+    with claimed(target.parent, f"{target} is already being written", part=target.name):
+        if target.exists() and not replace:
+            raise SettingsError(
+                f"{target} exists.",
+                shell="Choose another name, or --replace.",
+                window="Choose another name, or confirm that it is to be replaced.",
+            )
+        yield
 
 
 @contextmanager

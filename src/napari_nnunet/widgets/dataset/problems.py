@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QInputDialog, QMessageBox, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
+from napari_nnunet.errors import some
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.dataset.raw_writer import drop_case, place_labels, set_count, set_spacing
@@ -183,7 +184,7 @@ class ProblemList(QWidget):
         return QMessageBox.question(self, "nnU-Net", question) == QMessageBox.StandardButton.Yes
 
     def _spacing_remedy(self, folder: Path, names: list[str]) -> Callable[[], object] | None:
-        whose = ", ".join(names[:3]) if names else "all cases"
+        whose = some(names, 3) if names else "all cases"
         text, ok = QInputDialog.getText(
             self, "Voxel size", f"Voxel size of {whose} in mm (z y x, or y x for pictures):"
         )

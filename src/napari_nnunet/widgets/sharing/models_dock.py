@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import NnunetError, some
 from napari_nnunet.events import Job
 from napari_nnunet.formats.model.bundle import inspect
 from napari_nnunet.formats.model.card import ModelCard, classes_of
@@ -359,8 +359,8 @@ def _card_html(model: TrainedModel, own: Any, card: ModelCard | None) -> str:
     if card is not None:
         lines.append(f"<b>{html.escape(card.title or card.dataset)}</b>")
         lines += [html.escape(card.description)] if card.description else []
-    dots = ", ".join(f'<span style="color:{entry.colour}">●</span> {html.escape(entry.name)}' for entry in classes[:20])
-    lines.append(f"Finds {dots}" + (f" and {len(classes) - 20} more" if len(classes) > 20 else ""))
+    dots = [f'<span style="color:{entry.colour}">●</span> {html.escape(entry.name)}' for entry in classes]
+    lines.append(f"Finds {some(dots, 20)}")
     lines.append(f"In {html.escape(', '.join(model.dataset.channel_names))}, at {size_text(own.spacing)}")
     folds: tuple[Fold, ...] = model.folds()
     lines.append(f"{len(folds)} fold{'s' if len(folds) != 1 else ''}, patch {' × '.join(map(str, own.patch))}")
