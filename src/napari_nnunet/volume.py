@@ -150,6 +150,11 @@ class WatchedArray:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype=dtype)
 
+    @property
+    def seen(self) -> dict[str, int]:
+        """A digest of each part that was read."""
+        return {key: digest for key, (_, digest) in self._seen.items()}
+
     def moved_to(self, array: Any) -> bool:
         """Read from another array from now on; return whether it holds what was read before, which is read again."""
         self._array = array

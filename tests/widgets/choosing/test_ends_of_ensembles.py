@@ -11,7 +11,7 @@ from docks import MM, Halting, wait_until_idle, wait_until_said
 from napari.layers import Image, Labels
 from napari.utils.progress import progress
 
-from helpers import smooth_image
+from helpers import Recipe, make_model, smooth_image
 from napari_nnunet.widgets.choosing import ensemble_dock
 from napari_nnunet.widgets.frame.panel import RunState
 
@@ -139,3 +139,17 @@ def test_a_postprocessed_result_is_replaced_at_once(viewer, ensemble, qtbot):
     (result,) = _results(viewer)
     assert result is not first
     np.testing.assert_array_equal(result.data, before)
+
+
+def test_a_result_of_before_a_member_was_trained_on_stays_with_its_uncertainty(viewer, ensemble, workspace, qtbot):
+    wait_until_said(qtbot, ensemble)
+    _run(qtbot, ensemble)
+    (first,), shown = _results(viewer), _doubts(viewer)
+    expected = [layer.data.copy() for layer in (first, *shown)]
+    flat = Recipe(configuration="2d", patch=(16, 16), spacing=(1.0, 1.0))
+    make_model(workspace.results, flat, seed=11)  # the second member
+    _run(qtbot, ensemble)
+    assert first in viewer.layers and len(_results(viewer)) == 2
+    assert _doubts(viewer)[:2] == shown and len(_doubts(viewer)) == 4
+    for layer, values in zip((first, *shown), expected, strict=True):
+        np.testing.assert_array_equal(layer.data, values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from docks import add_image, open_dock, press, wait_until_idle, wait_until_said
 from napari.layers import Labels
+from napari.layers._layer_actions import _duplicate_layer
 
 from helpers import Recipe, make_model
 from napari_nnunet.widgets.choosing.layer_groups import layer_groups
@@ -39,6 +40,32 @@ def test_results_of_two_models_with_one_configuration_are_two_members(viewer, wo
     assert "Combined 2 results" in ensemble.panel.status.text()
 
 
+def test_duplicates_of_probability_layers_are_no_members(viewer, workspace, qtbot):
+    add_image(viewer)
+    segment = open_dock(viewer, "Segment")
+    segment.form.image.output_box.value = "Labels and probabilities"
+    _segment(qtbot, segment)
+    shown = [layer for layer in viewer.layers if PROBABILITY in layer.metadata]
+    viewer.layers.selection = set(shown)
+    _duplicate_layer(viewer.layers)
+    assert len([layer for layer in viewer.layers if PROBABILITY in layer.metadata]) == 2 * len(shown)
+    (group,) = layer_groups(viewer)
+    assert list(group.layers.values()) == shown
+    _segment(qtbot, segment)  # the duplicates are of the run before
+    (group,) = layer_groups(viewer)
+    assert list(group.layers.values()) == shown and group.complete
+    for layer in shown:
+        viewer.layers.remove(layer)
+    (group,) = layer_groups(viewer)
+    assert group.complete  # they stand in for what was removed
+    segment.close()
+
+
+def _segment(qtbot, dock):
+    qtbot.waitUntil(lambda: dock.panel.button.isEnabled() and not dock._later.isActive())
+    press(qtbot, dock)
+
+
 def test_layers_that_name_no_run_belong_together_by_their_result(viewer):
     shown = viewer.add_image(np.zeros((4, 4)), name="a")
     scheme = {"labels": {"background": 0, "organ": 1}}
@@ -63,13 +90,17 @@ def test_what_is_combined_again_is_shown_in_its_layers_unless_they_were_changed(
     press(qtbot, ensemble)
     (first,) = _labels(viewer)
     doubts = [viewer.layers[f"a + b: {name}"] for name in ("entropy", "disagreement")]
-    one.data = np.float32([[0.9, 0.9, 0.1]])
+    viewer.layers["b: p(organ)"].contrast_limits = (0, 0.9)
     press(qtbot, ensemble)
-    assert _labels(viewer) == [first] and first.data.tolist() == [[1, 1, 0]]
-    assert len(viewer.layers) == 5 and doubts[1].data[0, 1] > doubts[1].data[0, 2]
+    assert _labels(viewer) == [first] and first.data.tolist() == [[1, 0, 0]] and len(viewer.layers) == 5
+    one.data = np.float32([[0.9, 0.9, 0.1]])  # another result
+    press(qtbot, ensemble)
+    kept, first = _labels(viewer)
+    assert kept.data.tolist() == [[1, 0, 0]] and first.data.tolist() == [[1, 1, 0]]
+    assert len(viewer.layers) == 8 and doubts[1].data[0, 1] < viewer.layers["a + b [1]: disagreement"].data[0, 1]
     first.data_setitem((np.array([0]), np.array([2])), 1)
     press(qtbot, ensemble)
-    _, second = _labels(viewer)
+    _, _, second = _labels(viewer)
     assert first.data.tolist() == [[1, 1, 1]] and second.data.tolist() == [[1, 1, 0]]
     second.name = "mine"
     press(qtbot, ensemble)
@@ -78,6 +109,6 @@ def test_what_is_combined_again_is_shown_in_its_layers_unless_they_were_changed(
     press(qtbot, ensemble)
     ensemble.rows.widgets["method"].value = "hard"
     press(qtbot, ensemble)
-    assert len(_labels(viewer)) == 5
+    assert len(_labels(viewer)) == 6
     press(qtbot, ensemble)
-    assert len(_labels(viewer)) == 5
+    assert len(_labels(viewer)) == 6

@@ -13,6 +13,7 @@ from napari_nnunet.formats.model.checkpoint import file_hash
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.results.recipe import read_recipe
+from napari_nnunet.formats.workspace import stamp
 from napari_nnunet.schema.json_text import message, read_object
 from napari_nnunet.schema.objects import RULES_FILE
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
@@ -135,3 +136,20 @@ def rules_of_folds(model: TrainedModel, settings: PredictSettings) -> dict[str, 
     folds = model.resolve_folds(settings.folds, settings.checkpoint)
     found = {f"fold_{fold}": message(model.folder / f"fold_{fold}" / RULES_FILE).get("rules") for fold in folds}
     return {fold: rules for fold, rules in found.items() if rules}
+
+
+def stamps_of(model: TrainedModel, settings: PredictSettings) -> tuple[tuple[str, tuple[int, int] | None], ...]:
+    """Return size and time of the files of a model that decide about its results: other ones after it was trained on.
+
+    Raises
+    ------
+    ModelError
+        If a fold that is wanted has no checkpoint.
+    """
+    paths = [model.folder / name for name in ("plans.json", "dataset.json")]
+    for fold in model.resolve_folds(settings.folds, settings.checkpoint):
+        paths += [model.checkpoint_path(fold, settings.checkpoint), model.folder / f"fold_{fold}" / RULES_FILE]
+    first = model.previous_stage_folder()
+    paths += [] if first is None else sorted(first.glob(f"fold_*/{settings.checkpoint}"))
+    paths += [model.eight_bit_path] if settings.precision == "int8" else []
+    return tuple((str(path), stamp(path)) for path in paths)

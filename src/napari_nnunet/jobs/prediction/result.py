@@ -152,6 +152,11 @@ class Halt:
         known = zip(volumes, self._voxels or (), strict=True)
         return [v if isinstance(own, int) else replace(v, array=own) for v, own in known], not same
 
+    @property
+    def seen(self) -> list[dict[str, int]]:
+        """What the images held that were looked at, by what was read of them: none where none was looked at yet."""
+        return [{"": own} if isinstance(own, int) else own.seen for own in self._voxels or ()]
+
     def part_done(self, result: Prediction) -> None:
         """Keep the result of a part, and let go of what it needed."""
         self.results.append(result)

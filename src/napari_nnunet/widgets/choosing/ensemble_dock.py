@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QFormLayout, QGroupBox
 
 from napari_nnunet.engine.prediction.vote import VoteSettings
 from napari_nnunet.events import Job
+from napari_nnunet.formats.model.side_files import stamps_of
 from napari_nnunet.jobs.choosing.calibrate import calibrate_models, known_temperature, notes_weights
 from napari_nnunet.jobs.choosing.ensemble import check_models, check_weights
 from napari_nnunet.schema.cleaning import Cleaning
@@ -130,7 +131,8 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         for member in chosen:
             self.form.require_near(member.model, request)
         cleaning = self.members.cleaning() or Cleaning()
-        members = [(str(member.model.folder), member.folds) for member in chosen]
+        own = [(member, request.settings.replace(folds=member.folds)) for member in chosen]
+        members = [(member.folds, stamps_of(member.model, settings)) for member, settings in own]
         return Together(replace(request, together=repr((members, vote, cleaning))), chosen, vote, cleaning)
 
     def check(self) -> None:

@@ -12,7 +12,7 @@ from napari.layers import Image
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.widgets.frame.forms import distinct
-from napari_nnunet.widgets.prediction.result import PROBABILITY
+from napari_nnunet.widgets.prediction.result import PROBABILITY, left_in
 
 if TYPE_CHECKING:
     import napari
@@ -50,18 +50,26 @@ class LayerGroup:
 
 
 def layer_groups(viewer: napari.viewer.Viewer) -> list[LayerGroup]:
-    """Return the probability layers of a viewer by the run they came from; without one, by the result's name."""
+    """Return the probability layers of a viewer by the run they came from; without one, by the result's name.
+
+    Duplicates stand in for layers that were removed, and are no further result beside those of their request.
+    """
     found: dict[str, LayerGroup] = {}
     models: list[str] = []
-    for layer in viewer.layers:
-        entry = layer.metadata.get(PROBABILITY) if isinstance(layer, Image) else None
+    layers = [layer for layer in viewer.layers if isinstance(layer, Image)]
+    made = [layer for layer in layers if left_in(layer) is not None]
+    there = {str(layer.metadata[PROBABILITY].get("request")) for layer in made if PROBABILITY in layer.metadata}
+    for layer in [*made, *(layer for layer in layers if layer not in made)]:
+        entry = layer.metadata.get(PROBABILITY)
         if isinstance(entry, dict):
             name = str(entry["result"])
             run = str(entry.get("run", name))
             if run not in found:
+                if layer not in made and str(entry.get("request")) in there:
+                    continue
                 found[run] = LayerGroup(name, LabelScheme(**entry["scheme"]), {})
                 models.append(str(entry.get("model", "")))
-            found[run].layers[int(entry["head"])] = layer
+            found[run].layers.setdefault(int(entry["head"]), layer)
     times = Counter(group.name for group in found.values())
     titles = [
         (f"{group.name} ({short_name(Path(model))})" if times[group.name] > 1 and model else group.name, group)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from napari.layers import Image, Labels
 from napari.utils.notifications import show_warning
 from napari.utils.transforms import Affine
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.images.notes import nifti_reader
 from napari_nnunet.grid import Grid, Same, relation
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.widgets.frame.layers import length_in_mm
+from napari_nnunet.widgets.frame.layers import length_in_mm, placement_of
 from napari_nnunet.widgets.frame.words import as_text
 
 #: Metadata key of the grid that a layer's file had.
@@ -266,3 +267,19 @@ def _is_sheared(geometry: Geometry) -> bool:
     n = geometry.ndim
     axes: NDArray[Any] = np.reshape(geometry.direction, (n, n))
     return bool(np.any(np.abs(axes.T @ axes - np.eye(n)) > _SHEARED))
+
+
+def place_key(layer: Image | Labels) -> str:
+    """Return where a layer lies, the same for layers in the same place."""
+    return in_digits(placement_of(layer), 9)
+
+
+def in_digits(value: Any, digits: int) -> str:
+    """Return a value as words, without what computing adds to its numbers."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {in_digits(part, digits)}" for name, part in value.items())
+    if isinstance(value, Affine):
+        return in_digits(value.affine_matrix, digits)
+    if isinstance(value, list | tuple | np.ndarray):
+        return f"({', '.join(in_digits(part, digits) for part in value)})"
+    return f"{value + 0.0:.{digits}g}" if isinstance(value, float) else str(value)

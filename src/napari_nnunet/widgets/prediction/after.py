@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,57 @@ from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.frame.parts import Sentence
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import follow
-from napari_nnunet.widgets.prediction.volumes import is_untouched
+from napari_nnunet.widgets.prediction.result import left_in
 
-Postprocessed = tuple[list[tuple[NDArray[Any], Removed]], Labels, int | None]
+Frames = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
 _COLUMNS = 2
+_OTHER_DATA = "The layer holds other data by now; nothing was taken out or put back."
 _STYLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "command line": as_command,
     "Python": as_python,
     "methods paragraph": as_methods,
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Postprocessed:
+    """What postprocessing changes in a layer; it is written by the window, in which people paint.
+
+    Parameters
+    ----------
+    layer : Labels
+        The result.
+    labels : ndarray
+        The array it showed.
+    where : tuple of ndarray
+        The voxels that change.
+    before, after : ndarray
+        Their values.
+    digest : int or None
+        Of all voxels afterwards; None where somebody had painted: then it is not what the program left.
+    removed : list of (int, Removed)
+        What was taken out of which frame.
+    """
+
+    layer: Labels
+    labels: NDArray[Any]
+    where: tuple[NDArray[np.intp], ...]
+    before: NDArray[Any]
+    after: NDArray[Any]
+    digest: int | None
+    removed: list[tuple[int, Removed]]
+
+    def write(self) -> bool:
+        """Change the layer, but for what somebody painted since; return whether it still shows its array."""
+        if self.layer.data is not self.labels:
+            return False
+        same = self.labels[self.where] == self.before
+        self.labels[tuple(axis[same] for axis in self.where)] = self.after[same]
+        left = left_in(self.layer)
+        if left is not None and self.digest is not None:
+            left.digest = self.digest
+        self.layer.refresh()
+        return True
 
 
 class RecipeButton(QPushButton):
@@ -84,8 +127,9 @@ class AfterResult(QGroupBox):
     def __init__(self) -> None:
         super().__init__("Result")
         self._layer: Labels | None = None
-        self._frames: Sequence[NDArray[Any]] = ()
-        self._removed: list[tuple[NDArray[Any], Removed]] = []
+        self._frames: Frames = lambda labels: [labels]
+        self._shape: tuple[int, ...] = ()
+        self._removed: list[tuple[int, Removed]] = []
         self._recipe: Mapping[str, Any] = {}
         self._targets: list[tuple[QCheckBox, Target, str]] = []
         self.busy = False
@@ -105,7 +149,7 @@ class AfterResult(QGroupBox):
     def show_result(
         self,
         layer: Labels,
-        frames: Sequence[NDArray[Any]],
+        frames: Frames,
         scheme: LabelScheme,
         recipe: Mapping[str, Any],
         *,
@@ -119,8 +163,8 @@ class AfterResult(QGroupBox):
         ----------
         layer : Labels
             The result.
-        frames : sequence of ndarray
-            Views of its array that are taken by themselves: one per time point.
+        frames : callable
+            Returns views of an array like the layer's that are taken by themselves: one per time point.
         scheme : LabelScheme
             Its classes.
         recipe : mapping
@@ -133,7 +177,7 @@ class AfterResult(QGroupBox):
             Whether keeping the largest part of a class makes sense; not for numbered objects.
         """
         self._layer, self._frames, self._recipe = layer, frames, recipe
-        self._removed = []
+        self._removed, self._shape = [], np.shape(layer.data)
         for box, _, _ in self._targets:
             self._grid.removeWidget(box)
             box.deleteLater()
@@ -170,6 +214,9 @@ class AfterResult(QGroupBox):
     def _toggled(self) -> None:
         if self._layer is None or self.busy:
             return
+        if not isinstance(self._layer.data, np.ndarray) or self._layer.data.shape != self._shape:
+            self._say(_OTHER_DATA)
+            return
         self.busy = True
         for box, _, _ in self._targets:
             box.setEnabled(False)
@@ -177,17 +224,22 @@ class AfterResult(QGroupBox):
         follow(self, job, returned=self._applied, errored=self._failed)
 
     def _applied(self, found: Postprocessed) -> None:
-        self._removed, layer, digest = found
         self._end()
-        if digest is not None:
-            layer.metadata["nnunet"]["digest"] = digest
-        if self._layer is not None:
-            self._layer.refresh()
-            self.changed.emit()
+        written = found.write()
+        if found.layer is not self._layer:
+            return  # another result is shown by now
+        if not written:
+            self._say(_OTHER_DATA)
+            return
+        self._removed = found.removed
+        self.changed.emit()
 
     def _failed(self, error: BaseException) -> None:
         self._end()
-        self.hint.setText(failure_text(error))
+        self._say(failure_text(error))
+
+    def _say(self, text: str) -> None:
+        self.hint.setText(text)
         self.hint.setVisible(True)
 
     def _end(self) -> None:
@@ -214,24 +266,24 @@ class AfterResult(QGroupBox):
 
 
 def _keep_largest(
-    layer: Labels,
-    frames: Sequence[NDArray[Any]],
-    before: Sequence[tuple[NDArray[Any], Removed]],
-    targets: Sequence[Target],
+    layer: Labels, frames: Frames, taken: Sequence[tuple[int, Removed]], targets: Sequence[Target]
 ) -> Job[Postprocessed]:
-    """Put back what was taken out before, then take out what is chosen now; runs on a thread.
-
-    With the layer and its digest, which is None where somebody had painted: then it is not what the program left.
-    """
+    """Work out what comes back of what was taken out, and what is taken out now; on a thread, and on a copy."""
     yield Stage(name="Postprocessing")
-    untouched = is_untouched(layer)
-    for frame, removed in before:
-        removed.put_back(frame)
+    labels, left = layer.data, left_in(layer)
+    before = np.array(labels)
+    after = before.copy()
+    views = frames(after)
+    for i, removed in taken:
+        removed.put_back(views[i])
     done = []
-    for i, frame in enumerate(frames):
-        done += [(frame, removed) for removed in take_out(frame, targets)]
-        yield Progress(done=i + 1, total=len(frames))
-    return done, layer, digest_of(np.asarray(layer.data)) if untouched else None
+    for i, view in enumerate(views):
+        done += [(i, removed) for removed in take_out(view, targets)]
+        yield Progress(done=i + 1, total=len(views))
+    where = np.nonzero(before != after)
+    untouched = left is not None and left.digest == digest_of(before)
+    digest = digest_of(after) if untouched else None
+    return Postprocessed(layer, labels, where, before[where], after[where], digest, done)
 
 
 def _hint(recommended: Cleaning | None, scheme: LabelScheme, *, applied: bool) -> str:

@@ -23,7 +23,7 @@ from napari_nnunet.widgets.objects.look import go_to
 from napari_nnunet.widgets.objects.repair import RepairTools
 from napari_nnunet.widgets.objects.tracks import FollowTools, Series, unsized_rows
 from napari_nnunet.widgets.prediction.request import SegmentRequest
-from napari_nnunet.widgets.prediction.result import ResultLayers
+from napari_nnunet.widgets.prediction.result import ResultLayers, put_features
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.objects.measure import measure_arrays
@@ -180,7 +180,7 @@ class ObjectTable(QWidget):
         )
         self.copy.setEnabled(True)
         if len(tables) == 1:
-            result.labels.features = _features(tables[0])
+            put_features(result.labels, _features(tables[0]))
 
     def _selected(self, _: Any = None) -> None:
         """Go to the object that was selected, in napari's table of features for instance."""

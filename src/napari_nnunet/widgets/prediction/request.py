@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
-from napari.layers import Image, Labels
-from napari.utils.transforms import Affine
+from napari.layers import Image
 
 from napari_nnunet.engine.image.voxel_size import as_trained
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.model.side_files import stamps_of
 from napari_nnunet.grid import Grid
 from napari_nnunet.jobs.prediction.voxel_size import far_voxels
 from napari_nnunet.schema.geometry import GIVEN, RESOLUTION, Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.widgets.files.overlay import require_over
-from napari_nnunet.widgets.files.place import STORED, geometry_to_save
+from napari_nnunet.widgets.files.place import STORED, geometry_to_save, in_digits, place_key
 from napari_nnunet.widgets.frame.layers import (
     Frame,
     axes_choices,
     frames_of,
     full_resolution,
-    placement_of,
     seen_axes,
     units_per_world,
     voxel_size_mm,
@@ -48,6 +49,7 @@ class FarError(NotReadyError):
         self.spacing = spacing
 
 
+_WORDS: WeakKeyDictionary[Image, tuple[Callable[[], Any], str]] = WeakKeyDictionary()
 OUTPUTS = ("Labels", "Labels and probabilities", "Probabilities")
 
 
@@ -114,6 +116,8 @@ class SegmentRequest:
         What else decides about the result: the members of an ensemble, and how they are joined.
     place : str
         Where the first layer lay when this was asked.
+    stamps : str
+        Which files of the model, and which arrays of the layers, there were when this was asked.
     """
 
     model: TrainedModel
@@ -128,6 +132,7 @@ class SegmentRequest:
     output: str
     together: str = ""
     place: str = ""
+    stamps: str = ""
 
     @property
     def source(self) -> Image:
@@ -149,28 +154,25 @@ class SegmentRequest:
 
     @property
     def key(self) -> str:
-        """The same for requests that ask for the same of the same layers in the same place."""
+        """The same for requests that ask for the same of the same layers in the same place, and models as they were.
+
+        Voxels that were edited in the array of a layer are not noticed here; a run compares them with those of before.
+        """
         layers = [str(layer.unique_id) for layer in self.layers]
         times = sorted(frame.index for frame in self.frames if frame.index is not None)
-        grid = _for_key(self.grid.model_dump(), 6)  # where a layer lies changes the further digits of its voxel size
-        asked = self.settings, layers, self.axes, grid, times, self.region, self.together, self.place
+        grid = in_digits(self.grid.model_dump(), 6)  # where a layer lies changes the further digits of its voxel size
+        asked = self.settings, layers, self.axes, grid, times, self.region, self.together, self.place, self.stamps
         return repr((str(self.model.folder), *asked))
 
 
-def place_key(layer: Image | Labels) -> str:
-    """Return where a layer lies, the same for layers in the same place."""
-    return _for_key(placement_of(layer), 9)
-
-
-def _for_key(value: Any, digits: int) -> str:
-    """Return a value as words, without what computing adds to its numbers."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_for_key(part, digits)}" for name, part in value.items())
-    if isinstance(value, Affine):
-        return _for_key(value.affine_matrix, digits)
-    if isinstance(value, list | tuple | np.ndarray):
-        return f"({', '.join(_for_key(part, digits) for part in value)})"
-    return f"{value + 0.0:.{digits}g}" if isinstance(value, float) else str(value)
+def array_word(layer: Image) -> str:
+    """Return a word that is another one when the layer shows another array; what is written into one is not noticed."""
+    array = full_resolution(layer)
+    known = _WORDS.get(layer)
+    if known is None or known[0]() is not array:
+        reference = ref(array) if type(array).__weakrefoffset__ else lambda: array
+        known = _WORDS[layer] = reference, uuid4().hex
+    return known[1]
 
 
 def _stored_spacing(layer: Image, spacing: tuple[float, ...]) -> tuple[float, ...] | None:
@@ -215,7 +217,7 @@ def resolve(choices: Choices) -> SegmentRequest:
         grid = _with_place(grid, first, choices.axes)
     require_confirmed(model, grid, choices.accepted)
     try:
-        model.resolve_folds(choices.settings.folds, choices.settings.checkpoint)
+        stamps = repr((stamps_of(model, choices.settings), [array_word(layer) for layer in layers]))
         frames = frames_of(layers, choices.axes, grid, channels=len(names), times=choices.times)
     except NnunetError as error:
         raise NotReadyError(error.in_window) from error
@@ -224,10 +226,13 @@ def resolve(choices: Choices) -> SegmentRequest:
     settings = choices.settings.replace(
         probabilities=choices.output != "Labels", any_spacing=choices.accepted == grid.spacing
     )
-    place = place_key(first)
-    return SegmentRequest(
-        model, settings, layers, choices.axes, frames, grid, voxel, typed, choices.region, choices.output, place=place
-    )
+    known: dict[str, Any] = {
+        "region": choices.region,
+        "output": choices.output,
+        "place": place_key(first),
+        "stamps": stamps,
+    }
+    return SegmentRequest(model, settings, layers, choices.axes, frames, grid, voxel, typed, **known)
 
 
 def require_confirmed(model: TrainedModel, grid: Geometry, accepted: tuple[float, ...] | None) -> None:

@@ -2,33 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from napari.layers import Image, Labels
+from napari.layers import Image, Labels, Layer
 from numpy.typing import NDArray
 
 from napari_nnunet.events import Job
 from napari_nnunet.jobs.prediction.result import Halt
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.volume import digest_of
+from napari_nnunet.widgets.files.place import place_key
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import (
+    ORIGIN,
+    add_layer,
     canvas_view,
     colormap_of,
     features_of,
     geometry_of,
     result_shape,
 )
-from napari_nnunet.widgets.prediction.request import SegmentRequest, place_key
+from napari_nnunet.widgets.prediction.request import SegmentRequest
 
 #: Metadata key of a layer that holds the probabilities of one class: result, its run, request and model, head, scheme.
 PROBABILITY = "nnunet_probability"
-#: Metadata key of a layer that a run adds beside its labels: the request, what it shows, its place and its digest.
-SHOWN_BESIDE = "nnunet_beside"
-_DOUBTS = ("entropy", "disagreement")
+_LABELS, _DOUBTS = "labels", ("entropy", "disagreement")
+
+
+@dataclass(eq=False)
+class Left:
+    """A layer as a run left it: whoever paints in it, moves it or gives it another name makes it their own.
+
+    Parameters
+    ----------
+    shows : str
+        What of the result it shows.
+    name, place : str
+        As the run gave them.
+    features : DataFrame or None
+        Those of Labels.
+    request : str
+        Which request the run was of; empty while it runs.
+    digest : int or None
+        Of all voxels; None where somebody painted while it ran.
+    images : list of mapping of str to int
+        What the images held, see :attr:`~napari_nnunet.jobs.prediction.result.Halt.seen`.
+    weights : str
+        Hashes of the checkpoints; empty where they are not known.
+    """
+
+    shows: str
+    name: str
+    place: str
+    features: Any = None
+    request: str = ""
+    digest: int | None = None
+    images: list[dict[str, int]] = field(default_factory=list)
+    weights: str = ""
+
+    @classmethod
+    def of(cls, layer: Image | Labels, shows: str = _LABELS) -> Left:
+        """Return a layer as it is when it is made."""
+        return cls(shows, layer.name, place_key(layer), layer.features.copy() if isinstance(layer, Labels) else None)
+
+    def is_like(self, other: Left) -> bool:
+        """Whether another layer shows the same of the same request, as far as both looked at images and weights."""
+        if (self.request, self.shows) != (other.request, other.shows) or not self.request:
+            return False
+        seen = len(self.images) == len(other.images) and all(
+            own.items() <= more.items() for own, more in zip(self.images, other.images, strict=True)
+        )
+        return seen and ("" in (self.weights, other.weights) or self.weights == other.weights)
+
+
+#: Layers that runs made, as they left them. A duplicate is none of them.
+_LEFT: WeakKeyDictionary[Layer, Left] = WeakKeyDictionary()
+
+
+def left_in(layer: Layer) -> Left | None:
+    """Return what a run left in a layer that it made itself, None for any other layer."""
+    return _LEFT.get(layer)
+
+
+def is_untouched(layer: Layer) -> bool:
+    """Whether a layer holds the voxels that the segmentation, and postprocessing, left in it."""
+    left = _LEFT.get(layer)
+    return left is not None and left.digest == digest_of(np.asarray(layer.data))
+
+
+def is_as_left(layer: Layer) -> bool:
+    """Whether a layer is as a run left it, so that the same again may take its place; a training case is somebody's."""
+    left = _LEFT.get(layer)
+    if left is None or layer.name != left.name or place_key(layer) != left.place or ORIGIN in layer.metadata:
+        return False
+    return (left.features is None or layer.features.equals(left.features)) and is_untouched(layer)
+
+
+def show(viewer: Any, layer: Image | Labels, left: Left) -> Any:
+    """Show a new layer, or the same in the layer of an earlier run if it is as that left it; returns which."""
+    known = [(other, left_in(other)) for other in viewer.layers]
+    same = [other for other, own in known if own is not None and own.is_like(left)]
+    before = next(filter(is_as_left, same), None)
+    if before is None:
+        add_layer(viewer, layer)
+    else:
+        before.metadata.update(layer.metadata)
+        before.data = layer.data
+    shown = layer if before is None else before
+    _LEFT[shown] = replace(left, name=shown.name)
+    return shown
+
+
+def put_features(layer: Labels, features: Mapping[str, Any]) -> None:
+    """Give a layer the features that were measured of it; that is no change by hand."""
+    left = _LEFT.get(layer)
+    own = left is not None and layer.features.equals(left.features)
+    layer.features = features
+    if left is not None and own:
+        left.features = layer.features.copy()
 
 
 class ResultLayers:
@@ -46,7 +142,6 @@ class ResultLayers:
         self.request = request
         self.halt = Halt()
         self.run = uuid4().hex  # results of models with one configuration name have one name
-        self._sources = [layer.data for layer in request.layers]
         scheme = request.model.dataset.labels
         shape = result_shape(request.source, request.axes)
         self.placement = geometry_of(request.source, request.axes)
@@ -59,6 +154,7 @@ class ResultLayers:
         self.doubts: list[NDArray[np.float32]] = []  # entropy and disagreement, where models disagree
         self.digest: int | None = None  # of the canvas as the job left it
         self._digests: dict[str, int] = {}  # of what lies beside it
+        self.painted = False  # while it ran
         self.labels = self.new_labels()
 
     def new_labels(self) -> Labels:
@@ -73,7 +169,34 @@ class ResultLayers:
             metadata={"nnunet": {"partial": True, "model": str(self.request.model.folder)}},
             **self.placement,
         )
+        self.left = Left.of(self.labels)
+        self.labels.events.paint.connect(self._somebody_painted)
         return self.labels
+
+    def _somebody_painted(self, _: Any = None) -> None:
+        self.painted = True
+
+    def add_to(self, viewer: Any) -> None:
+        """Add the layer to a viewer, which numbers names that are taken."""
+        own = self.labels.name == self.left.name
+        add_layer(viewer, self.labels)
+        if own:
+            self.left.name = self.labels.name
+
+    def call(self, name: str) -> None:
+        """Name the layer, unless somebody gave it another name meanwhile."""
+        if self.labels.name == self.left.name:
+            self.labels.name = name
+            self.left.name = self.labels.name
+
+    def leave(self, recipe: Mapping[str, Any]) -> Left:
+        """Note how the run leaves its layer, with the recipe of a finished one."""
+        self.left.request, self.left.images = self.request.key, self.halt.seen
+        self.left.weights = _weights_of(recipe)
+        if not self.painted:
+            self.left.digest = digest_of(self.canvas) if self.digest is None else self.digest
+        _LEFT[self.labels] = self.left
+        return self.left
 
     def shown_in(self, viewer: Any) -> bool:
         """Whether the layer is there and still shows the canvas; people remove layers and replace their data."""
@@ -81,8 +204,11 @@ class ResultLayers:
 
     def is_for(self, request: SegmentRequest) -> bool:
         """Whether a request asks for the same of the same images, which show what they showed."""
-        sources = [layer.data for layer in request.layers]
-        return request.key == self.request.key and all(a is b for a, b in zip(sources, self._sources, strict=True))
+        return request.key == self.request.key
+
+    def frames_in(self, labels: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return views of labels in the layer's shape that are taken by themselves: one per time point."""
+        return [canvas_view(labels, self.request.axes, frame.index) for frame in self.request.frames]
 
     def targets(self) -> list[tuple[Any, Any, Any]]:
         """Return (volume, labels view, probabilities view) of every frame."""
@@ -123,14 +249,14 @@ class ResultLayers:
         shown = [] if self.probabilities is None else [(f"p({n})", self.probabilities[i]) for i, n in self._heads()]
         return [*shown, *zip(_DOUBTS, self.doubts, strict=False)]
 
-    def layers_beside(self) -> list[Image]:
-        """Return an Image layer per foreground head, if probabilities are wanted, and those of the uncertainty."""
+    def show_beside(self, viewer: Any) -> None:
+        """Show probabilities and uncertainty, in the layers of an earlier run where they are as that left them."""
         layers = [*self._probability_layers(), *self._uncertainty_layers()]
-        for layer, (name, values) in zip(layers, self._beside(), strict=True):
-            digest = self._digests.get(name)
-            about = {"request": self.request.key, "shows": name, "place": place_key(layer)}
-            layer.metadata[SHOWN_BESIDE] = {**about, "digest": digest_of(values) if digest is None else digest}
-        return layers
+        for layer, (shows, values) in zip(layers, self._beside(), strict=True):
+            digest = self._digests.get(shows)
+            left = replace(Left.of(layer, shows), request=self.left.request, images=self.left.images)
+            left.digest, left.weights = digest_of(values) if digest is None else digest, self.left.weights
+            show(viewer, layer, left)
 
     def _probability_layers(self) -> list[Image]:
         if self.probabilities is None:
@@ -157,13 +283,10 @@ class ResultLayers:
         return [doubt_layer(values, f"{self.name}: {name}", self.placement) for name, values in shown]
 
 
-def unchanged_beside(layer: Any, like: Image) -> bool:
-    """Whether a layer shows the same of the same request as another, in its place, with what the run left in it."""
-    about = layer.metadata.get(SHOWN_BESIDE) if isinstance(layer, Image) else None
-    if about is None or {**about, "digest": 0} != {**like.metadata[SHOWN_BESIDE], "digest": 0}:
-        return False
-    whole = isinstance(layer.data, np.ndarray) and layer.data.shape == like.data.shape
-    return whole and place_key(layer) == about["place"] and digest_of(layer.data) == about["digest"]
+def _weights_of(recipe: Mapping[str, Any]) -> str:
+    """Return which weights a result was made with, those of all members."""
+    used = [own.get("sha256") for own in (recipe, *recipe.get("members", ()))]
+    return repr(used) if any(used) else ""
 
 
 def doubt_layer(values: Any, name: str, place: dict[str, Any]) -> Image:

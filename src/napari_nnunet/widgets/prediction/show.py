@@ -14,17 +14,16 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_nnunet.events import CaseDone, CaseFailed, Event, Painted
 from napari_nnunet.jobs.prediction.table import Line, found_again, found_in
 from napari_nnunet.schema.cleaning import Cleaning
-from napari_nnunet.volume import digest_of
-from napari_nnunet.widgets.frame.layers import KIND, Frame, activate, add_layer, canvas_view, remove_layer
+from napari_nnunet.widgets.frame.layers import KIND, Frame, activate, canvas_view, remove_layer
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.prediction.after import AfterResult
 from napari_nnunet.widgets.prediction.many_view import ManyTable
 from napari_nnunet.widgets.prediction.objects import ObjectTable
-from napari_nnunet.widgets.prediction.request import SegmentRequest, place_key
-from napari_nnunet.widgets.prediction.result import ResultLayers, unchanged_beside
-from napari_nnunet.widgets.prediction.volumes import VolumeTable, is_untouched
+from napari_nnunet.widgets.prediction.request import SegmentRequest
+from napari_nnunet.widgets.prediction.result import Left, ResultLayers, is_as_left, is_untouched, left_in
+from napari_nnunet.widgets.prediction.volumes import VolumeTable
 
 if TYPE_CHECKING:
     import napari
@@ -103,9 +102,9 @@ class ResultView(QWidget):
     def show_running(self, result: ResultLayers) -> None:
         """Show the layer that is filled now."""
         self.running = result
-        result.labels.name = result.name
+        result.call(result.name)
         if result.labels not in self.viewer.layers:
-            add_layer(self.viewer, result.labels)
+            result.add_to(self.viewer)
 
     def carries_on(self, request: SegmentRequest) -> bool:
         """Whether a run of this request would go on where a cancelled one stopped; not where somebody painted since."""
@@ -123,29 +122,13 @@ class ResultView(QWidget):
             self._halted = None
             halted.halt.drop()
 
-    def _earlier(self, result: ResultLayers) -> list[Labels]:
-        """Return what earlier runs of the same request left, if nobody has painted in it: parts, and the last whole."""
-        key = result.request.key
-        same = [
-            layer
-            for layer in self.viewer.layers
-            if isinstance(layer, Labels)
-            and layer is not result.labels
-            and layer.metadata.get("nnunet", {}).get("request") == key
-        ]
-        found = [layer for layer in reversed(same) if _is_where_it_was(layer) and is_untouched(layer)]
-        parts = [layer for layer in found if layer.metadata["nnunet"].get("partial")]
+    def _earlier(self, result: ResultLayers, now: Left) -> list[Any]:
+        """Return what earlier runs of the same request left, if nobody has changed it: parts, and the last whole."""
+        known = [(layer, left_in(layer)) for layer in reversed(self.viewer.layers) if layer is not result.labels]
+        same = [layer for layer, left in known if left is not None and left.is_like(now)]
+        found = [layer for layer in same if is_as_left(layer)]
+        parts = [layer for layer in found if layer.metadata.get("nnunet", {}).get("partial")]
         return parts + [layer for layer in found if layer not in parts][:1]
-
-    def _show_beside(self, result: ResultLayers) -> None:
-        """Add what lies beside the labels, or show it in the layers of an earlier run that nobody changed."""
-        for layer in result.layers_beside():
-            before = next((other for other in self.viewer.layers if unchanged_beside(other, layer)), None)
-            if before is None:
-                add_layer(self.viewer, layer)
-            else:
-                before.metadata.update(layer.metadata)
-                before.data = layer.data
 
     def paint(self, event: Event) -> None:
         """Redraw the layer where tiles were finished, not too often."""
@@ -181,7 +164,6 @@ class ResultView(QWidget):
         self.settle(predictions)
         if result.labels in self.viewer.layers:
             activate(self.viewer, result.labels)
-            views = [target[1] for target in result.targets()]
             scheme = result.request.model.dataset.labels
             self._collected = (result.request.source, result.labels)
             self.collect.setVisible(True)
@@ -189,7 +171,7 @@ class ResultView(QWidget):
                 result.labels.metadata[KIND] = result.objects.only_kind or next(iter(result.objects.kinds))
             self.after.show_result(
                 result.labels,
-                views,
+                result.frames_in,
                 scheme,
                 recipe,
                 recommended=recommended,
@@ -210,8 +192,8 @@ class ResultView(QWidget):
             return recipe
         recipe |= result.request.asked
         self._show_labels(result, recipe)
-        self._show_beside(result)
-        if result.request.output == "Probabilities":
+        result.show_beside(self.viewer)
+        if result.request.output == "Probabilities" and is_as_left(result.labels):
             remove_layer(self.viewer, result.labels)
         return recipe
 
@@ -245,21 +227,17 @@ class ResultView(QWidget):
 
     def _show_labels(self, result: ResultLayers, recipe: dict[str, Any]) -> None:
         if not result.shown_in(self.viewer):
-            add_layer(self.viewer, result.new_labels())
+            result.new_labels()
+            result.add_to(self.viewer)
             show_info("The result's layer had been removed or changed; it was added again.")
         request = result.request
-        earlier = [] if request.output == "Probabilities" else self._earlier(result)  # its labels take no place
+        left = result.leave(recipe)
+        earlier = [] if request.output == "Probabilities" else self._earlier(result, left)  # its labels take no place
         for before in earlier:  # this is the same again, or the whole of what was a part
             remove_layer(self.viewer, before)
-            result.labels.name = result.name
-        result.labels.metadata["nnunet"] = {
-            "partial": False,
-            "request": request.key,
-            **_whereabouts(result.labels),
-            "spacing_mm": request.voxel_mm,
-            "digest": digest_of(result.canvas) if result.digest is None else result.digest,
-            **recipe,
-        }
+            result.call(result.name)
+        about = {"partial": False, "request": request.key, "spacing_mm": request.voxel_mm}
+        result.labels.metadata["nnunet"] = {**about, **recipe}
         result.labels.refresh()
 
     def cancelled(self, fraction: float) -> str:
@@ -274,10 +252,9 @@ class ResultView(QWidget):
             if percent == 0:
                 return "Cancelled before anything was finished."
             return f"Cancelled at {percent} %. Nothing had been found by then, so no layer is kept.{on}"
-        result.labels.name = f"{result.name} (partial {percent} %)"
-        about = {"percent": percent, "request": result.request.key, "digest": digest_of(result.canvas)}
-        about |= _whereabouts(result.labels)
-        result.labels.metadata["nnunet"] = {**result.labels.metadata["nnunet"], **about}
+        result.call(f"{result.name} (partial {percent} %)")
+        result.leave({})
+        result.labels.metadata["nnunet"] = {**result.labels.metadata["nnunet"], "percent": percent}
         result.labels.refresh()
         self._halt(result)
         return f"Cancelled at {percent} %. The part segmented so far is kept.{on}"
@@ -292,23 +269,12 @@ class ResultView(QWidget):
     def failed(self, error: BaseException) -> None:
         """Take the layer away where nothing was painted into it, name it partial otherwise."""
         result, self.running = self.running, None
-        if result is None or result.labels not in self.viewer.layers:
+        if result is None or not result.shown_in(self.viewer):
             return
         if result.canvas.any():
-            result.labels.name = f"{result.name} (partial)"
-            result.labels.metadata["nnunet"]["digest"] = digest_of(result.canvas)
+            result.call(f"{result.name} (partial)")
             result.labels.refresh()
         self._halt(result)
-
-
-def _whereabouts(layer: Labels) -> dict[str, str]:
-    """Return what tells a run's own layer, where the run left it, from one that somebody duplicated or moved."""
-    return {"layer": str(layer.unique_id), "place": place_key(layer)}
-
-
-def _is_where_it_was(layer: Labels) -> bool:
-    about = layer.metadata["nnunet"]
-    return all(about.get(name, value) == value for name, value in _whereabouts(layer).items())
 
 
 def _lines(request: SegmentRequest, predictions: Sequence[Any]) -> list[Line]:

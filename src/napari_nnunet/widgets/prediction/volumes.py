@@ -21,7 +21,7 @@ from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table
 from napari_nnunet.widgets.frame.worker import Latest
 from napari_nnunet.widgets.objects.curves import SizeCurves
 from napari_nnunet.widgets.prediction.request import SegmentRequest
-from napari_nnunet.widgets.prediction.result import ResultLayers
+from napari_nnunet.widgets.prediction.result import ResultLayers, left_in
 
 _PAUSE_MS = 400  # after the last stroke
 _CORRECTED = "Corrected by hand; the volumes are those of the layer as it is now."
@@ -43,11 +43,6 @@ class Counted:
     digest: int
 
 
-def is_untouched(layer: Labels) -> bool:
-    """Whether a result's layer holds what the segmentation, and postprocessing, left in it."""
-    return layer.metadata.get("nnunet", {}).get("digest") == digest_of(np.asarray(layer.data))
-
-
 def count_frames(frames: Sequence[NDArray[Any]], labels: NDArray[Any]) -> Job[Counted]:
     """Count the labels of every time point ([Z,] Y, X); runs on a thread, plane by plane."""
     counts = []
@@ -60,6 +55,11 @@ def count_frames(frames: Sequence[NDArray[Any]], labels: NDArray[Any]) -> Job[Co
         counts.append(tuple(int(n) for n in total))
         yield Progress(done=i + 1, total=len(frames))
     return Counted(tuple(counts), digest_of(labels))
+
+
+def _digest_in(layer: Labels) -> int | None:
+    left = left_in(layer)
+    return None if left is None else left.digest
 
 
 class VolumeTable(QWidget):
@@ -92,7 +92,7 @@ class VolumeTable(QWidget):
         """Fill the table from voxels per label of every time point of a result, and follow its layer."""
         self.hide_result()
         self._request, self._layer = result.request, result.labels
-        self._before = result.labels.metadata["nnunet"]["digest"]
+        self._before = _digest_in(result.labels)
         self._fill(counts)
         events = result.labels.events
         for signal in (events.paint, events.labels_update, events.data, events.set_data):
@@ -102,7 +102,7 @@ class VolumeTable(QWidget):
     def start_anew(self) -> None:
         """Count again after something other than a hand changed the labels."""
         if self._layer is not None:
-            self._before = self._layer.metadata["nnunet"]["digest"]
+            self._before = _digest_in(self._layer)
             self._later.start()
 
     def _changed(self, _: Any = None) -> None:
