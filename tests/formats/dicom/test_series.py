@@ -77,7 +77,7 @@ def test_a_slice_that_is_there_twice_does_not_stretch_the_others(tmp_path):
 def test_a_series_over_time_is_no_volume(tmp_path):
     write_series(tmp_path, SLICES, series="1.2")
     write_series(tmp_path, SLICES, series="1.2", name="later{}.dcm")
-    with pytest.raises(ImageError, match="is there 2 times. Was it taken at several times"):
+    with pytest.raises(ImageError, match="occurs 2 times. Was it taken at several times"):
         dicom.read_series(tmp_path)
 
 

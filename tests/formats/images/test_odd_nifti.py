@@ -216,7 +216,7 @@ MIRRORED = AFFINE * np.array([[-1], [1], [1], [1]])
 ])  # fmt: skip
 def test_transforms_that_disagree_about_left_and_right_are_said(tmp_path, name, reader, taken):
     twice_placed(tmp_path / name, MIRRORED)
-    said = f"its header gives two orientations, RPS (qform) and LPS (sform), of which the {taken} was taken"
+    said = f"its header gives two orientations, RPS (qform) and LPS (sform); the {taken} was used"
     assert read_volume([tmp_path / name], reader=reader).geometry.remarks == (said,)
     assert read_header(tmp_path / name, reader=reader).geometry.remarks == (said,)
 
@@ -248,7 +248,7 @@ def test_two_sizes_of_a_voxel_in_a_header_are_said(tmp_path, name):
     image = nibabel.Nifti1Image(ARRAY.T, AFFINE)
     image.header["pixdim"][1:4] = 5
     (tmp_path / name).write_bytes(gzip.compress(image.to_bytes()) if name.endswith("gz") else image.to_bytes())
-    said = "two voxel sizes, 5 x 5 x 5 mm (pixdim) and 2 x 0.75 x 0.5 mm (sform), of which 5 x 5 x 5 mm was taken"
+    said = "two voxel sizes, 5 x 5 x 5 mm (pixdim) and 2 x 0.75 x 0.5 mm (sform); 5 x 5 x 5 mm was used"
     assert said in read_volume([tmp_path / name]).geometry.remarks[0]
 
 

@@ -52,7 +52,7 @@ def test_two_sizes_of_a_voxel_are_told_with_the_one_that_was_taken(order):
     assert found.places is None
     np.testing.assert_allclose(found.sizes, [SIZE[::-1], [1.5, 1.0, 4.0]])
     (remark,) = with_oddities(UPRIGHT, start).remarks
-    assert "2 x 0.5 x 0.75 mm (pixdim) and 4 x 1 x 1.5 mm (sform), of which 2 x 0.5 x 0.75 mm was taken" in remark
+    assert "2 x 0.5 x 0.75 mm (pixdim) and 4 x 1 x 1.5 mm (sform); 2 x 0.5 x 0.75 mm was used" in remark
 
 
 def test_where_the_second_transform_has_no_code_there_is_one_only():
@@ -67,7 +67,7 @@ def test_two_places_are_told_and_the_other_one_is_kept(taken):
     found = with_oddities(UPRIGHT, header(**forms))
     (remark,) = found.remarks
     both = "RAS (qform) and LAS (sform)" if taken == "qform" else "LAS (qform) and RAS (sform)"
-    assert f"two orientations, {both}, of which the {taken} was taken" in remark
+    assert f"two orientations, {both}; the {taken} was used" in remark
     np.testing.assert_allclose(found.other_affine, other, atol=1e-5)
 
 

@@ -129,7 +129,7 @@ def test_pictures_know_no_size_of_a_pixel_under_nnunets_reader_of_pictures():
     [
         ("", TextFacts()),
         ("DistanceUnits = mm\n", TextFacts()),
-        ('DistanceUnits = "um"\n', "counts lengths in um; the numbers were taken for mm"),
+        ('DistanceUnits = "um"\n', "counts lengths in um; the numbers were read as mm"),
         ("ElementToIntensityFunctionSlope = 1.0\nElementToIntensityFunctionOffset = 0\n", TextFacts()),
         ("ElementToIntensityFunctionSlope = 2\n", "scales the values, which ITK ignores"),
         ("ElementToIntensityFunctionOffset = x\n", "scales the values"),

@@ -146,7 +146,7 @@ VOXELS = bytes(range(24))
 
 
 @pytest.mark.parametrize(("ending", "head", "more", "said"), [
-    (".nrrd", NRRD, 'spacings: 1 2 3\nunits: "um" "um" "um"\n', "counts lengths in um; the numbers were taken for mm"),
+    (".nrrd", NRRD, 'spacings: 1 2 3\nunits: "um" "um" "um"\n', "counts lengths in um; the numbers were read as mm"),
     (".nrrd", NRRD, PLACED + 'space units: "microns" "microns" "microns"\nspace directions: (1,0,0) (0,2,0) (0,0,3)\n',
      "counts lengths in microns"),
     (".nrrd", NRRD, PLACED + "space directions: (1,0,0) (0.5,2,0) (0,0,3)\n", "not at right angles"),

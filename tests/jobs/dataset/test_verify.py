@@ -157,7 +157,7 @@ def test_values_shapes_and_spacings_that_differ(raw):
         raw,
         "error: c0.nii.gz: it contains 7 (3 voxels), which dataset.json does not define; it has 0, 1",
         "error: c1: the image has 20 x 24 x 22 voxels, its labels have 5 x 5 x 5",
-        "error: c2: the image has a spacing of 1 x 0.8 x 0.8 mm, its labels of 1 x 0.8 x 0.9",
+        "error: c2: the image has a voxel size of 1 x 0.8 x 0.8 mm, its labels of 1 x 0.8 x 0.9",
         "warning: c3.nii.gz: it has no foreground: only background is labelled",
     )
 
@@ -226,9 +226,9 @@ def test_spacings_that_are_hard_to_believe(raw):
         labels(raw, name, array > 120, spacing)
     says(
         raw,
-        "warning: c1: a spacing of 500 x 0.8 x 0.8 mm is implausible",
-        "warning: c1: its spacing of 500 x 0.8 x 0.8 mm is far from the usual 1 x 0.8 x 0.8",
-        "warning: c2: its spacing of 9 x 0.8 x 0.8 mm is far from the usual 1 x 0.8 x 0.8",
+        "warning: c1: a voxel size of 500 x 0.8 x 0.8 mm is implausible",
+        "warning: c1: its voxel size of 500 x 0.8 x 0.8 mm is far from the usual 1 x 0.8 x 0.8",
+        "warning: c2: its voxel size of 9 x 0.8 x 0.8 mm is far from the usual 1 x 0.8 x 0.8",
     )
     set_spacing(raw, (1.0, 0.8, 0.8), ["c1", "c2"])
     says(raw)

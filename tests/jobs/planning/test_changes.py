@@ -96,7 +96,7 @@ def test_another_voxel_size_is_preprocessed_into_a_folder_of_its_own(planned):
         ({"patch": (32, 32)}, "The patch needs 3 positive numbers"),
         ({"patch": (4, 4, 4)}, "too small for a U-Net"),
         ({"patch": (5120, 5120, 5120)}, "more than four times as large as the images, whose median is 36 × 48 × 44"),
-        ({"spacing": (1.0, -1.0, 1.0)}, "The spacing needs 3 positive numbers"),
+        ({"spacing": (1.0, -1.0, 1.0)}, "The voxel size needs 3 positive numbers"),
         ({"batch": 3, "name": "2d"}, "A configuration 2d already exists"),
         ({"batch": 3, "name": "a/b"}, "is not a valid configuration name"),
         ({"batch": 3, "base": "none"}, "have no configuration 'none'"),

@@ -43,13 +43,13 @@ def test_cases_of_which_nothing_would_be_left_fail_with_both_sizes(planned, name
     assert not result.done and sorted(result.failed) == ["c0", "c1"]
     for error in result.failed.values():
         assert error.message.startswith(f"Resampled from {OLD} of 1 x 0.8 x 0.8 mm to voxels of ")
-        assert f"1e+06 mm, the image would have {left} voxels. Is the spacing of {name} right?" in error.message
+        assert f"1e+06 mm, the image would have {left} voxels. Is the voxel size of {name} right?" in error.message
 
 
 def test_an_axis_that_becomes_one_voxel_is_said(planned):
     result, said = planned("3d_fullres", 100.0, 0.8, 0.8)
     assert sorted(result.done) == ["c0", "c1"]
-    assert "c0, c1: At the model's spacing of 100 x 0.8 x 0.8 mm this image would be thinner than one voxel" in said
+    assert "c0, c1: At the model's voxel size of 100 x 0.8 x 0.8 mm this image would be thinner than one voxel" in said
 
 
 @pytest.mark.parametrize(("name", "axes", "grown"), [

@@ -120,8 +120,8 @@ def plan_grid(
     if 0 in rounded:
         notes = (
             *notes,
-            f"At the model's spacing of {_mm(goal)} this image would be thinner than one voxel; one voxel is kept. "
-            "Check the spacing.",
+            f"At the model's voxel size of {_mm(goal)} this image would be thinner than one voxel; one voxel is kept. "
+            "Check the voxel size of the image.",
         )
     return PrepareRecord(forward, (z, y, x), box, (dz, dy, dx), (nz, ny, nx), (goal[0], goal[1], goal[2]), notes)
 

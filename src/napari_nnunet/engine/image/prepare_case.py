@@ -124,7 +124,7 @@ def _require_voxels(record: PrepareRecord, name: str) -> None:
     """Refuse a case of which next to nothing would be left; one axis of less than a voxel is kept, and said."""
     grids = zip(record.cropped_shape, record.spacing, record.network_spacing, strict=True)
     if sum(old / new * n < _LOST for n, old, new in grids) > 1:
-        raise ImageError(f"{both_sizes(record)}. Is the spacing of {name} right?")
+        raise ImageError(f"{both_sizes(record)}. Is the voxel size of {name} right?")
 
 
 def _check(volume: Volume, labels: NDArray[np.integer], configurations: Sequence[Configuration]) -> None:

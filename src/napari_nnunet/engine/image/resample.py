@@ -101,7 +101,8 @@ def resample_image(
     old = tuple(int(n) for n in image.shape[1:])
     target = tuple(int(n) for n in shape)
     if 0 in target:
-        raise ImageError(f"Resampling {old} voxels to {target} would leave an axis empty; check the spacing {current}.")
+        text = f"Resampling {old} voxels to {target} would leave an axis empty"
+        raise ImageError(f"{text}; check the voxel size {current}.")
     if rule.function == "no_resampling_hack" or target == old:
         return image
     order = 1 if rule.function == "resample_torch_fornnunet" else rule.order

@@ -116,7 +116,7 @@ def _check(
         raise PlanError(f"{name!r} is not a valid configuration name; use letters, digits and '_', such as 3d_small.")
     if name in plans.configurations:
         raise PlanError(f"A configuration {name} already exists; choose another name.")
-    for what, values in (("patch", patch), ("spacing", spacing)):
+    for what, values in (("patch", patch), ("voxel size", spacing)):
         if values is not None and (len(values) != before.ndim or not all(0 < v < math.inf for v in values)):
             raise PlanError(f"The {what} needs {before.ndim} positive numbers, not {list(values)}.")
     if patch is not None and max(patch) < _LEAST_PATCH:

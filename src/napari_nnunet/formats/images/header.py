@@ -209,7 +209,7 @@ def _facts(fields: Mapping[bytes, Sequence[bytes]], sizes: Sequence[bytes]) -> T
         units = {word.decode("utf-8", "replace") for word in re.findall(rb'[^\s"]+', lengths.lower())}
         if units - _MILLIMETRES:
             listed = " and ".join(sorted(units))
-            remarks.append(f"its header counts lengths in {listed}; the numbers were taken for mm, as ITK does")
+            remarks.append(f"its header counts lengths in {listed}; the numbers were read as mm, as ITK does")
     scaled = any(
         _float(word) != plain for names, plain in ((_SLOPE, 1.0), (_SHIFT, 0.0)) for word in _said(fields, names)
     )

@@ -42,8 +42,7 @@ class Oddities(NamedTuple):
             stated, sides = (" x ".join(f"{v:.4g}" for v in reversed(sizes)) for sizes in self.sizes)
             took = " x ".join(f"{v:.4g}" for v in size)
             remarks.append(
-                f"its header gives two voxel sizes, {stated} mm (pixdim) and {sides} mm (sform), of which "
-                f"{took} mm was taken"
+                f"its header gives two voxel sizes, {stated} mm (pixdim) and {sides} mm (sform); {took} mm was used"
             )
         if self.places is None:
             return tuple(remarks), None
@@ -53,8 +52,8 @@ class Oddities(NamedTuple):
         one, other = map(_leads, self.places)
         if one != other:
             remarks.append(
-                f"its header gives two orientations, {one} (qform) and {other} (sform), of which the "
-                f"{('qform', 'sform')[mine]} was taken"
+                f"its header gives two orientations, {one} (qform) and {other} (sform); the "
+                f"{('qform', 'sform')[mine]} was used"
             )
         return tuple(remarks), self.places[1 - mine]
 

@@ -143,7 +143,7 @@ def _place_problems(name: str, volume: Volume, shape: tuple[int, ...], geometry:
         text = f"the image has {times(volume.shape)} voxels, its labels have {times(shape)}"
         yield Problem("error", name, text, "drop_case")
     if not np.allclose(own, geometry.spacing, rtol=1e-3):
-        text = f"the image has a spacing of {times(own)} mm, its labels of {times(geometry.spacing)}"
+        text = f"the image has a voxel size of {times(own)} mm, its labels of {times(geometry.spacing)}"
         yield Problem("error", name, text, "set_spacing")
     elif found is not None:
         yield Problem("error", name, misplaced_in_words(found), "place_labels")

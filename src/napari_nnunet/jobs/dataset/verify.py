@@ -282,7 +282,7 @@ def _spacing_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Itera
         if not all(_SMALLEST <= s <= _LARGEST for s in fact.spacing) or max(fact.spacing) > _THICKEST * min(
             fact.spacing
         ):
-            text = f"a spacing of {times(fact.spacing)} mm is implausible"
+            text = f"a voxel size of {times(fact.spacing)} mm is implausible"
             yield Problem("warning", name, text, "set_spacing")
     lengths = {len(fact.spacing) for fact in facts.values()}
     if len(lengths) > 1:
@@ -292,7 +292,7 @@ def _spacing_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Itera
     for name, fact in sorted(facts.items()):
         ratio = np.asarray(fact.spacing) / median
         if ratio.max() > _OUTLIER or ratio.min() < 1 / _OUTLIER:
-            text = f"its spacing of {times(fact.spacing)} mm is far from the usual {times(median)}"
+            text = f"its voxel size of {times(fact.spacing)} mm is far from the usual {times(median)}"
             yield Problem("warning", name, text)
 
 

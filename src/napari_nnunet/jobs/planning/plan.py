@@ -73,7 +73,7 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
         if not (folder / MEASURED_FROM).is_file() or _unchanged(dataset, folder / MEASURED_FROM, sources):
             yield Note(text=f"{dataset_name}: the fingerprint is up to date.")
             return Fingerprint.read(folder / _FINGERPRINT)
-        yield Note(text=f"{dataset_name}: the data changed since the fingerprint was taken; measuring again.")
+        yield Note(text=f"{dataset_name}: the data changed since the fingerprint was measured; measuring again.")
     with claimed(folder, f"{dataset_name} is already being measured", part=_FINGERPRINT):
         dataset = open_dataset(workspace.raw / dataset_name)  # once more: it may have been changed or renamed till now
         sources = _sources(dataset, request)
@@ -222,8 +222,8 @@ def _measured(path: Path, dataset: RawDataset) -> Fingerprint:
     fingerprint = Fingerprint.read(path)
     if len(fingerprint.spacings) != len(dataset.cases):
         raise DatasetError(
-            f"The fingerprint was taken of {len(fingerprint.spacings)} cases, but there are {len(dataset.cases)} now; "
-            "extract it again."
+            f"The fingerprint was measured on {len(fingerprint.spacings)} cases, but there are "
+            f"{len(dataset.cases)} now; extract it again."
         )
     return fingerprint
 

@@ -114,9 +114,10 @@ class PredictSettings(Request):
     precision: PredictPrecision = option(
         "Precision",
         "--precision",
-        "Arithmetic of the network; int8 for models that were quantised (see quantize).",
+        "Arithmetic of the network; int8 for models that were made 8-bit (Models dock).",
         default="auto",
         row=True,
+        shell="Arithmetic of the network; int8 for models that were quantised (see quantize).",
     )
     threads: Threads = 0
     memory_gb: float = option(

@@ -115,9 +115,11 @@ class CarryRequest(Request):
         "8-bit",
         "--int8",
         "Weights are kept as 8-bit numbers, a quarter of the size, and computed with in 8 bits where the runtime can. "
-        "Needs a model that was quantised and lost no accuracy (quantize).",
+        "Needs a model that was made 8-bit and lost no accuracy.",
         default=False,
         row=True,
+        shell="Weights are kept as 8-bit numbers, a quarter of the size, and computed with in 8 bits where the runtime "
+        "can. Needs a model that was quantised and lost no accuracy (quantize).",
     )
     mirrored: bool = option(
         "Mirroring inside",

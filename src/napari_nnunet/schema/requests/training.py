@@ -223,7 +223,7 @@ class TrainRequest(FoldSettings, TrainSettings):
         "--pretrained_heads --pretrained-heads",
         "Classes that the checkpoint knows by the same name begin with its output layers, too.",
         default=False,
-        shell="With -pretrained_weights: classes with the name of one that the checkpoint knows begin with its output "
+        shell="With -pretrained_weights: classes that the checkpoint knows by the same name begin with its output "
         "layers, too.",
     )
     continue_from: Path | None = option(

@@ -313,7 +313,7 @@ def new_classes(case: NewCase, choices: CaseChoices, replaced: Replaced) -> str:
         return ""
     return (
         f"'{added[0]}' is a new class, and nothing is labelled '{added[0]}' in the {counted(others, 'other case')}. "
-        "Is there none, or did nobody look for it? What nobody looked for is not taken for background in training."
+        "Is there none, or did nobody look for it? What nobody looked for does not count as background in training."
     )
 
 
