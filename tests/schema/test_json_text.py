@@ -32,7 +32,7 @@ def test_a_file_is_read_in_the_encoding_it_was_saved_in(tmp_path, encoding):
 def test_a_file_that_is_no_text_is_refused(tmp_path, content):
     path = tmp_path / "dataset.json"
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"dataset\.json is (no text in UTF-8, UTF-16 or cp1252|not valid JSON)"):
+    with pytest.raises(DatasetError, match=r"dataset\.json is (not text in UTF-8, UTF-16 or cp1252|not valid JSON)"):
         read_json(path, DatasetError)
 
 
