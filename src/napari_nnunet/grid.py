@@ -169,7 +169,7 @@ def _relation(first: Grid, second: Grid, tolerance: float) -> Relation:
     return Apart(_difference(first, second), elsewhere=_overlap(first, second, a, b) < _OVERLAP, voxels=moved)
 
 
-def onto(array: NDArray[Any], second: Geometry, first: Grid, *, what: str) -> NDArray[Any]:
+def onto(array: NDArray[Any], second: Geometry, first: Grid, *, what: str, apart: WhenApart = "refuse") -> NDArray[Any]:
     """Return an image on another one's grid, if it has the same voxels.
 
     Parameters
@@ -182,12 +182,16 @@ def onto(array: NDArray[Any], second: Geometry, first: Grid, *, what: str) -> ND
         Where it should lie.
     what : str
         How an error begins: which image is compared with which.
+    apart : {"refuse", "resample", "ignore"}
+        With "ignore" an image of the other's shape is returned as it is.
 
     Raises
     ------
     ImageError
         If the grids differ by more than a tenth of a voxel; says in what.
     """
+    if apart == "ignore" and array.shape == first.shape:
+        return array
     found = relation(first, Grid(array.shape, second))
     if isinstance(found, Turned):
         return found.turn(array)

@@ -9,15 +9,17 @@ import pytest
 from helpers import dataset_json, make_dataset, write_nifti
 from napari_nnunet.engine.labelling.doubt import Part
 from napari_nnunet.engine.labelling.queries import Spot
-from napari_nnunet.events import CaseDone, drain
+from napari_nnunet.events import CaseDone, Note, drain
 from napari_nnunet.formats.dataset.case_files import Case
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
 from napari_nnunet.formats.preprocessed.journal import Journal, joined_by, joined_in
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.cases import NewCase, add_case, correct_reference, thumbnails
+from napari_nnunet.jobs.dataset.overlays import plot_overlays
 from napari_nnunet.jobs.labelling.label_errors import Examined
 from napari_nnunet.jobs.labelling.take import take_correction, take_prediction
+from napari_nnunet.schema.requests.dataset import OverlaysRequest
 from turned_files import claim_mirrored, shift
 
 SHAPE = (6, 40, 32)
@@ -113,6 +115,14 @@ def test_a_small_picture_shows_labels_voxel_by_voxel_from_then_on(raw):
         (raw / ".thumbnails" / "c0.png").stat().st_mtime_ns,
         (raw / ".thumbnails" / "c0.png").stat().st_ino,
     )
+
+
+def test_pictures_of_a_shell_say_what_the_header_says_and_not_that_training_was_wrong(raw, tmp_path, in_one_process):
+    request = OverlaysRequest(dataset=raw.name, target=tmp_path / "out", raw=True)
+    events = []
+    drain(plot_overlays(Workspace.around(raw), request), events.append)
+    said = " ".join(event.text for event in events if isinstance(event, Note))
+    assert "c0: by their header the labels" in said and "would use them" not in said
 
 
 def test_a_place_is_added_where_it_was_suggested(raw):

@@ -206,6 +206,22 @@ def test_the_check_offers_to_turn_or_to_place_labels(raw):
     assert not drain(verify(Workspace.at(raw[0].parents[1]), VerifyRequest(dataset=raw[0].name))).errors
 
 
+def test_the_check_warns_of_labels_that_are_taken_by_voxels_and_says_so(raw, capsys):
+    _mirror(raw)
+    assert _prepare(raw[0], "--verify_dataset_integrity") == 1
+    assert "so that training would use them for the wrong voxels" in capsys.readouterr().err
+    assert _prepare(raw[0], "--verify_dataset_integrity", "--ignore_geometry") == 0
+    said = (
+        "by their header the labels are stored in another orientation than the image (mirrored along x); they are taken"
+    )
+    assert f"c1: {said} voxel by voxel, whatever the headers say" in capsys.readouterr().err
+    report = drain(verify(Workspace.at(raw[0].parents[1]), VerifyRequest(dataset=raw[0].name)))
+    assert not report.errors
+    (found,) = [problem for problem in report.problems if problem.where == "c1" and said in problem.text]
+    assert found.fix == "turn_labels"
+    assert _prepare(raw[0], "--verify_dataset_integrity") == 1  # now they are not
+
+
 def test_what_is_odd_about_files_is_said_by_the_check_and_before_training(raw, capsys):
     for path in sorted((raw[0] / "imagesTr").iterdir()) + sorted((raw[0] / "labelsTr").iterdir()):
         image = nibabel.load(path)

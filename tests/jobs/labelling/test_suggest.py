@@ -14,9 +14,11 @@ from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import Stage, drain
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.labelling.suggest import suggest
 from napari_nnunet.schema.requests.labelling import SuggestRequest
+from turned_files import claim_mirrored
 
 SHAPE = (10, 24, 22)
 
@@ -116,6 +118,21 @@ def test_what_is_not_annotated_yet_of_a_training_case_is_asked_for(place):
     raw_case(workspace, "u1", drawn, labels=labels)
     found = drain(suggest(workspace, asked(images / "u1_0000.nii.gz", unit="slices", budget=9)))
     assert found.considered == 6
+    assert {s.place.number for s in found.chosen} <= {0, 1, 6, 7, 8, 9}
+
+
+def test_a_training_case_whose_headers_were_not_believed_is_asked_for_by_its_voxels(place):
+    workspace, images = place
+    labels = {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}
+    make_model(workspace.results, Recipe(labels=labels))
+    drawn = np.full(SHAPE, 3, np.uint8)
+    drawn[2:6] = 0
+    raw_case(workspace, "u1", drawn, labels=labels)
+    claim_mirrored(next(workspace.raw.rglob("labelsTr/u1.nii.gz")))
+    data = workspace.preprocessed / "Dataset001_Tiny" / "nnUNetPlans_3d_fullres"
+    data.parent.mkdir(parents=True)
+    Journal.of(data).note(["u1"], "rules:files:content:ignore")
+    found = drain(suggest(workspace, asked(images / "u1_0000.nii.gz", unit="slices", budget=9)))
     assert {s.place.number for s in found.chosen} <= {0, 1, 6, 7, 8, 9}
 
 

@@ -13,10 +13,14 @@ from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet import predict as predict_array
 from napari_nnunet.errors import ModelError, SettingsError
 from napari_nnunet.events import drain
-from napari_nnunet.formats.images.files import read_volume
+from napari_nnunet.formats.dataset.case_files import Case
+from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.preprocessed.journal import Journal
+from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.jobs.prediction.presets import image_and_labels
 from napari_nnunet.schema.requests.prediction import PredictSettings
-from turned_files import mirror, shift
+from turned_files import claim_mirrored, mirror, shift
 
 SHAPE = (10, 22, 20)
 QUALITY = PredictSettings(device="cpu", mirroring=False, quality=True)
@@ -72,6 +76,24 @@ def test_labels_are_laid_over_their_images_before_they_are_counted(place):
     (c1,) = (entry["dice"]["mean"] for entry in stored if entry["case"] == "c1" and entry["plain"])
     assert c1 > 0.9 and {entry["case"] for entry in stored} == {f"c{n}" for n in range(1, 6)}
     assert set(again.quality.dice) == set(first.quality.dice)
+
+
+def test_cases_that_were_trained_whatever_their_headers_say_are_measured_so(place):
+    model, raw = place
+    drain(predict(model, image(raw), QUALITY))
+    before = (model.folder / "quality.json").read_bytes()
+    (model.folder / "quality.json").unlink()
+    claim_mirrored(raw / "labelsTr" / "c1.nii.gz")
+    shift(raw / "labelsTr" / "c0.nii.gz")
+    data = Workspace.around(raw).preprocessed / raw.name / "nnUNetPlans_3d_fullres"
+    data.parent.mkdir(parents=True)
+    Journal.of(data).note(["c0", "c1"], "rules:files:content:ignore")
+    _, said = notes(predict(model, image(raw), QUALITY))
+    assert "left out" not in said
+    assert (model.folder / "quality.json").read_bytes() == before
+    path = raw / "imagesTr" / "c1_0000.nii.gz"
+    _, truth = image_and_labels(Case("c1", (path,)), raw / "labelsTr" / "c1.nii.gz", "SimpleITKIO")
+    np.testing.assert_array_equal(truth, read_labels(raw / "labelsTr" / "c1.nii.gz")[0])
 
 
 def test_labels_are_those_of_a_prediction_without_it(place):

@@ -33,7 +33,8 @@ def extract_fingerprint(request: FingerprintRequest, shell: Shell) -> None:
     if request.check:
         from napari_nnunet.jobs.dataset.verify import require_sound, verify  # planning starts sooner without
 
-        report = shell.run(verify(shell.workspace, VerifyRequest(dataset=name, workers=request.workers)))
+        asked = VerifyRequest(dataset=name, workers=request.workers)
+        report = shell.run(verify(shell.workspace, asked, apart=request.apart))
         require_sound(report)
         for problem in report.problems:
             print(problem, file=sys.stderr)

@@ -188,10 +188,9 @@ def label_relation(volume: Volume, shape: tuple[int, ...], geometry: Geometry) -
 def header_in_words(found: Turned | Apart) -> str:
     """Return how labels lie to their image by a header that is not believed."""
     if isinstance(found, Turned):
-        return f"by its header it is stored in another orientation than the image ({found})"
-    return (
-        f"by its header it lies {'in another place' if found.elsewhere else 'on another grid'} than the image ({found})"
-    )
+        return f"by their header the labels are stored in another orientation than the image ({found})"
+    where = "in another place" if found.elsewhere else "on another grid"
+    return f"by their header the labels lie {where} than the image ({found})"
 
 
 def misplaced_in_words(found: Turned | Apart) -> str:

@@ -14,9 +14,14 @@ from napari_nnunet.engine.image.intensities import usual_range
 from napari_nnunet.engine.image.likeness import Likeness, likeness_of
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
-from napari_nnunet.formats.dataset.read_case import label_relation, misplaced_in_words, unknown_in_words
+from napari_nnunet.formats.dataset.read_case import (
+    header_in_words,
+    label_relation,
+    misplaced_in_words,
+    unknown_in_words,
+)
 from napari_nnunet.formats.images.files import count_invalid, read_labels, read_volume
-from napari_nnunet.grid import Turned
+from napari_nnunet.grid import Turned, WhenApart
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme, unlooked_in_words, unlooked_values
 from napari_nnunet.schema.geometry import Geometry
@@ -82,10 +87,18 @@ def needed_bytes(case: TrainingCase, reader: str) -> float:
     return 1.5 * measure_bytes(case, reader)
 
 
-def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo) -> CaseFacts:
-    """Read one case and note what is wrong with it; runs in a worker process."""
+def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo, apart: WhenApart = "refuse") -> CaseFacts:
+    """Read one case and note what is wrong with it; runs in a worker process.
+
+    Parameters
+    ----------
+    case, reader, info
+        The case, and how it is read.
+    apart : {"refuse", "resample", "ignore"}
+        What preprocessing does with files that lie apart.
+    """
     problems: list[Problem] = []
-    volume = read_volume(case.images, reader=reader)
+    volume = read_volume(case.images, reader=reader, apart=apart)
     labels, label_geometry = read_labels(case.label, reader=reader)
     geometry = volume.geometry
     if volume.channels != len(info.channel_names):
@@ -99,7 +112,7 @@ def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo) -> CaseFact
         )
     problems += [Problem("warning", case.name, text) for text in volume.notes]
     problems += _invalid_voxels(case, volume, reader)
-    problems += _place_problems(case.name, volume, labels.shape, label_geometry)
+    problems += _place_problems(case.name, volume, labels.shape, label_geometry, apart)
     values, counts = np.unique(labels, return_counts=True)
     found = {int(value): int(count) for value, count in zip(values, counts, strict=True)}
     problems += _value_problems(case, found, info.labels)
@@ -132,10 +145,16 @@ def _remarks(image: Geometry, labels: Geometry) -> tuple[str, ...]:
     return tuple(text for text in (*image.remarks, *alone) if "NaN" not in text)
 
 
-def _place_problems(name: str, volume: Volume, shape: tuple[int, ...], geometry: Geometry) -> Iterable[Problem]:
+def _place_problems(
+    name: str, volume: Volume, shape: tuple[int, ...], geometry: Geometry, apart: WhenApart
+) -> Iterable[Problem]:
     """Return what is said against training with labels, which goes by voxels, by where they lie."""
     own = volume.geometry.spacing
     found = label_relation(volume, shape, geometry)
+    if found is not None and shape == volume.shape and apart == "ignore":
+        text = f"{header_in_words(found)}; they are taken voxel by voxel, whatever the headers say"
+        yield Problem("warning", name, text, "turn_labels" if isinstance(found, Turned) else "place_labels")
+        return
     if isinstance(found, Turned):
         yield Problem("error", name, misplaced_in_words(found), "turn_labels")
         return

@@ -16,11 +16,13 @@ from napari_nnunet.errors import DatasetError, ImageError, NnunetError, Settings
 from napari_nnunet.events import CaseDone, Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, written_beside
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, open_dataset, reader_of
-from napari_nnunet.formats.dataset.read_case import label_relation, misplaced_in_words
+from napari_nnunet.formats.dataset.read_case import header_in_words, label_relation, misplaced_in_words
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.preprocessed.cases import case_names, open_case
+from napari_nnunet.formats.preprocessed.journal import joined_at
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.jobs.dataset.import_case import PlannedCase, placed_mask, read_image
 from napari_nnunet.processes.pool import Task, results_of, run_cases
@@ -73,8 +75,13 @@ def plot_overlays(workspace: Workspace, request: OverlaysRequest) -> Job[int]:
 def _raw_tasks(workspace: Workspace, name: str, request: OverlaysRequest) -> list[Task]:
     dataset = open_dataset(workspace.raw / name)
     reader = reader_of(dataset)
+    joined = joined_at(workspace.preprocessed / name)
     return [
-        Task(case.name, (case, reader, *_how(request, case.name)), partial(measure_bytes, case, reader))
+        Task(
+            case.name,
+            (case, reader, *_how(request, case.name), joined.get(case.name, "refuse")),
+            partial(measure_bytes, case, reader),
+        )
         for case in dataset.cases
     ]
 
@@ -94,16 +101,18 @@ def _how(request: OverlaysRequest, case: str) -> tuple[int, float, Path]:
     return request.channel, request.intensity, request.target / f"{case}.png"
 
 
-def draw_raw(case: TrainingCase, reader: str, channel: int, intensity: float, target: Path) -> str:
+def draw_raw(
+    case: TrainingCase, reader: str, channel: int, intensity: float, target: Path, apart: WhenApart = "refuse"
+) -> str:
     """Draw a raw case, voxel by voxel; returns what is wrong with how its labels lie. Runs in a worker process."""
-    volume = read_volume(case.images, reader=reader)
+    volume = read_volume(case.images, reader=reader, apart=apart)
     labels, geometry = read_labels(case.label, reader=reader)
     if labels.shape != volume.shape:
         raise ImageError(f"The labels have {labels.shape} voxels, the image has {volume.shape}. Check the dataset.")
     data = np.asarray(volume.array)
     _draw(data.reshape(data.shape[0], *volume.shape_3d), labels.reshape(volume.shape_3d), channel, intensity, target)
     found = label_relation(volume, labels.shape, geometry)
-    return "" if found is None else misplaced_in_words(found)
+    return "" if found is None else header_in_words(found) if apart == "ignore" else misplaced_in_words(found)
 
 
 def draw_stored(folder: Path, case: str, channel: int, intensity: float, target: Path) -> None:

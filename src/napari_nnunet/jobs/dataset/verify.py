@@ -16,7 +16,9 @@ from napari_nnunet.errors import DatasetError, NnunetError, some
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, survey
 from napari_nnunet.formats.images.files import adapter_for
+from napari_nnunet.formats.preprocessed.journal import joined_at
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.dataset.case_checks import CaseFacts, FixName, Problem, look_at_case, needed_bytes, times
 from napari_nnunet.jobs.dataset.contradictions import (
     fold_problems,
@@ -65,7 +67,7 @@ class DatasetReport:
         return tuple(problem for problem in self.problems if problem.level == "error")
 
 
-def verify(workspace: Workspace, request: VerifyRequest) -> Job[DatasetReport]:
+def verify(workspace: Workspace, request: VerifyRequest, *, apart: WhenApart | None = None) -> Job[DatasetReport]:
     """Check a raw dataset: files, labels, geometry, values, room on disk and in memory.
 
     Parameters
@@ -74,6 +76,8 @@ def verify(workspace: Workspace, request: VerifyRequest) -> Job[DatasetReport]:
         Where the dataset lies.
     request : VerifyRequest
         What is asked for.
+    apart : {"refuse", "resample", "ignore"}, optional
+        What will be done with files that lie apart; what was done when each case was preprocessed, if not given.
 
     Returns
     -------
@@ -99,7 +103,9 @@ def verify(workspace: Workspace, request: VerifyRequest) -> Job[DatasetReport]:
     if dataset.cases:
         reader = _reader(dataset, problems)
         if reader is not None:
-            facts = yield from _look_at_cases(dataset, reader, request.workers, request.memory_gb)
+            joined = joined_at(workspace.preprocessed / dataset_name) if apart is None else {}
+            how = {case.name: joined.get(case.name, apart or "refuse") for case in dataset.cases}
+            facts = yield from _look_at_cases(dataset, reader, request, how)
     for name in sorted(facts):
         problems += facts[name].problems
     problems += _common_problems(dataset, facts)
@@ -200,12 +206,15 @@ def _reader(dataset: RawDataset, problems: list[Problem]) -> str | None:
     return None
 
 
-def _look_at_cases(dataset: RawDataset, reader: str, workers: int, memory_gb: float) -> Job[dict[str, CaseFacts]]:
+def _look_at_cases(
+    dataset: RawDataset, reader: str, request: VerifyRequest, how: Mapping[str, WhenApart]
+) -> Job[dict[str, CaseFacts]]:
     yield Stage(name=f"Checking {dataset.name}", total=len(dataset.cases))
     tasks = [
-        Task(case.name, (case, reader, dataset.info), partial(needed_bytes, case, reader)) for case in dataset.cases
+        Task(case.name, (case, reader, dataset.info, how[case.name]), partial(needed_bytes, case, reader))
+        for case in dataset.cases
     ]
-    outcomes = yield from run_cases(look_at_case, tasks, workers=workers, memory_gb=memory_gb)
+    outcomes = yield from run_cases(look_at_case, tasks, workers=request.workers, memory_gb=request.memory_gb)
     found: dict[str, CaseFacts] = {}
     for name, outcome in outcomes.items():
         if outcome.error is None:

@@ -26,6 +26,7 @@ from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.dataset.relabel import remap
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.preprocessed.journal import joined_by
 from napari_nnunet.formats.results.probabilities import scratch
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import Grid, relation, same_voxels
@@ -162,7 +163,8 @@ def _places(
     if labels is not None:
         drawn, own = read_labels(labels, reader=model_reader(model))
         grids = Grid(seen.shape, volume.geometry), Grid(drawn.shape, own)
-        if not same_voxels(found := relation(*grids), *grids):
+        by_voxels = seen.shape == drawn.shape and joined_by(labels.parent.parent, case.name) == "ignore"
+        if not (by_voxels or same_voxels(found := relation(*grids), *grids)):
             raise DatasetError(
                 f"{labels} does not lie on the voxels of the image of the same name ({found}). Give the image as it is "
                 "in the dataset, or another name."

@@ -122,8 +122,8 @@ def take_prediction(folder: Path, case: Examined, part: Part | None) -> Job[Path
     apart = joined_by(folder, case.name)
     drawn = labels_over(own.label, grid, reader=reader, apart=apart).voxels
     seen, place = read_labels(case.prediction, reader=reader)
-    if seen.shape == drawn.shape and apart != "ignore":  # else it is said below
-        seen = onto(seen, place, grid, what=f"{case.prediction} and the image of {case.name}")
+    if seen.shape == drawn.shape:  # else it is said below
+        seen = onto(seen, place, grid, what=f"{case.prediction} and the image of {case.name}", apart=apart)
     there = drawn.shape == seen.shape
     if there:
         seen = without_unknown(seen, Rules.of(dataset.info).unknown.get(case.name, ()))

@@ -64,7 +64,7 @@ def plan_and_preprocess(workspace: Workspace, request: PlanAndPreprocessRequest)
         warm_up(request.measure_workers)
     if request.check:
         yield from keep_drawn(workspace.raw / workspace.dataset_name(request.dataset), request.measure_workers)
-        report = yield from verify(workspace, VerifyRequest(**measuring))
+        report = yield from verify(workspace, VerifyRequest(**measuring), apart=request.apart)
         require_sound(report)
         for problem in report.problems:
             yield Note(level="warning", text=f"{problem.where}: {problem.text}")

@@ -17,6 +17,7 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, find_cases, volume_of_case
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.folder import TrainedModel, load_model, weights_in
+from napari_nnunet.formats.preprocessed.journal import joined_by
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.prediction.estimate import usable_presets
 from napari_nnunet.jobs.prediction.predict import predict
@@ -103,10 +104,11 @@ def _measured(model: TrainedModel, request: MeasurePresetsRequest) -> Job[dict[s
 
 def image_and_labels(case: Case, path: Path, reader: str) -> tuple[Volume, NDArray[Any]]:
     """Read a case and its labels on the voxels of its image; raises ImageError where they lie elsewhere."""
-    volume = volume_of_case(case, reader)
+    apart = joined_by(path.parent.parent, case.name)  # where the labels are those of a dataset
+    volume = volume_of_case(case, reader, apart=apart)
     labels, geometry = read_labels(path, reader=reader)
     what = f"The labels {path} and the image of {case.name}"
-    return volume, onto(labels, geometry, Grid(volume.shape, volume.geometry), what=what)
+    return volume, onto(labels, geometry, Grid(volume.shape, volume.geometry), what=what, apart=apart)
 
 
 def foreground_dice(case: str, truth: Any, result: Any, model: TrainedModel) -> float:

@@ -32,6 +32,7 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, survey
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.preprocessed.journal import joined_in
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.crossval import require_same_classes, validated_folds
@@ -121,13 +122,15 @@ def _calibrated(
     scored: list[KnownResult] = []
     looks: list[CaseLook] = []
     yield Stage(name="Measuring the quality", total=len(cases))
+    joined = joined_in(_raw(model))
     for index, (case, fold) in enumerate(cases):
         own = settings.replace(folds=(fold,), probabilities=True, quality=False)
         try:
-            volume = read_volume(case.images, reader=model.plans.reader)
+            apart = joined.get(case.name, "refuse")
+            volume = read_volume(case.images, reader=model.plans.reader, apart=apart)
             grid = Grid(volume.shape, volume.geometry)
             truth, own_grid = read_labels(case.label, reader=model.plans.reader)
-            truth = onto(truth, own_grid, grid, what="its image and its labels")
+            truth = onto(truth, own_grid, grid, what="its image and its labels", apart=apart)
             rng = np.random.default_rng(zlib.crc32(case.name.encode()))
             ways = ("", *(str(how) for how in rng.choice(DEGRADED, _COPIES, replace=False)))
             array = np.asarray(volume.array, dtype=np.float32)
@@ -148,12 +151,16 @@ def _calibrated(
     return QualityModel(scored=tuple(scored), looks=tuple(looks)), model.hashes(folds, settings.checkpoint)
 
 
+def _raw(model: TrainedModel) -> Path:
+    """Return where the dataset of a model lies in its workspace."""
+    return Workspace.around(model.folder).raw / model.folder.parent.name
+
+
 def _cases(model: TrainedModel, settings: PredictSettings) -> list[tuple[TrainingCase, Fold]]:
     """Return validation cases with the fold that did not see each, a share of every fold where there are many."""
     wanted = model.resolve_folds(settings.folds, settings.checkpoint)
     folds = [fold for fold in validated_folds(model) if fold != "all" and fold in wanted]
-    workspace = Workspace.around(model.folder)
-    raw = workspace.raw / model.folder.parent.name
+    raw = _raw(model)
     if not folds or not (raw / "dataset.json").is_file():
         raise _too_few(model, 0)
     require_same_classes(raw, model)

@@ -182,9 +182,7 @@ def score_layers(raw: Path, name: str, result_file: Path) -> Job[list[LayerData]
 def _read_on(path: Path, info: DatasetInfo, grid: Grid, apart: WhenApart) -> NDArray[Any]:
     """Return a result on the voxels of its image; it has the header of the reference, which may not be believed."""
     labels, own = read_labels(path, reader=info.reader)
-    if apart == "ignore" and labels.shape == grid.shape:
-        return labels
-    return onto(labels, own, grid, what=f"{path} and its image")
+    return onto(labels, own, grid, what=f"{path} and its image", apart=apart)
 
 
 def _object_layers(

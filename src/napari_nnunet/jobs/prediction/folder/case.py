@@ -237,10 +237,8 @@ def _previous_of(
     labels, geometry = read_labels(path, reader=model_reader(model))
     if folder.spacing is not None:  # what was given takes the place of what both files say
         geometry = geometry.with_spacing(folder.spacing, GIVEN)
-    if folder.apart == "ignore" and labels.shape == volume.shape:
-        return labels
     what = f"the previous stage's segmentation {path} and the image of {case.name}"
-    return onto(labels, geometry, Grid(volume.shape, volume.geometry), what=what)
+    return onto(labels, geometry, Grid(volume.shape, volume.geometry), what=what, apart=folder.apart)
 
 
 def _write_uncertainty(result: Prediction, geometry: Geometry, out: Path) -> None:
