@@ -361,7 +361,7 @@ def test_the_python_door_takes_arrays_and_asks_for_their_spacing(model, volume):
     heard = []
     predict_now(model.folder, volume, mirroring=False, on_event=heard.append)
     assert any(isinstance(event, Progress) for event in heard)
-    with pytest.raises(ImageError, match="says nothing about the size of its voxels"):
+    with pytest.raises(ImageError, match="An array has no voxel size"):
         predict_now(model, volume.array[0])
     with pytest.raises(ImageError, match=r"has shape \(2, 14, 40, 36\)"):
         predict_now(model, np.concatenate([volume.array] * 2), spacing=(1, 1, 1))
