@@ -64,7 +64,7 @@ def test_a_header_promises_as_many_bytes_as_there_are(kind, order):
         changed(40, "<h", 0),
         changed(42, "<h", 0),  # voxels along one
         changed(42, "<h", -5),
-        changed(108, "<f", -1.0),  # where they begin
+        changed(108, "<f", -(2.0**31)),  # where they begin
         changed(108, "<f", math.nan),
         changed(108, "<f", math.inf),
         changed(108, "<f", 2.0**31),

@@ -37,6 +37,7 @@ ODD = {
     "bytes behind": ("a.nii.gz", gzip.compress(plain()) + b"\r\n--part--\r\n", "12 bytes after its end"),
     "offset 0": ("a.nii.gz", gzip.compress(with_offset(plain(), 0)), "begin at byte 0"),
     "offset 0, not packed": ("a.nii", with_offset(plain(), 0), "begin at byte 0"),
+    "offset -5": ("a.nii.gz", gzip.compress(with_offset(plain(), -5)), "begin at byte -5"),
     "offset 176": ("a.nii.gz", gzip.compress(with_offset(plain(), 176)), "begin at byte 176"),
 }
 
@@ -66,6 +67,14 @@ def test_odd_files_with_scaled_values_are_read_as_well(tmp_path, kind):
     (tmp_path / name).write_bytes(content + b"-" * (kind == "bytes behind"))
     volume = read_volume([tmp_path / name], reader="SimpleITKIO")
     np.testing.assert_array_equal(volume.array[0], ARRAY * 2.0 - 1)
+
+
+@pytest.mark.parametrize("reader", [None, "SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"])
+def test_a_file_that_is_compressed_twice_is_named_as_that(tmp_path, reader):
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(gzip.compress(plain())))
+    for read in (read_header, lambda path, reader: read_volume([path], reader=reader)):
+        with pytest.raises(ImageError, match=r"a\.nii\.gz is compressed twice\. Unpack it once"):
+            read(tmp_path / "a.nii.gz", reader=reader)
 
 
 def test_several_packed_parts_are_one_file(tmp_path):

@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images.files import read_header, read_volume
 
 ARRAY = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
@@ -97,3 +98,22 @@ def test_the_header_of_what_itk_refuses_is_read_without_its_voxels(both):
     _, path = both(lambda image: None, ending=".nii")
     path.write_bytes(path.read_bytes()[:600])
     assert read_header(path, reader="SimpleITKIO").shape == (1, 5, 6, 7)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("shape", [(6, 7), (2, 5, 6, 7), (1, 5, 6, 7)])
+@pytest.mark.parametrize("change", [in_micrometres, lambda image: None])
+def test_slices_and_channels_of_both_versions_are_read_alike(both, change, shape, ending):
+    array = np.random.default_rng(1).integers(0, 900, shape).astype(np.int16)
+    one, two = both(change, array=array, affine=PLAIN, ending=ending)
+    first, second = (read_volume([path], reader="SimpleITKIO") for path in (one, two))
+    np.testing.assert_array_equal(second.array, first.array)
+    assert second.geometry == first.geometry
+    assert read_header(two, reader="SimpleITKIO") == read_header(one, reader="SimpleITKIO")
+
+
+def test_a_slice_of_the_second_version_that_is_tilted_is_refused(both):
+    _, two = both(lambda image: None, array=ARRAY[0], affine=TILTED)
+    for read in (lambda path: read_volume([path], reader="SimpleITKIO"), read_header):
+        with pytest.raises(ImageError, match=r"version2\.nii\.gz has 2 dimensions"):
+            read(two)

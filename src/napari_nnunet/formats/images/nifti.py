@@ -6,7 +6,7 @@ import gzip
 import io
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from itertools import combinations
 from operator import mul
@@ -32,6 +32,7 @@ _RIGHT = 1.7e-3  # cosine of a tenth of a degree less than a right angle; what i
 _COMMENT = 6  # code of extensions that are plain text
 _PLACE = ("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x",
           "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")  # fmt: skip
+_BY_ITK = (2, 3, 4)  # numbers of axes that ITK's reader takes: of pictures, volumes, and several channels
 _EXACT = 2**24  # from here on float32 skips whole numbers: those of atlases and objects would be others
 
 
@@ -69,23 +70,25 @@ def read_refused(source: Path, path: Path, placed: Callable[[bytes], Geometry]) 
     placed : callable
         Where ITK places the voxels behind the 352 bytes of a NIfTI-1 header; raises RuntimeError where it refuses.
     """
-    image, remarks = _load(source, named=path)
+    image, remarks = _load(source, named=path, axes=_BY_ITK)
     require_room(path, image.shape, image.get_data_dtype().itemsize)
-    array = np.asanyarray(image.dataobj).transpose(2, 1, 0)[None]
+    array = np.asanyarray(image.dataobj).transpose()
+    array = array if array.ndim == 4 else array[None]
     if array.dtype.kind == "f" and (bad := ~np.isfinite(array)).any():
         remarks = (*remarks, NO_NUMBERS.format(count=np.count_nonzero(bad)))
         array = np.where(bad, array.dtype.type(0), array)
-    return array, _where_refused(image, remarks, placed)
+    return array, _where_refused(image, path, remarks, placed)
 
 
 def header_refused(path: Path, placed: Callable[[bytes], Geometry]) -> Header:
     """Return what a file of :func:`read_refused` says without its voxels."""
-    image, remarks = _load(path, voxels=False)
-    shape = (1, *(int(n) for n in reversed(image.shape)))
-    return Header(shape, image.get_data_dtype().itemsize, _where_refused(image, remarks, placed))
+    image, remarks = _load(path, voxels=False, axes=_BY_ITK)
+    shape = tuple(int(n) for n in reversed(image.shape))
+    shape = shape if len(shape) == 4 else (1, *shape)
+    return Header(shape, image.get_data_dtype().itemsize, _where_refused(image, path, remarks, placed))
 
 
-def _where_refused(image: Any, remarks: tuple[str, ...], placed: Callable[[bytes], Geometry]) -> Geometry:
+def _where_refused(image: Any, path: Path, remarks: tuple[str, ...], placed: Callable[[bytes], Geometry]) -> Geometry:
     """Return where voxels lie that ITK refuses: by its own rules where it would place those of NIfTI-1.
 
     Along a tilted axis, the size of voxels is the distance of neighbouring rows, columns and slices, so that it
@@ -96,6 +99,8 @@ def _where_refused(image: Any, remarks: tuple[str, ...], placed: Callable[[bytes
     if image.header["sizeof_hdr"] != nifti_file.NIFTI_1:
         with suppress(RuntimeError):
             geometry = placed(start)
+    if geometry is None and image.ndim < 3:
+        raise _flat(image, path)
     if geometry is None:
         affine = np.diag([*[unit_of(start)] * 3, 1.0]) @ image.affine
         across, text = _tilt(affine)
@@ -172,7 +177,9 @@ def _opened(path: Path, *, voxels: bool = True) -> tuple[Any, tuple[str, ...]]:
     return nibabel.Nifti1Image.from_bytes(content), remarks
 
 
-def _load(path: Path, *, named: Path | None = None, voxels: bool = True) -> tuple[Any, tuple[str, ...]]:
+def _load(
+    path: Path, *, named: Path | None = None, voxels: bool = True, axes: Collection[int] = (3,)
+) -> tuple[Any, tuple[str, ...]]:
     image, remarks = _opened(path, voxels=voxels)
     kind = image.get_data_dtype()
     if kind.kind == "c":
@@ -183,18 +190,24 @@ def _load(path: Path, *, named: Path | None = None, voxels: bool = True) -> tupl
             "Save each channel as a file of its own (CASE_0000, CASE_0001, ...)."
         )
     image = nibabel.squeeze_image(image) if len(image.shape) > 3 else image  # further axes of one entry mean nothing
+    if len(image.shape) in axes:
+        return image, remarks
     if len(image.shape) < 3:
-        size = " x ".join(map(str, (*image.shape, 1, 1)[:3]))
-        raise ImageError(
-            f"{(named or path).name} has {len(image.shape)} dimensions; nibabel's readers take volumes. Save it as one "
-            f"of a single slice ({size}), as .nii.gz, or as a picture (.png, .tif)."
-        )
+        raise _flat(image, named or path)
     if len(image.shape) != 3:
         raise ImageError(
             f"{(named or path).name} has {len(image.shape)} dimensions ({' x '.join(map(str, image.shape))}). Save "
             "each channel as a volume of its own (CASE_0000, CASE_0001, ...), and each time point as a case."
         )
     return image, remarks
+
+
+def _flat(image: Any, path: Path) -> ImageError:
+    size = " x ".join(map(str, (*image.shape, 1, 1)[:3]))
+    return ImageError(
+        f"{path.name} has {len(image.shape)} dimensions; nibabel's readers take volumes. Save it as one of a single "
+        f"slice ({size}), as .nii.gz, or as a picture (.png, .tif)."
+    )
 
 
 def _placed(image: Any, remarks: tuple[str, ...]) -> Geometry:

@@ -48,10 +48,18 @@ def promise_of(start: bytes) -> Promise | None:
         if size == 348 and 1 <= dim[0] <= 7:
             shape = tuple(dim[1 : dim[0] + 1])
             kind, bits, offset = struct.unpack_from(f"{order}2h34xf", start, _TYPE)
-            if min(shape) < 1 or not 0 <= offset < 2**31:
+            if min(shape) < 1 or not abs(offset) < 2**31:
                 return None
             return Promise(shape, _BYTES.get(kind, max(bits, 0) // 8), int(offset))
     return None
+
+
+def _first_bytes(packed: bytes, path: Path) -> bytes:
+    """Return the beginning of what is packed; raises ImageError if that is packed again."""
+    start = zlib.decompressobj(wbits=31).decompress(packed, HEADER_BYTES)
+    if start[:2] == GZIP:
+        raise ImageError(f"{path} is compressed twice. Unpack it once (gunzip), or export it again.")
+    return start
 
 
 class Glance(NamedTuple):
@@ -88,7 +96,7 @@ def glance_at(path: Path) -> Glance:
         if packed and len(start) == _PEEK:
             file.seek(-4, os.SEEK_END)
             end = file.read(4)
-    start = zlib.decompressobj(wbits=31).decompress(start, HEADER_BYTES) if packed else start[:HEADER_BYTES]
+    start = _first_bytes(start, path) if packed else start[:HEADER_BYTES]
     promise = promise_of(start)
     odd = packed != path.name.lower().endswith(".gz") or (promise is not None and promise.offset < HEADER_BYTES)
     return Glance(start, promise, odd, int.from_bytes(end[-4:], "little") if packed else None)
@@ -124,10 +132,11 @@ def unpacked(path: Path) -> tuple[bytes, tuple[str, ...]]:
     if promise is None or promise.offset >= HEADER_BYTES:
         return content, remarks
     exact = len(content) + beyond == promise.bytes
-    if not exact and not (promise.offset == 0):
+    if not exact and promise.offset != 0:
+        where = "within the header itself" if promise.offset > 0 else "before the file"
         raise ImageError(
-            f"{path} cannot be read: its header says that the voxels begin at byte {promise.offset}, within the header "
-            f"itself, and with its {len(content) + beyond} bytes it is not clear where they do. Export it again."
+            f"{path} cannot be read: its header says that the voxels begin at byte {promise.offset}, {where}, and "
+            f"with its {len(content) + beyond} bytes it is not clear where they do. Export it again."
         )
     order = "<" if content[:4] == struct.pack("<i", 348) else ">"
     content = content[:_OFFSET] + struct.pack(f"{order}f", HEADER_BYTES) + content[_OFFSET + 4 :]
@@ -172,7 +181,7 @@ def require_nifti(content: bytes, path: Path) -> None:
 def _decompressed(path: Path, packed: bytes) -> tuple[bytes, int, tuple[str, ...]]:
     """Return what was promised of a packed file, how many bytes follow that, and what is odd."""
     remarks: tuple[str, ...] = () if path.name.lower().endswith(".gz") else ("it is compressed, in spite of its name",)
-    start = zlib.decompressobj(wbits=31).decompress(packed[:_PEEK], HEADER_BYTES)
+    start = _first_bytes(packed[:_PEEK], path)
     promise = promise_of(start)
     if promise is not None:
         require_room(path, promise.shape, promise.itemsize)
