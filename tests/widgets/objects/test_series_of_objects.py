@@ -71,8 +71,10 @@ def test_kinds_go_with_their_objects_when_they_are_followed_again(qtbot):
     viewer, (data, kinds) = ViewerModel(), series()
     layer = viewer.add_labels(data, name="cells")
     tools = followed(viewer, layer, kinds, qtbot)
+    own = viewer.add_points([[0, 6, 6]], name="cells: tracks")
     for _ in range(2):
         follow(tools, qtbot)
+        assert own in viewer.layers and len(viewer.layers) == 3  # only tracks of before are replaced
         kind = dict(zip(layer.features["index"], layer.features["kind"], strict=True))
         for frame in np.asarray(layer.data):
             assert kind[frame[6, 6]] == "cell" and kind[frame[28, 35]] == "nucleus"

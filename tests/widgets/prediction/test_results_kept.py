@@ -13,7 +13,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 
 from helpers import make_model, smooth_image
-from napari_nnunet.events import drain
+from napari_nnunet.events import Painted, drain
 from napari_nnunet.jobs.prediction.predict import predict_series
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.widgets.frame.layers import ORIGIN
@@ -184,6 +184,22 @@ def test_painting_while_it_runs_makes_the_result_somebodys(desk):
     assert desk.view.table.corrected or desk.view.table._before is None
     second = desk.run()
     assert desk.labels() == [first, second]
+
+
+def test_a_stroke_that_was_undone_is_none_when_a_cancelled_run_goes_on(desk):
+    request = resolve(desk.choices())
+    result = desk.view.begin(request)
+    job = predict_series(request.model, result.targets(), request.settings, halt=result.halt, preview=True)
+    next(event for event in job if isinstance(event, Painted))
+    job.close()
+    assert desk.view.cancelled(0.5).endswith("Press Continue to resume from there.")
+    result.labels.data_setitem(FIRST, result.labels.data[FIRST] + 1)
+    assert not desk.view.carries_on(resolve(desk.choices()))
+    result.labels.undo()
+    assert desk.view.carries_on(resolve(desk.choices()))
+    assert desk.run() is result.labels and desk.view.table._before is not None
+    again = desk.run()
+    assert desk.labels() == [again]
 
 
 def test_labels_that_somebody_named_stay_where_only_probabilities_were_asked_for(desk):

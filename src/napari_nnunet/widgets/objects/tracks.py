@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyqtgraph
@@ -29,6 +30,8 @@ else:
     follow_arrays = lazy("napari_nnunet.jobs.objects.track:follow_arrays")
 
 _DRAWN = 200  # curves, the longest ones
+#: Layers with tracks that were added here: the name each should have, and the one that napari gave it.
+_SHOWN: WeakKeyDictionary[Tracks, tuple[str, str]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +179,7 @@ class FollowTools(QGroupBox):
             for row in found.rows
         ]
         name = f"{series.layer.name}: tracks"
-        for old in [other for other in self.viewer.layers if other.name == name]:
+        for old in [other for other in self.viewer.layers if _SHOWN.get(other) == (name, other.name)]:
             remove_layer(self.viewer, old)
         if points:
             layer = Tracks(
@@ -186,6 +189,7 @@ class FollowTools(QGroupBox):
                 **placement_of(series.layer),
             )
             add_layer(self.viewer, layer)
+            _SHOWN[layer] = name, layer.name
             activate(self.viewer, series.layer)
 
     def _draw(self, rows: Sequence[Mapping[str, Any]], *, sized: bool) -> None:

@@ -96,7 +96,7 @@ class ResultView(QWidget):
         if halted is None or not self.carries_on(request):
             return ResultLayers(request, name=name)
         self._halted = None
-        halted.request = request  # the same, with the voxels there are now
+        halted.request, halted.painted = request, False  # the same, with the voxels there are now
         return halted
 
     def show_running(self, result: ResultLayers) -> None:
