@@ -92,7 +92,7 @@ def test_a_case_does_not_take_back_classes_that_others_changed(folder, monkeypat
 def test_a_case_that_another_job_saved_under_this_name_is_not_replaced_unasked(folder, monkeypatch):
     theirs = new_case(folder, labels=0 * labels_of())
     just_before(monkeypatch, cases, "changing", lambda: drain(add_case(theirs)))
-    with pytest.raises(DatasetError, match=f"{DATASET} has a case 'new' by now"):
+    with pytest.raises(DatasetError, match=f"{DATASET} now has a case 'new'"):
         drain(add_case(new_case(folder, fresh=True)))
     assert not stored(folder, "new").any() and cases_in_trash(folder) == []
     drain(add_case(new_case(folder)))

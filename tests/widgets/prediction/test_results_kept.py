@@ -268,5 +268,5 @@ def test_postprocessing_a_layer_with_other_data_changes_nothing(desk):
     first = desk.run()
     first.data = np.ones((2, 3, 4), np.uint8)
     desk.view.after._targets[0][0].setChecked(True)
-    assert desk.view.after.hint.text() == "The layer holds other data by now; nothing was taken out or put back."
+    assert desk.view.after.hint.text() == "The layer now holds other data; nothing was taken out or put back."
     assert not desk.view.after.busy and (first.data == 1).all()

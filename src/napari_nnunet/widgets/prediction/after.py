@@ -26,7 +26,7 @@ from napari_nnunet.widgets.prediction.result import left_in
 
 Frames = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
 _COLUMNS = 2
-_OTHER_DATA = "The layer holds other data by now; nothing was taken out or put back."
+_OTHER_DATA = "The layer now holds other data; nothing was taken out or put back."
 _STYLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "command line": as_command,
     "Python": as_python,
