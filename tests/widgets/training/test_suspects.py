@@ -89,7 +89,7 @@ def test_what_was_found_in_one_dataset_is_never_written_into_another(suspects, p
     wait_until_idle(qtbot, suspects)
     assert (
         suspects.suspects == [found]
-        and "1 place in 1 case of Dataset001_Tiny, held against 3d_fullres" in suspects.about.text()
+        and "1 place in 1 case of Dataset001_Tiny, compared with 3d_fullres" in suspects.about.text()
     )
     with qtbot.waitSignal(suspects.written):
         suspects.take.click()
@@ -123,7 +123,7 @@ def test_a_look_that_is_cancelled_or_fails_leaves_the_list_before(suspects, qtbo
 
 def test_a_label_that_is_right_leaves_the_list_and_the_file(suspects, place):
     suspects.keep.click()
-    assert suspects.suspects == [] and "Held against 3d_fullres, no label of Dataset001_Tiny" in suspects.about.text()
+    assert suspects.suspects == [] and "Compared with 3d_fullres, no label of Dataset001_Tiny" in suspects.about.text()
     assert read_labels(place[1] / "labelsTr" / "c3.nii.gz")[0].sum() == 80
 
 

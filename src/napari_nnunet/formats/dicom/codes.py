@@ -164,7 +164,7 @@ def read_codes(path: Path) -> dict[str, ClassCodes]:
     """
     rows = read_rows(path, SettingsError, ("class", *_COLUMNS[:6]))
     if not rows:
-        raise SettingsError(f"{path} has no line. Change the codes.csv that lies beside segmentations.")
+        raise SettingsError(f"{path} has no lines. Start from the codes.csv that is written beside segmentations.")
     found = {}
     for number, row in rows:
         cells = {column: row.get(column, "") for column in ("class", *_COLUMNS)}

@@ -265,7 +265,7 @@ def _read_every_fold(words: Sequence[str | int]) -> tuple[Fold, ...] | None:
         return None
     if "all" in folds:
         raise SettingsError(
-            "'all' stands for every fold here, so that no numbers stand beside it. The fold that trains on all cases "
+            "'all' stands for every fold here, so give no numbers with it. The fold that trains on all cases "
             "is trained by 'train DATASET CONFIGURATION all'."
         )
     return folds

@@ -325,6 +325,6 @@ def unlooked_classes(case: NewCase, choices: CaseChoices, replaced: Replaced) ->
     names = " and ".join(f"'{name}'" for name in unknown)
     return (
         f"Nobody looked for {names} in the case '{case.name}' that is replaced, and nothing is labelled so in the new "
-        "one. Is there none, or did nobody look for it here either? What nobody looked for is not taken for background "
-        "in training."
+        "one. Is there none, or did nobody look for it here either? What nobody looked for does not count as "
+        "background in training."
     )

@@ -90,7 +90,8 @@ def _grids(first: Any, other: Any, axes: str, *, units: bool) -> tuple[Grid, Gri
     unnamed, named = (first, other) if is_unnamed(places[0]) else (other, first)
     raise ApartError(
         f"'{unnamed.name}' does not say what its axes are, and '{named.name}' is stored in another orientation than "
-        "the world's axes, so nobody knows whether they lie over each other. Open it from its file, or make it while "
+        "the world's axes, so it is not known whether they lie over each other. Open it from its file, or "
+        "make it while "
         f"'{named.name}' alone is selected.",
         first,
         other,
@@ -160,8 +161,8 @@ def require_over(first: Any, other: Any, axes: str, *, units: bool = True) -> No
     if one.geometry.spacing_known != two.geometry.spacing_known:
         pixels, sized = (other, first) if one.geometry.spacing_known else (first, other)
         raise NotReadyError(
-            f"'{pixels.name}' is in pixels and '{sized.name}' has a voxel size, so nobody knows whether they lie over "
-            "each other. Give both the same units and scale."
+            f"'{pixels.name}' is in pixels and '{sized.name}' has a voxel size, so it is not known whether they lie "
+            "over each other. Give both the same units and scale."
         )
     match relation(one, two):
         case Same():

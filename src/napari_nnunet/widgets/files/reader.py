@@ -190,7 +190,7 @@ def _read_zip(path: str | list[str]) -> list[LayerData]:
     first = Path(path[0] if isinstance(path, list) else path)
     viewer = napari.current_viewer()
     if viewer is None:
-        raise DatasetError(f"{first.name} holds models, not images; the Models dock of a window takes it in.")
+        raise DatasetError(f"{first.name} holds models, not images; install it in the Models dock.")
     open_dock(viewer, "Models").offer(first)
     return [(None,)]  # type: ignore[list-item]  # napari's sign for "read, but nothing to show"
 

@@ -129,10 +129,10 @@ class SuspectList(QWidget):
             return
         cases = len({suspect.case.name for suspect in self.suspects})
         self.about.setText(
-            f"{counted(len(self.suspects), 'place')} in {counted(cases, 'case')} of {self._raw.name}, held against "
+            f"{counted(len(self.suspects), 'place')} in {counted(cases, 'case')} of {self._raw.name}, compared with "
             f"{self._judge}, the worst first."
             if self.suspects
-            else f"Held against {self._judge}, no label of {self._raw.name} looks wrong, or none is left."
+            else f"Compared with {self._judge}, no label of {self._raw.name} looks wrong, or none is left."
         )
         self.table.fill([suspect.row(self.found) for suspect in self.suspects])
         for row, suspect in enumerate(self.suspects):
