@@ -270,7 +270,7 @@ def test_a_wish_that_means_nothing_is_told_and_never_ends_a_training(workspace, 
             path.write_text(content)
             os.utime(path, (1, 1))  # nobody is still writing it
         events.append(event)
-    assert sum("It is ignored" in note.text for note in of(Note, events)) == 1
+    assert sum("A request to this training is ignored" in note.text for note in of(Note, events)) == 1
     assert of(Ended, events)[-1].how == "finished"
 
 

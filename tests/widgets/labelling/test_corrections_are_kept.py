@@ -112,7 +112,7 @@ def test_a_correction_is_given_up_only_after_a_question(opened, home, found, ask
     for loses in (lambda: opened.open_place(1), opened.skip, lambda: rank(opened, home)):
         asked.reset_mock()
         loses()
-        assert "'u0 proposal' was corrected and is not taken" in asked.call_args.args[2]
+        assert "'u0 proposal' was corrected and is not saved" in asked.call_args.args[2]
         assert opened._open is found.chosen[0] and layer in opened.viewer.layers and not opened.busy
     asked.return_value = QMessageBox.StandardButton.Yes
     opened.open_place(1)

@@ -35,5 +35,5 @@ def test_a_training_that_was_killed_says_how_to_continue_and_not_what_it_said_la
     assert note_line(Training(folder, "interrupted", note=said)) == "Its folder was deleted while it was trained."
     folder.path.mkdir(parents=True)
     killed = note_line(Training(folder, "interrupted", note=said))
-    assert killed.startswith("Its process ended without a word") and "Resume continues from the last" in killed
+    assert killed.startswith("Its process ended without a message") and "Resume continues from the last" in killed
     assert note_line(Training(folder, "failed", note=said, ended=Ended(how="failed", text="No room."))) == "No room."
