@@ -82,6 +82,14 @@ class LabelScheme(BaseModel):
         return tuple(sorted(values))
 
     @property
+    def out_of_turn(self) -> str | None:
+        """What is wrong with label values that are not 0, 1, 2, ..., in words."""
+        values = [*self.all_labels, *([] if self.ignore_label is None else [self.ignore_label])]
+        if values == list(range(len(values))):
+            return None
+        return f"the label values are {some(values, 8)}; they must be consecutive: 0 to {len(values) - 1}"
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of all classes and regions but background and ignore."""
         return tuple(name for name in self.labels if name not in (BACKGROUND, IGNORE))

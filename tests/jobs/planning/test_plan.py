@@ -114,7 +114,7 @@ def test_planning_needs_a_fingerprint_of_these_cases_and_a_known_planner(workspa
     for name in ("imagesTr/c9_0000.nii.gz", "labelsTr/c9.nii.gz"):
         source = workspace.raw / DATASET / name.replace("c9", "c1")
         (workspace.raw / DATASET / name).write_bytes(source.read_bytes())
-    with pytest.raises(DatasetError, match="taken of 4 cases, but there are 5 now"):
+    with pytest.raises(DatasetError, match="measured on 4 cases, but there are 5 now"):
         drain(plan_experiment(workspace, PlanRequest(dataset=DATASET)))
 
 

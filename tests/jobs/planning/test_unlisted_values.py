@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -16,6 +17,7 @@ from napari_nnunet.formats.pickles import write_pickle
 from napari_nnunet.formats.preprocessed.cases import open_case, remove_case, store_case
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.verify import verify
+from napari_nnunet.jobs.planning.foreign_labels import require_learnable
 from napari_nnunet.jobs.planning.plan import extract_fingerprint
 from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.jobs.training.prepare import check_training
@@ -177,3 +179,36 @@ def test_labels_of_a_scheme_pass_and_gaps_in_it_do_not():
     gaps = LabelScheme(labels={"background": 0, "a": 1, "b": 3})
     assert unknown_values(labels, gaps) == {2: 2}
     assert not unknown_values(np.zeros((0, 3), np.int32), gaps)
+
+
+GAPS = [
+    ({"background": 0, "a": 1, "b": 65538}, "the label values are 0, 1, 65538; they must be consecutive: 0 to 2"),
+    ({"background": 0, "a": 1, "b": 3}, "the label values are 0, 1, 3; they must be consecutive: 0 to 2"),
+    ({"background": 0, "b": 2, "ignore": 3}, "the label values are 0, 2, 3; they must be consecutive: 0 to 2"),
+    ({"background": 0, "all": (1, 65538), "b": 65538}, "the label value 65538 is higher than 32767"),
+]
+
+
+@pytest.mark.parametrize(("labels", "sentence"), GAPS)
+def test_values_that_no_network_can_learn_are_refused_before_they_are_stored_as_others(tmp_path, labels, sentence):
+    workspace = Workspace.at(make_trainable(tmp_path))
+    (raw,), (base,) = workspace.raw.iterdir(), workspace.preprocessed.iterdir()
+    order = {"regions_class_order": [1, 65538]} if "all" in labels else {}
+    for path in (raw / "dataset.json", base / "dataset.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**content, "labels": labels, **order}), encoding="utf-8")
+    stored = {path.name: path.read_bytes() for path in base.rglob("*.b2nd")}
+    for job in (
+        preprocess(workspace, PreprocessRequest(dataset=raw.name, configurations=("3d_fullres",))),
+        check_training(workspace, [TrainRequest(dataset=raw.name, configuration="3d_fullres", fold="all")]),
+    ):
+        with pytest.raises(DatasetError) as told:
+            drain(job)
+        assert sentence in told.value.message
+        assert "import_folders" in told.value.message
+        assert "Renumber labels" in told.value.in_window
+    assert {path.name: path.read_bytes() for path in base.rglob("*.b2nd")} == stored
+
+
+def test_values_of_regions_need_not_be_consecutive():
+    require_learnable(LabelScheme(labels={"background": 0, "all": (1, 2, 4), "b": 4}, regions_class_order=(1, 4)))

@@ -185,14 +185,8 @@ def _count_problems(dataset: RawDataset, *, incomplete: bool) -> Iterable[Proble
 
 
 def _label_problems(scheme: LabelScheme) -> Iterable[Problem]:
-    values = list(scheme.all_labels) + ([] if scheme.ignore_label is None else [scheme.ignore_label])
-    if values != list(range(len(values))):
-        yield Problem(
-            "error",
-            "dataset.json",
-            f"the label values are {', '.join(map(str, values))}; they must be consecutive: 0 to {len(values) - 1}",
-            "remap_labels",
-        )
+    if (text := scheme.out_of_turn) is not None:
+        yield Problem("error", "dataset.json", text, "remap_labels")
 
 
 def _reader(dataset: RawDataset, problems: list[Problem]) -> str | None:

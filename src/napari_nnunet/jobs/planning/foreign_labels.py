@@ -25,7 +25,27 @@ _CHECKED = "dataset_labels_checked.json"  # ours alone: which labels were looked
 _UNPACKED = 100  # bytes of labels in memory per byte of a file, roughly
 _OUTSIDE = -1  # what nnU-Net's preprocessing writes where the image is empty
 
+_HIGHEST = 2**15 - 1  # that preprocessed files hold, in nnU-Net's type
+
 _Unknown = Callable[[Path, str, LabelScheme], dict[int, int]]
+
+
+def require_learnable(scheme: LabelScheme) -> None:
+    """Raise DatasetError if label values are not 0, 1, 2, ..., which a network can learn only as parts of regions.
+
+    Preprocessed files would hold others instead of values that are too high, a class among them maybe.
+    """
+    text, highest = scheme.out_of_turn, scheme.all_labels[-1]
+    if text is None or (scheme.has_regions and highest <= _HIGHEST):
+        return
+    if scheme.has_regions:
+        text = f"the label value {highest} is higher than {_HIGHEST}, the highest that preprocessed files hold"
+    raise DatasetError(
+        f"dataset.json: {text}.",
+        shell="Give the classes new values, in dataset.json and in the label files; import_folders does that for a new "
+        "dataset (-i imagesTr -m labelsTr --map VALUE=NAME ...).",
+        window="'Check dataset' in the Training cases dock does that ('Renumber labels').",
+    )
 
 
 def look_at_labels(data: Path, names: Sequence[str], reader: str, info: DatasetInfo) -> Job[None]:

@@ -33,6 +33,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import SMALL, case_size
 from napari_nnunet.jobs.objects.draw import keep_drawn
+from napari_nnunet.jobs.planning.foreign_labels import require_learnable
 from napari_nnunet.jobs.planning.freshness import (
     Gathering,
     content_of,
@@ -120,6 +121,7 @@ def preprocess(workspace: Workspace, request: PreprocessRequest, *, as_before: b
         yield from keep_drawn(workspace.raw / dataset_name, request.workers)
         dataset = open_dataset(workspace.raw / dataset_name)
         yield from left_out_notes(dataset)
+        require_learnable(dataset.info.labels)
         plans = read_plans(base, request.plans)
         require_reader(plans)
         targets = yield from _targets(base, plans, request.configurations, dataset)

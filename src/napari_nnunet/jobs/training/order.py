@@ -23,7 +23,7 @@ from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, repeat_warning, require_usable
 from napari_nnunet.jobs.planning.folds import settled_splits, unused_warning
-from napari_nnunet.jobs.planning.foreign_labels import look_at_labels
+from napari_nnunet.jobs.planning.foreign_labels import look_at_labels, require_learnable
 from napari_nnunet.jobs.planning.freshness import rules_of, stale_cases
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import (
@@ -196,6 +196,7 @@ def make_order(
     plans = plans_to_train(workspace, dataset_name, request.plans)
     configuration = plans.configuration(request.configuration)
     info = yield from _dataset_info(base, workspace.raw / dataset_name)
+    require_learnable(info.labels)
     data = base / configuration.data_identifier
     names = case_names(data) if data.is_dir() else []
     if not names:
