@@ -2,12 +2,13 @@
 
 python benchmarks/estimates.py MODEL [MODEL ...]
 
-Each model segments a synthetic image of a few tiles; two models or more are joined at the end. On a quiet computer
-the figures agree within a factor of 1.5.
+Each model segments a synthetic image of a few tiles; two models or more are joined at the end, and so must take the
+same channels and have the same classes. On a quiet computer the figures agree within a factor of 1.5.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -19,8 +20,10 @@ from typing import Any
 import numpy as np
 
 from napari_nnunet.engine.prediction.vote import VoteSettings
+from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.jobs.choosing.ensemble import check_models
 from napari_nnunet.jobs.prediction.combined import Combination, Member, predict_combined
 from napari_nnunet.jobs.prediction.estimate import estimate_combined, estimate_presets
 from napari_nnunet.jobs.prediction.predict import predict
@@ -53,6 +56,8 @@ def row(name: str, said: float | None, run: Callable[[], Any]) -> None:
 def main(folders: list[str]) -> None:
     """Print the table."""
     models = [load_model(Path(folder)) for folder in folders]
+    if len(models) > 1:
+        check_models(models)  # before minutes are spent
     print("| segmentation | said | took | factor |\n|---|---|---|---|")
     for model in models:
         for name, times in (("first", 1.3), ("again", 1.3), ("larger", 2.0)):
@@ -71,8 +76,12 @@ def main(folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="a model folder, which holds plans.json and folds")
+    chosen = parser.parse_args().models
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache  # a notebook of its own, which is empty
-        main(sys.argv[1:])
+        try:
+            main(chosen)
+        except NnunetError as error:
+            sys.exit(str(error))

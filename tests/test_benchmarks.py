@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from helpers import Recipe, make_model
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PARENT = """
 import os, subprocess, sys
@@ -106,3 +108,16 @@ def test_deciding_is_held_against_the_network(together):
     assert together.decide.table([row]).endswith(
         "| 60 | 32 voxels | 4.00 s | 2.00 s | 2.0 | 1.0000000 | 40.0 s | 0.05 |"
     )
+
+
+def test_estimates_are_not_begun_with_models_that_cannot_be_joined(tmp_path):
+    models = [make_model(tmp_path / name, Recipe(channels=(name,))).folder for name in ("CT", "MR")]
+    for words, code, said in (
+        (["--help"], 0, "usage: "),
+        (models, 1, "cannot segment the same image"),
+        ([], 2, "MODEL"),
+    ):
+        command = [sys.executable, BENCHMARKS / "estimates.py", *words]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == code and said in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr and "| first" not in done.stdout

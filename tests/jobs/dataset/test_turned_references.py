@@ -19,6 +19,7 @@ from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.dataset.raw_writer import create_dataset
 from napari_nnunet.formats.dataset.read_case import labels_over, lay_labels
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_image, write_labels
+from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import Grid, Turned
 from napari_nnunet.jobs.dataset.cases import correct_reference, thumbnails
@@ -28,7 +29,7 @@ from napari_nnunet.jobs.objects.cases import correct_objects
 from napari_nnunet.jobs.objects.derive import derive_objects
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.dataset import DeriveObjectsRequest
-from turned_files import mirror, permute, shift
+from turned_files import claim_mirrored, mirror, permute, shift
 
 SHAPE = (6, 40, 32)
 SPACING = (2.0, 0.8, 0.8)
@@ -166,6 +167,24 @@ def test_corrected_objects_lie_where_they_were_painted(boxes, turn):
     np.testing.assert_array_equal(on_image(boxes, "objectsTr")[0], changed)
     kinds, _ = on_image(boxes, "kindsTr")
     assert kinds[2, 17, 3] == 1 and kinds[0, 0, 0] == 3
+
+
+@pytest.mark.parametrize("turn", [claim_mirrored, shift])
+def test_objects_whose_headers_were_not_believed_are_corrected_by_their_voxels(boxes, turn):
+    masks = [boxes / where / "c0.nii.gz" for where in ("objectsTr", "kindsTr", "labelsTr")]
+    for path in masks:
+        turn(path)
+    header = read_labels(masks[0])[1]
+    data = Workspace.around(boxes).preprocessed / boxes.name / "nnUNetPlans_3d_fullres"
+    data.parent.mkdir(parents=True, exist_ok=True)
+    Journal.of(data).note(["c0"], "rules:files:content:ignore")
+    changed = balls()
+    changed[2, 17, 3] = 3
+    drain(correct_objects(boxes, "c0", changed, {1: "box", 2: "crate", 3: "box"}))
+    np.testing.assert_array_equal(read_objects(masks[0])[0], changed)
+    kinds, labels = (read_labels(path)[0] for path in masks[1:])
+    assert kinds[2, 17, 3] == 1 and kinds[0, 0, 0] == 3 and labels[2, 17, 3]
+    assert all(read_labels(path)[1] == header for path in masks)
 
 
 def test_kinds_of_objects_are_read_where_they_lie(boxes):
