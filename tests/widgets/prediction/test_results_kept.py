@@ -16,7 +16,7 @@ from helpers import make_model, smooth_image
 from napari_nnunet.events import Painted, drain
 from napari_nnunet.jobs.prediction.predict import predict_series
 from napari_nnunet.schema.requests.prediction import PredictSettings
-from napari_nnunet.widgets.frame.layers import ORIGIN
+from napari_nnunet.widgets.frame.layers import FOLLOWED, ORIGIN
 from napari_nnunet.widgets.prediction import after
 from napari_nnunet.widgets.prediction.many import open_images
 from napari_nnunet.widgets.prediction.request import Choices, resolve
@@ -143,7 +143,7 @@ def test_time_points_are_results_of_their_own(desk):
     assert desk.labels() == [whole, last, both]
 
 
-@pytest.mark.parametrize("what", ["renamed", "moved", "features", "case"])
+@pytest.mark.parametrize("what", ["renamed", "moved", "features", "case", "followed"])
 def test_what_somebody_did_to_a_result_makes_it_their_own(desk, what):
     first = desk.run()
     if what == "renamed":
@@ -152,6 +152,8 @@ def test_what_somebody_did_to_a_result_makes_it_their_own(desk, what):
         first.translate = (3, 0, 0)
     elif what == "features":  # as plugins that measure do
         first.features = {"index": [0, 1, 2], "size": [0, 5, 6]}
+    elif what == "followed":
+        first.metadata[FOLLOWED] = True
     else:
         first.metadata[ORIGIN] = {"folder": "somewhere", "name": "case"}
     second = desk.run()

@@ -19,7 +19,10 @@ from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.files.place import place_key
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import (
+    FOLLOWED,
     ORIGIN,
+    SPARSE,
+    VALUES,
     add_layer,
     canvas_view,
     colormap_of,
@@ -31,6 +34,7 @@ from napari_nnunet.widgets.prediction.request import SegmentRequest
 
 #: Metadata key of a layer that holds the probabilities of one class: result, its run, request and model, head, scheme.
 PROBABILITY = "nnunet_probability"
+_SOMEBODYS = {ORIGIN, VALUES, SPARSE, FOLLOWED}  # keys of metadata that say what somebody did with a layer
 _LABELS, _DOUBTS = "labels", ("entropy", "disagreement")
 
 
@@ -98,7 +102,7 @@ def is_untouched(layer: Layer) -> bool:
 def is_as_left(layer: Layer) -> bool:
     """Whether a layer is as a run left it, so that the same again may take its place; a training case is somebody's."""
     left = _LEFT.get(layer)
-    if left is None or layer.name != left.name or place_key(layer) != left.place or ORIGIN in layer.metadata:
+    if left is None or layer.name != left.name or place_key(layer) != left.place or _SOMEBODYS & set(layer.metadata):
         return False
     return (left.features is None or layer.features.equals(left.features)) and is_untouched(layer)
 
