@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from napari_nnunet.engine.batches import augmentation
 from napari_nnunet.engine.batches.patches import choose_corner, corner_range, cut_patch, patch_rule
@@ -136,3 +138,23 @@ def test_what_lies_outside_a_case_is_filled():
     np.testing.assert_array_equal(patch[0, 1:, :2, :2], array[0, :2, 2:, 3:])
     assert (patch[0, 0] == -7).all()
     assert (cut_patch(array, (10, 0, 0), (2, 2, 2), fill=0) == 0).all()
+
+
+@settings(max_examples=60)
+@given(
+    source=st.one_of(st.tuples(*[st.integers(3, 30)] * 3), st.tuples(*[st.integers(3, 40)] * 2)),
+    classes=st.integers(1, 9),
+    channels=st.integers(1, 2),
+    seed=st.integers(0, 2**31),
+)
+def test_labels_of_large_samples_are_turned_as_those_of_small_ones(source, classes, channels, seed):
+    rng = torch.Generator().manual_seed(seed)
+    knots = torch.rand((1, channels, *(max(2, n // 6) for n in source)), generator=rng)
+    labels = torch.nn.functional.interpolate(knots, source, mode="nearest").mul(classes + 1).to(torch.int16) - 1
+    angles = tuple((torch.rand(3 if len(source) == 3 else 1, generator=rng) * 1.2 - 0.6).tolist())
+    how = augmentation.Turn(angles, float(torch.rand(1, generator=rng)) * 0.7 + 0.7)
+    patch = [n - 2 for n in source]
+    grid = augmentation._grids(torch.zeros(1, 1, *source), patch, [how])
+    values = augmentation._values_of(labels)
+    assert values == sorted({-1, *labels.unique().tolist()})
+    assert torch.equal(augmentation._turn_large(labels, grid), augmentation._turn_all(labels, grid, values))

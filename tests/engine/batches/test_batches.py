@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_nnunet.engine.batches import batch as batch_module
 from napari_nnunet.engine.batches.batch import draw_batch, finish_batch, make_batch, target_of
 from napari_nnunet.engine.batches.supervision import output_weights
 from napari_nnunet.engine.training.loss import SegmentationLoss, supervised
@@ -107,3 +108,22 @@ def test_a_batch_that_is_finished_elsewhere_is_the_same():
     assert torch.equal(whole.image, elsewhere.image)
     assert all(torch.equal(a, b) for a, b in zip(whole.targets, elsewhere.targets, strict=True))
     assert whole.cases == elsewhere.cases
+
+
+@pytest.mark.parametrize("patch", [(8, 16, 16), (4, 24, 24), (16, 24)])
+def test_of_large_samples_only_those_that_are_turned_are_read_beyond_the_patch(monkeypatch, patch):
+    monkeypatch.setattr(batch_module, "_TOGETHER", 1)  # voxels: all are large
+    cut, read = batch_module._patch, []
+
+    def middles(*args, middle):
+        read.append(middle)
+        return cut(*args, middle=middle)
+
+    monkeypatch.setattr(batch_module, "_patch", middles)
+    found = [batch(rule(patch), index=i) for i in range(8)]
+    assert 4 <= sum(read) <= 20  # of 24: chance turns some
+    monkeypatch.setattr(batch_module, "_patch", lambda *args, middle: cut(*args))
+    for i, own in enumerate(found):
+        whole = batch(rule(patch), index=i)
+        assert torch.equal(own.image, whole.image)
+        assert all(torch.equal(a, b) for a, b in zip(own.targets, whole.targets, strict=True))

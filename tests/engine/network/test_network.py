@@ -8,9 +8,10 @@ import torch
 
 from napari_nnunet.engine.network import unet as network
 from napari_nnunet.engine.network.blocks import InstanceNorm
-from napari_nnunet.engine.network.device import has_fast_bfloat16
+from napari_nnunet.engine.network.device import BackendChoice, has_fast_bfloat16
 from napari_nnunet.engine.network.openvino_backend import OpenVinoNetwork
 from napari_nnunet.engine.network.torch_backend import TorchNetwork
+from napari_nnunet.engine.prediction import infer
 from napari_nnunet.engine.prediction.infer import batch_size, mirror_sets
 from napari_nnunet.errors import ModelError
 from napari_nnunet.schema.architecture import Architecture
@@ -113,6 +114,14 @@ def test_mirrors_come_as_nnunet_orders_them_and_batches_hold_whole_sets():
     assert batch_size((128, 128, 128), cpu, 8) == 1
     assert batch_size((40, 56, 40), cpu, 8) == 8
     assert batch_size((64, 64), cpu, 4) == 16
+
+
+@pytest.mark.parametrize(("free", "windows"), [(40e9, 4), (8e9, 1), (1e9, 1)])
+def test_a_gpu_takes_as_many_windows_as_its_memory_holds(monkeypatch, free, windows):
+    monkeypatch.setattr(infer, "free_memory", lambda _: free)
+    gpu = BackendChoice("cuda:0", "torch", "float16", "", 1)
+    assert batch_size((128, 128, 128), gpu, 8) == windows
+    assert batch_size((40, 56, 40), gpu, 8) == {4: 64, 1: 40 if free == 8e9 else 5}[windows]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

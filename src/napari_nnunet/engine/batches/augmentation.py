@@ -19,6 +19,7 @@ from torch.nn import functional
 _LEAST = 1e-7
 OUTSIDE = -1  # label of what lies beyond the image
 _FEW_LABELS = 6  # in all samples, up to which their labels are turned together
+_LARGE = 2**18  # voxels of a sample, from which it pays to look where labels change
 
 
 def brightness(image: Tensor, factors: Sequence[float]) -> Tensor:
@@ -187,10 +188,52 @@ def _rotation(angles: Sequence[float]) -> np.ndarray:
 
 
 def _turn_labels(labels: Tensor, grid: Tensor) -> Tensor:
+    if labels.device.type == "cpu" and math.prod(labels.shape[2:]) >= _LARGE:
+        return torch.cat([_turn_large(labels[i : i + 1], grid[i : i + 1]) for i in range(len(labels))])
     # Values that a sample lacks weigh nothing in it, and do not win; but they take as long as those it has.
-    values = torch.unique(torch.cat((labels.unique(), labels.new_tensor([OUTSIDE])))).tolist()
+    values = _values_of(labels)
     if len(values) > _FEW_LABELS and len(labels) > 1:
         return torch.cat([_turn_labels(labels[i : i + 1], grid[i : i + 1]) for i in range(len(labels))])
+    return _turn_all(labels, grid, values)
+
+
+def _turn_large(labels: Tensor, grid: Tensor) -> Tensor:
+    """Turn the labels (1, S, [z,] y, x) of one sample: between equal labels there is nothing to interpolate."""
+    code = (labels.float() - OUTSIDE).mul_(2).add_(_within_one_label(labels))
+    code = _sampled(code, grid, "nearest").round().int()
+    found = (code // 2 + OUTSIDE).to(labels.dtype)
+    open_ = (code % 2 == 0).any(dim=1)[0]
+    points = grid[0][open_]
+    if len(points):
+        line = points.view(1, *(1,) * (grid.ndim - 3), *points.shape)
+        found[0, :, open_] = _turn_all(labels, line, _values_of(labels)).flatten(2)[0]
+    return found
+
+
+def _within_one_label(labels: Tensor) -> Tensor:
+    """Return where a voxel and all its neighbours, over edges and corners too, have one label; not at the border."""
+    same = torch.ones_like(labels, dtype=torch.bool)
+    for axis in range(2, labels.ndim):
+        n = labels.shape[axis]
+        equal = labels.narrow(axis, 1, n - 1) == labels.narrow(axis, 0, n - 1)
+        both = equal.narrow(axis, 1, n - 2) & equal.narrow(axis, 0, n - 2)
+        for offset in range(3):
+            both = both & same.narrow(axis, offset, n - 2)
+        same = torch.zeros_like(same)
+        same.narrow(axis, 1, n - 2).copy_(both)
+    return same
+
+
+def _values_of(labels: Tensor) -> list[int]:
+    """Return which labels there are, and :data:`OUTSIDE`."""
+    if labels.device.type != "cpu":
+        return torch.unique(torch.cat((labels.unique(), labels.new_tensor([OUTSIDE])))).tolist()
+    counts = torch.bincount(labels.flatten().int() - OUTSIDE)
+    return sorted({OUTSIDE, *(torch.nonzero(counts)[:, 0] + OUTSIDE).tolist()})
+
+
+def _turn_all(labels: Tensor, grid: Tensor, values: Sequence[int]) -> Tensor:
+    """Interpolate every label by itself."""
     nearest = _nearest_labels(labels, grid)
     best = torch.full(nearest.shape, -1.0, device=labels.device)
     winner = torch.full_like(nearest, OUTSIDE)

@@ -232,7 +232,7 @@ def finish_batch(drawn: Drawn, rule: BatchRule, device: torch.device | str = "cp
     """
     images, labels = [], []
     orders = (rule.image_order, rule.label_order)
-    together = max(1, _TOGETHER // math.prod(rule.patch.initial))
+    together = _at_once(rule)
     for first in range(0, len(drawn.samples), together):
         some = drawn.samples[first : first + together]
         image = _joined([sample.image for sample in some]).to(device, non_blocking=True)
@@ -264,8 +264,9 @@ def cases_of_batch(names: Sequence[str], rule: BatchRule, *, seed: int, epoch: i
 
 def _sample(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, forced: bool) -> Sample:
     """Return a patch; where a previous stage or the strong augmentation takes part, finished."""
-    pixels, seg = _patch(rng, case, rule, forced=forced)
+    corner = _corner(rng, case, rule, forced=forced)
     if rule.strong:
+        pixels, seg = _patch(case, rule, corner)
         axes = rule.patch.mirror_axes if rule.mirror_axes is None else rule.mirror_axes
         turn = strong_augmentation.draw_turn(rng, rule.patch)
         pixels, seg = randomness.turn_patch(turn, rule.patch, pixels, seg, (rule.image_order, rule.label_order))
@@ -273,13 +274,16 @@ def _sample(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, 
         images, segs = randomness.without_outside(pixels[None], seg[None], rule.masked)
         pixels, seg = images[0], segs[0]
     elif rule.augmented:
-        numbers = randomness.draw(rng, rule.patch, len(pixels), rule.mirror_axes)
+        numbers = randomness.draw(rng, rule.patch, case.data.shape[0], rule.mirror_axes)
+        # Only what is turned needs more than its middle; samples that are augmented together are of one size.
+        pixels, seg = _patch(case, rule, corner, middle=numbers.turn is None and _at_once(rule) == 1)
         if not rule.previous_labels:
             return Sample(pixels, seg, numbers)
         pixels, seg = randomness.apply(
             numbers, rule.patch, pixels, seg, masked=rule.masked, orders=(rule.image_order, rule.label_order)
         )
     else:
+        pixels, seg = _patch(case, rule, corner)
         seg = torch.where(seg == OUTSIDE, 0, seg)
     if not rule.previous_labels:
         return Sample(pixels, seg)
@@ -289,16 +293,24 @@ def _sample(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, 
     return Sample(torch.cat((pixels, torch.from_numpy(masks))), seg[:1])
 
 
-def _patch(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, forced: bool) -> tuple[Tensor, Tensor]:
-    """Read a patch: image (C, ...) and labels, those of a previous stage behind them."""
-    patch = rule.patch
-    size = patch.initial if rule.augmented else patch.final
-    flat = len(patch.final) == 2
-    # A slice is a patch that is one voxel thick.
-    large, small = ((1, *size), (1, *patch.final)) if flat else (size, patch.final)
+def _at_once(rule: BatchRule) -> int:
+    """Return how many samples are augmented together."""
+    return max(1, _TOGETHER // math.prod(rule.patch.initial))
+
+
+def _sizes(rule: BatchRule) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return what is read of a case, before and after it is augmented; a slice is a patch one voxel thick."""
+    final = tuple(rule.patch.final)
+    size = tuple(rule.patch.initial) if rule.augmented else final
+    return ((1, *size), (1, *final)) if len(final) == 2 else (size, final)
+
+
+def _corner(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, forced: bool) -> tuple[int, ...]:
+    """Choose where a patch lies."""
+    large, small = _sizes(rule)
     annotated = location_keys(rule.scheme)[-1] if rule.scheme.ignore_label is not None else None
     needed = forced or annotated is not None
-    corner = choose_corner(
+    return choose_corner(
         rng,
         case.data.shape[1:],
         large,
@@ -308,16 +320,26 @@ def _patch(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, f
         annotated=annotated,
         jitter=rule.jitter,
     )
-    image = cut_patch(case.data, corner, large, 0)
-    labels = cut_patch(case.labels, corner, large, OUTSIDE)
+
+
+def _patch(
+    case: TrainingArrays, rule: BatchRule, corner: tuple[int, ...], *, middle: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Read a patch, or its middle: image (C, ...) and labels, those of a previous stage behind them."""
+    size, small = _sizes(rule)
+    if middle:
+        corner = tuple(c + n // 2 - p // 2 for c, n, p in zip(corner, size, small, strict=True))
+        size = small
+    image = cut_patch(case.data, corner, size, 0)
+    labels = cut_patch(case.labels, corner, size, OUTSIDE)
     highest = max(*rule.scheme.all_labels, rule.scheme.ignore_label or 0)
     if (found := labels.max(initial=0)) > highest or (found := labels.min(initial=0)) < OUTSIDE:
         # the loss would fail without a reason, or on a GPU end the process
         raise ValueError(f"its labels have the value {found}, dataset.json defines 0 to {highest}")
     if rule.previous_labels:
-        before = cut_patch(case.previous, corner, large, OUTSIDE, lifted=True)
+        before = cut_patch(case.previous, corner, size, OUTSIDE, lifted=True)
         labels = np.concatenate((labels, before.astype(labels.dtype)))
-    if flat:
+    if len(rule.patch.final) == 2:
         image, labels = image[:, 0], labels[:, 0]
     return torch.from_numpy(image), torch.from_numpy(labels)
 

@@ -8,7 +8,7 @@ held unless the caller asks for probabilities.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -21,12 +21,13 @@ from torch import Tensor
 from napari_nnunet.engine.image.axis_operators import nearest_index, take
 from napari_nnunet.engine.image.prepare import PrepareRecord
 from napari_nnunet.engine.prediction.cells import AT_ONCE, Corners, Points, ahead, decided, winners
-from napari_nnunet.engine.prediction.sampling import Samplings, samplings
+from napari_nnunet.engine.prediction.sampling import CornerSampling, Samplings, plane_axes, samplings
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.plans import Resampling
 from napari_nnunet.schema.requests.prediction import Average
 
 _CHUNK_VOXELS = 16e6  # float32 values of one interpolated piece
+_CHUNK_ON_DEVICE = 64e6  # of one on a GPU, where all channels of it are interpolated together
 _CELL_VOXELS = 2.5e5  # voxels of the image that are decided together, by the corners of their cells
 _MOST_UNDECIDED = 0.6  # of them; where there are more, planes are quicker than single voxels
 _PIECES = 8  # of what is written at once, at least, so that not much is lost where the first one leaves most open
@@ -87,6 +88,7 @@ class Assembler:
         self._corners = tuple(axis.corners for axis in self._axes)
         self._edges: dict[int, Tensor] = {}
         self._points: Points | None = None
+        self._together: CornerSampling | None = None
         self._at_once = at_once
 
     def begin(self) -> None:
@@ -131,11 +133,6 @@ class Assembler:
         lower, upper = self._corners[0].lower, self._corners[0].upper
         across = np.flatnonzero((lower < boundary) & (upper >= boundary))
         return (int(across[0]), int(across[-1]) + 1) if across.size else (0, 0)
-
-    @property
-    def _plane_axes(self) -> list[int]:
-        """The axes of a plane as they are interpolated: the smaller it gets first, the less there is to do."""
-        return sorted((1, 2), key=lambda axis: self._axes[axis].new_size / self._axes[axis].size)
 
     def _write(self, outputs: tuple[int, int], planes: Tensor, first: int) -> None:
         many = self.scheme.heads > _FEW_CLASSES
@@ -201,12 +198,14 @@ class Assembler:
 
     def _write_by_planes(self, outputs: tuple[int, int], planes: Tensor, first: int) -> None:
         _, height, width = self.record.cropped_shape
-        channels = 1
-        if self._probabilities is not None:
-            channels = self.scheme.heads
+        channels, at_once = 1, self._at_once
+        if planes.device.type != "cpu":
+            channels, at_once = planes.shape[0], _CHUNK_ON_DEVICE
         elif self.head is not None:
             channels = planes.shape[0]
-        step = max(1, int(self._at_once // (channels * height * width)))
+        if self._probabilities is not None:
+            channels = self.scheme.heads
+        step = max(1, int(at_once // (channels * height * width)))
         for lo in range(outputs[0], outputs[1], step):
             hi = min(lo + step, outputs[1])
             logits = self._logits(planes, first, lo, hi)
@@ -233,17 +232,21 @@ class Assembler:
             weight = torch.tensor(corners.weight.astype(np.float32), device=channel.device)[:, None, None]
             below, above = take(channel, corners.lower, 0), take(channel, corners.upper, 0)
             planes = torch.lerp(below, above, weight)
-        for axis in self._plane_axes:
+        for axis in plane_axes(self._axes):
             planes = self._axes[axis].apply(planes, axis)
         return planes
 
     def _logits(self, planes: Tensor, first: int, lo: int, hi: int) -> Iterator[Tensor]:
         """Yield the logits of image planes ``lo:hi``, class by class."""
+        if planes.device.type != "cpu":
+            self._together = self._together or CornerSampling(self._axes, planes.device)
+            channels: Iterable[Tensor] = self._together(planes, first, lo, hi)
+        else:
+            channels = (self._interpolate(channel, first, lo, hi) for channel in planes)
         if self.head is None:
-            for channel in planes:
-                yield self._interpolate(channel, first, lo, hi)
+            yield from channels
             return
-        features = torch.stack([self._interpolate(channel, first, lo, hi) for channel in planes]).flatten(1)
+        features = (channels if isinstance(channels, Tensor) else torch.stack(list(channels))).flatten(1)
         weights, biases = (tensor.to(features.device) for tensor in self.head)
         shape = (hi - lo, *self.record.cropped_shape[1:])
         for lowest in range(0, len(weights), _HEADS_AT_ONCE):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -45,6 +46,11 @@ class AxisSampling:
     operator: AxisOperator | None = None
     index: NDArray[np.intp] | None = None
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether planes are taken as they are."""
+        return self.operator is None and self.index is None
+
     def apply(self, x: Tensor, axis: int) -> Tensor:
         """Sample an axis of a tensor."""
         if self.index is not None:
@@ -53,6 +59,52 @@ class AxisSampling:
 
 
 Samplings = tuple[AxisSampling, AxisSampling, AxisSampling]
+
+
+class CornerSampling:
+    """The same way back for all channels at once, by the two planes on each side: few and large operations, for a GPU.
+
+    What it needs lies on the device: a matrix brought there for every channel and block would make the device wait
+    for thousands of copies.
+
+    Parameters
+    ----------
+    axes : tuple of AxisSampling
+        From the network grid to the image grid.
+    device : torch.device
+        Of the planes.
+    """
+
+    def __init__(self, axes: Samplings, device: torch.device) -> None:
+        self._axes = axes
+        self._corners = [
+            (
+                torch.from_numpy(corners.lower).to(device),
+                torch.from_numpy(corners.upper).to(device),
+                torch.from_numpy(corners.weight.astype(np.float32)).to(device),
+            )
+            for corners in (axis.corners for axis in axes)
+        ]
+
+    def __call__(self, planes: Tensor, first: int, lo: int, hi: int) -> Tensor:
+        """Return image planes ``lo:hi`` (C, k, Y, X) of the network planes (C, n, y, x) from ``first`` on."""
+        found = self._along(planes, 0, slice(lo, hi), first)
+        for axis in plane_axes(self._axes):
+            if not self._axes[axis].is_identity:
+                found = self._along(found, axis, slice(None), 0)
+        return found
+
+    def _along(self, x: Tensor, axis: int, part: slice, first: int) -> Tensor:
+        lower, upper, weight = (each[part] for each in self._corners[axis])
+        below = x.index_select(axis + 1, lower - first)
+        if self._axes[axis].corners.is_exact:
+            return below
+        return below.lerp_(x.index_select(axis + 1, upper - first), weight.view(-1, *(1,) * (2 - axis)))
+
+
+def plane_axes(axes: Samplings) -> list[int]:
+    """Return the axes of a plane as they are interpolated: the smaller it gets first, the less there is to do."""
+    return sorted((1, 2), key=lambda axis: axes[axis].new_size / axes[axis].size)
 
 
 def _sampling(size: int, new_size: int, order: int) -> AxisSampling:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ from napari_nnunet.engine.training.optimizers import (
     set_rate,
     sound_scaler,
 )
-from napari_nnunet.errors import ModelError, some
+from napari_nnunet.errors import ModelError, is_out_of_memory, some
 from napari_nnunet.schema.trainers import TrainerRecipe
 
 
@@ -85,6 +86,7 @@ class Learner:
         self.use_norms("samples" if choice.kind == "cpu" and not compiled else "torch")
         self.optimizer = make_optimizer(network.parameters(), recipe)
         self._module: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
+        self.compiled = compiled
         self._autocast = autocast(self.device, choice.precision)
         self.scaler = torch.amp.GradScaler("cuda") if choice.precision == "float16" and choice.kind == "cuda" else None
 
@@ -157,6 +159,48 @@ class Learner:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         return found
+
+    def try_step(self, image: Tensor, targets: Sequence[Tensor]) -> tuple[float, str]:
+        """Compute gradients as a step does, but leave everything as it is.
+
+        Parameters
+        ----------
+        image, targets
+            As for :meth:`step`.
+
+        Returns
+        -------
+        seconds : float
+            What it took when it was repeated.
+        problem : str
+            Why the network cannot be compiled, in torch's words: it learns without from now on. Empty if it can, or
+            need not.
+        """
+        kept = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        problem = ""
+        try:
+            self._gradients(image, targets)
+        except Exception as error:
+            if not self.compiled or is_out_of_memory(error):
+                raise
+            problem = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            self._module, self.compiled = self.network, False
+            self._gradients(image, targets)
+        began = time.perf_counter()
+        self._gradients(image, targets)
+        seconds = time.perf_counter() - began
+        self.optimizer.zero_grad(set_to_none=True)
+        for name, buffer in self.network.named_buffers():
+            buffer.copy_(kept[name])
+        return seconds, problem
+
+    def _gradients(self, image: Tensor, targets: Sequence[Tensor]) -> None:
+        """Compute gradients, and wait for the device."""
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        value = self._compare(self._outputs(image), targets)
+        value.backward()
+        float(next(p.grad for p in self.network.parameters() if p.grad is not None).sum())
 
     def _clip(self) -> None:
         self.last_norm = nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_NORM)

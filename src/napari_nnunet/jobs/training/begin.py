@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from napari_nnunet.engine.batches.batch import BatchRule
+from napari_nnunet.engine.batches.batch import Batch, BatchRule
 from napari_nnunet.engine.network.device import BackendChoice, has_fast_bfloat16
 from napari_nnunet.engine.network.layout import worth_compiling
 from napari_nnunet.engine.network.unet import UNet, build, initialize
@@ -18,7 +21,7 @@ from napari_nnunet.engine.training.loss import SegmentationLoss
 from napari_nnunet.engine.training.parallel import Group
 from napari_nnunet.engine.training.schedule import Schedule
 from napari_nnunet.errors import ModelError, PlanError, SettingsError
-from napari_nnunet.events import Job, Note
+from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json, write_text
 from napari_nnunet.formats.claim import is_claimed
 from napari_nnunet.formats.model.checkpoint import OWN, read_raw
@@ -27,7 +30,7 @@ from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.preprocessed.plans import unchanged
 from napari_nnunet.jobs.planning.folds import current_splits
 from napari_nnunet.jobs.training.improve import going_on, initialised
-from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, default_workers
+from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, Place, default_workers
 from napari_nnunet.jobs.training.logbook import write_debug
 from napari_nnunet.jobs.training.memory import check_memory
 from napari_nnunet.jobs.training.order import Order, require_classes
@@ -37,7 +40,11 @@ from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.json_text import read_text
 from napari_nnunet.schema.plans import Plans
 
+_COMPILE = "nnUNet_compile"
 _LONG = 300.0  # seconds of a time budget
+_STEPS = 2000  # from which a GPU gains by a compiled network, which takes it a minute
+_AS_LONG = 600.0  # seconds of a time budget, likewise
+_KEEPS_UP = 1.4  # times as long as a GPU's step may take to make a batch: augmenting it there lengthens a step by that
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
         partial=order.partial,
         total=None if group.alone else group.total,
     )
-    learner = Learner(fresh.network, order.recipe, loss, choice, compiled=order.settings.compile)
+    learner = Learner(fresh.network, order.recipe, loss, choice, compiled=_compiles(order, choice))
     if resumed is None and learner.norms == "samples" and _is_long(order):
         learner.use_norms("kernels")
     source = make_source(order, group)
@@ -152,12 +159,58 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
         yield Note(level="warning", text=f"There is no checkpoint in {session.folder.path}; starting from scratch.")
     if start.finish_in is not None:
         session.schedule = session.schedule.finishing(session.epoch, start.finish_in)
+    if learner.compiled or (choice.kind == "cuda" and _has_many_steps(order)):
+        yield from _try(session, workers)
     if not group.alone:
         learner.distribute()
     if group.leads:
         _write_side_files(session)
     yield Note(text=_description(session, workers))
     return session
+
+
+def _compiles(order: Order, choice: BackendChoice) -> bool:
+    """Whether the network is compiled: where that is asked for, here or by nnU-Net's own variable, or pays."""
+    asked, told = order.settings.compile, os.environ.get(_COMPILE, "").lower()
+    if asked is None and told:
+        asked = told in ("true", "1", "t")
+    if asked is not None:
+        return asked
+    return choice.kind == "cuda" and find_spec("triton") is not None and _has_many_steps(order)
+
+
+def _has_many_steps(order: Order) -> bool:
+    """Whether a training on a GPU is worth a look at what it would wait for."""
+    budget = order.settings.time_budget
+    return order.recipe.iterations * order.recipe.epochs >= _STEPS if budget is None else budget >= _AS_LONG
+
+
+def _try(session: Session, workers: int) -> Job[None]:
+    """Compile the network, and look whether the processes make batches as fast as a GPU takes them."""
+    learner, source, settings = session.learner, session.source, session.order.settings
+    if learner.compiled:
+        yield Stage(name="Compiling the network: a minute, once")
+    making, batch = _finished_batch(source)
+    step, problem = learner.try_step(batch.image, batch.targets)
+    if problem:
+        yield Note(level="warning", text=f"The network cannot be compiled here ({problem}); it learns without.")
+    if settings.augment_on != "auto" or learner.choice.kind == "cpu" or not workers:
+        return
+    source.unfinished = bool(session.group.agree(float(making / workers > _KEEPS_UP * step)))
+    if source.unfinished:
+        yield Note(
+            text=f"A batch takes a process {making:.2f} s, and a step takes {step:.2f} s: {workers} would keep "
+            f"{learner.choice.device} waiting, so it augments the patches itself."
+        )
+
+
+def _finished_batch(source: BatchSource) -> tuple[float, Batch]:
+    """Return the seconds that a batch takes whose cases are open, and the batch, wherever patches are augmented."""
+    whole = replace(source, unfinished=False)
+    whole.make(Place("train", 0, 0))
+    began = time.perf_counter()
+    batch: Any = whole.make(Place("train", 0, 0))
+    return time.perf_counter() - began, batch
 
 
 def _is_long(order: Order) -> bool:

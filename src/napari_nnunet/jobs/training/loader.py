@@ -27,7 +27,7 @@ from napari_nnunet.engine.batches.batch import (
     make_batch,
 )
 from napari_nnunet.engine.batches.stream import SideStream
-from napari_nnunet.engine.machine import end_with
+from napari_nnunet.engine.machine import end_with, keep_memory
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.errors import DatasetError, NnunetError, ResourceError, for_people, memory_told
 from napari_nnunet.formats.preprocessed.cases import StoredCase, open_case, read_next_stage
@@ -185,6 +185,7 @@ class _Share:
         import torch  # in the process that makes the batches
 
         end_with(self._parent)
+        keep_memory()
         deaf()
         torch.manual_seed(number)
         self._mine = islice(_places(*self._start, *self._lengths), number, None, self._workers)

@@ -130,8 +130,12 @@ class TrainSettings(Request):
     )
     device: Device = "auto"
     precision: Arithmetic = "auto"
-    compile: bool = option(
-        "Compile", "--compile", "Compile the network: minutes at the start, faster on GPUs.", default=False
+    compile: bool | None = option(
+        "Compile",
+        "--compile",
+        "Compile the network: a minute at the start, and steps are a third shorter on GPUs.",
+        default=None,
+        otherwise="for long trainings on a GPU; never where the environment says nnUNet_compile=f",
     )
     threads: Threads = 0
     workers: int | None = option(
@@ -142,12 +146,12 @@ class TrainSettings(Request):
         ge=0,
         otherwise="as many as are needed",
     )
-    augment_on: Literal["workers", "device"] = option(
+    augment_on: Literal["auto", "workers", "device"] = option(
         "Augment on",
         "--augment_on",
-        "Where patches are augmented: by the loader processes, or by the device that trains, for computers with "
-        "a fast GPU and few cores.",
-        default="workers",
+        "Where patches are augmented: by the loader processes, or by the device that trains; auto takes a GPU where it "
+        "would wait for the processes.",
+        default="auto",
     )
     track: tuple[TrackerName, ...] = option(
         "Track with",
