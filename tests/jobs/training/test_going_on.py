@@ -125,7 +125,7 @@ def test_plans_of_that_name_that_are_others_are_not_overwritten(trained):
 
 def test_the_models_own_place_is_refused(trained):
     place, model = trained
-    with pytest.raises(SettingsError, match="take the place"):
+    with pytest.raises(SettingsError, match="would replace the model"):
         train(
             TRAINED,
             "3d_fullres",
@@ -141,7 +141,7 @@ def test_the_models_own_place_is_refused(trained):
     ("recipe", "error", "words"),
     [
         (Recipe(configuration="2d", patch=(16, 16), spacing=(1.0, 1.0)), ModelError, "is a 2d model"),
-        (Recipe(channels=("MR", "T2")), DatasetError, "as many channels"),
+        (Recipe(channels=("MR", "T2")), DatasetError, "same number of channels"),
         (
             Recipe(labels={"background": 0, "whole": [1, 2], "core": 2}, regions_class_order=(1, 2)),
             DatasetError,
@@ -173,7 +173,7 @@ def test_another_fold_than_the_models_is_warned_of(trained):
         epochs=1,
         on_event=events.append,
     )
-    assert any("may flatter" in event.text for event in of(Note, events))
+    assert any("may be too high" in event.text for event in of(Note, events))
 
 
 def test_channels_of_other_names_are_warned_of(trained):
