@@ -80,6 +80,21 @@ def test_kinds_go_with_their_objects_when_they_are_followed_again(qtbot):
             assert kind[frame[6, 6]] == "cell" and kind[frame[28, 35]] == "nucleus"
 
 
+def test_tracks_belong_to_the_layer_that_was_followed_whatever_its_name(qtbot):
+    viewer = ViewerModel()
+    first, second = (viewer.add_labels(series()[0], name="cells") for _ in range(2))
+    second.name = "later"
+    follow(followed(viewer, first, series()[1], qtbot), qtbot)
+    tracks = viewer.layers["cells: tracks"]
+    first.name, second.name = "mine", "cells"
+    tools = followed(viewer, second, series()[1], qtbot)
+    follow(tools, qtbot)
+    assert tracks in viewer.layers and len(viewer.layers) == 4
+    second.name = "mine too"
+    follow(tools, qtbot)
+    assert len(viewer.layers) == 4 and viewer.layers["mine too: tracks"].data.size
+
+
 def test_what_is_painted_while_objects_are_followed_stays(qtbot):
     viewer, (data, kinds) = ViewerModel(), series()
     layer = viewer.add_labels(data, name="cells")

@@ -30,7 +30,7 @@ else:
     follow_arrays = lazy("napari_nnunet.jobs.objects.track:follow_arrays")
 
 _DRAWN = 200  # curves, the longest ones
-#: Layers with tracks that were added here: the name each should have, and the one that napari gave it.
+#: Layers with tracks that were added here: the id of the layer that was followed, and the name that napari gave them.
 _SHOWN: WeakKeyDictionary[Tracks, tuple[str, str]] = WeakKeyDictionary()
 
 
@@ -179,7 +179,8 @@ class FollowTools(QGroupBox):
             for row in found.rows
         ]
         name = f"{series.layer.name}: tracks"
-        for old in [other for other in self.viewer.layers if _SHOWN.get(other) == (name, other.name)]:
+        followed = str(series.layer.unique_id)  # its name may be another result's by now
+        for old in [other for other in self.viewer.layers if _SHOWN.get(other) == (followed, other.name)]:
             remove_layer(self.viewer, old)
         if points:
             layer = Tracks(
@@ -189,7 +190,7 @@ class FollowTools(QGroupBox):
                 **placement_of(series.layer),
             )
             add_layer(self.viewer, layer)
-            _SHOWN[layer] = name, layer.name
+            _SHOWN[layer] = followed, layer.name
             activate(self.viewer, series.layer)
 
     def _draw(self, rows: Sequence[Mapping[str, Any]], *, sized: bool) -> None:
