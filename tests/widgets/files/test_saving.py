@@ -192,3 +192,4 @@ def test_rows_of_a_features_table_that_are_no_label_values_name_no_class(tmp_pat
     again = _open(_save(_labels(features=names), tmp_path / "named.nii.gz"))
     assert class_names_of(again.features)[1] == "organ"
     assert class_names_of({"index": ["x", None, 3], "name": ["a", "b", "c"]}) == {3: "c"}
+    assert class_names_of({"index": ["0", "1", "2.5"], "name": ["background", "organ", "a"]}) == {1: "organ"}

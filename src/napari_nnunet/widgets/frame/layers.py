@@ -379,6 +379,6 @@ def _by_value(features: Any, column: str) -> dict[int, str]:
     found = {}
     for index, said in zip(features["index"], features[column], strict=True):
         with suppress(TypeError, ValueError, OverflowError):  # a name, nothing, infinity
-            if (value := int(index)) != 0 and value == index:
+            if (value := int(index)) != 0 and (isinstance(index, str) or value == index):
                 found[value] = str(said)
     return found
