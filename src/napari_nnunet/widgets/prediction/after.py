@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import ref
 
 import numpy as np
 from napari.layers import Labels
 from napari.utils.notifications import show_info
 from numpy.typing import NDArray
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QApplication, QCheckBox, QGridLayout, QGroupBox, QMenu, QPushButton, QVBoxLayout
 
 from napari_nnunet.engine.choosing.components import Removed, take_out
@@ -119,7 +120,7 @@ class RecipeButton(QPushButton):
 class AfterResult(QGroupBox):
     """Postprocessing that can be switched on and off, and the recipe of a result.
 
-    Emits ``changed`` when labels were taken out or put back.
+    Emits ``changed`` when labels were taken out or put back, or nothing came of it after all.
     """
 
     changed = Signal()
@@ -130,6 +131,8 @@ class AfterResult(QGroupBox):
         self._frames: Frames = lambda labels: [labels]
         self._shape: tuple[int, ...] = ()
         self._removed: list[tuple[int, Removed]] = []
+        self._array: Callable[[], Any] = lambda: None  # from which that was taken
+        self._applied_targets: list[Target] = []
         self._recipe: Mapping[str, Any] = {}
         self._targets: list[tuple[QCheckBox, Target, str]] = []
         self.busy = False
@@ -177,7 +180,7 @@ class AfterResult(QGroupBox):
             Whether keeping the largest part of a class makes sense; not for numbered objects.
         """
         self._layer, self._frames, self._recipe = layer, frames, recipe
-        self._removed, self._shape = [], np.shape(layer.data)
+        self._removed, self._applied_targets, self._shape = [], [], np.shape(layer.data)
         for box, _, _ in self._targets:
             self._grid.removeWidget(box)
             box.deleteLater()
@@ -192,6 +195,7 @@ class AfterResult(QGroupBox):
         for i, (name, target) in enumerate(entries):
             box = QCheckBox(name.replace("&", "&&") + (" ★" if target in helpful else ""))
             box.setAccessibleName(f"Keep only the largest part of {name}")
+            box.setEnabled(not self.busy)  # a result of before may still be worked on
             box.toggled.connect(self._toggled)
             self._grid.addWidget(box, i // _COLUMNS, i % _COLUMNS)
             self._targets.append((box, target, name))
@@ -204,7 +208,8 @@ class AfterResult(QGroupBox):
     def hide_result(self) -> None:
         """Forget the result."""
         self._layer = None
-        self._removed = []
+        self._frames, self._recipe = lambda labels: [labels], {}
+        self._removed, self._applied_targets = [], []
         self.setVisible(False)
 
     def chosen(self) -> list[Target]:
@@ -214,29 +219,47 @@ class AfterResult(QGroupBox):
     def _toggled(self) -> None:
         if self._layer is None or self.busy:
             return
-        if not isinstance(self._layer.data, np.ndarray) or self._layer.data.shape != self._shape:
-            self._say(_OTHER_DATA)
+        layer, data = self._layer, self._layer.data
+        mine = not self._applied_targets or data is self._array()
+        if not mine or not isinstance(data, np.ndarray) or data.shape != self._shape:
+            self._forget_other_data()
             return
         self.busy = True
         for box, _, _ in self._targets:
             box.setEnabled(False)
-        job = _keep_largest(self._layer, self._frames, self._removed, self.chosen())
-        follow(self, job, returned=self._applied, errored=self._failed)
+        job = _keep_largest(layer, self._frames, self._removed, self.chosen())
+        follow(self, job, returned=self._applied, errored=lambda error: self._failed(layer, error))
 
     def _applied(self, found: Postprocessed) -> None:
         self._end()
         written = found.write()
         if found.layer is not self._layer:
-            return  # another result is shown by now
-        if not written:
-            self._say(_OTHER_DATA)
-            return
-        self._removed = found.removed
-        self.changed.emit()
+            self.changed.emit()  # another result is shown by now, which nobody looked at meanwhile
+        elif not written:
+            self._forget_other_data()
+        else:
+            self._removed, self._array, self._applied_targets = found.removed, ref(found.labels), self.chosen()
+            self.changed.emit()
 
-    def _failed(self, error: BaseException) -> None:
+    def _failed(self, layer: Labels, error: BaseException) -> None:
         self._end()
-        self._say(failure_text(error))
+        if layer is self._layer:
+            self._set_back(failure_text(error))
+        else:
+            self.changed.emit()
+
+    def _forget_other_data(self) -> None:
+        """Let go of what was taken out of data that the layer does not hold any more."""
+        self._removed, self._applied_targets = [], []
+        self._set_back(_OTHER_DATA)
+
+    def _set_back(self, text: str) -> None:
+        """Tick the boxes of what is applied, after something else could not be, and say why."""
+        for box, target, _ in self._targets:
+            with QSignalBlocker(box):
+                box.setChecked(target in self._applied_targets)
+        self._say(text)
+        self.changed.emit()
 
     def _say(self, text: str) -> None:
         self.hint.setText(text)

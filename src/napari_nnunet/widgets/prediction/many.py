@@ -19,6 +19,7 @@ from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.words import about_time, counted, plain_time
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.prediction.request import Choices, SegmentRequest, default_axes, resolve
+from napari_nnunet.widgets.prediction.result import left_in
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.prediction.estimate import Total, estimate_many
@@ -126,7 +127,7 @@ def open_images(choices: Choices, images: Sequence[Image], typed: Mapping[Image,
 
 
 def _finished(layers: Any) -> Iterator[tuple[str, Labels]]:
-    for layer in layers:
+    for layer in sorted(layers, key=lambda own: left_in(own) is not None):  # the last one counts: not a duplicate
         about = layer.metadata.get("nnunet", {}) if isinstance(layer, Labels) else {}
         if about.get("partial") is False and "request" in about:
             yield about["request"], layer

@@ -122,6 +122,11 @@ def show(viewer: Any, layer: Image | Labels, left: Left) -> Any:
     return shown
 
 
+def frames_in(axes: str, times: Sequence[int | None], labels: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return views of labels in a result's shape that are taken by themselves: one per time point."""
+    return [canvas_view(labels, axes, time) for time in times]
+
+
 def put_features(layer: Labels, features: Mapping[str, Any]) -> None:
     """Give a layer the features that were measured of it; that is no change by hand."""
     left = _LEFT.get(layer)
@@ -209,10 +214,6 @@ class ResultLayers:
     def is_for(self, request: SegmentRequest) -> bool:
         """Whether a request asks for the same of the same images, which show what they showed."""
         return request.key == self.request.key
-
-    def frames_in(self, labels: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return views of labels in the layer's shape that are taken by themselves: one per time point."""
-        return [canvas_view(labels, self.request.axes, frame.index) for frame in self.request.frames]
 
     def targets(self) -> list[tuple[Any, Any, Any]]:
         """Return (volume, labels view, probabilities view) of every frame."""

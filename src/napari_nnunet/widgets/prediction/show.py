@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,14 @@ from napari_nnunet.widgets.prediction.after import AfterResult
 from napari_nnunet.widgets.prediction.many_view import ManyTable
 from napari_nnunet.widgets.prediction.objects import ObjectTable
 from napari_nnunet.widgets.prediction.request import SegmentRequest
-from napari_nnunet.widgets.prediction.result import Left, ResultLayers, is_as_left, is_untouched, left_in
+from napari_nnunet.widgets.prediction.result import (
+    Left,
+    ResultLayers,
+    frames_in,
+    is_as_left,
+    is_untouched,
+    left_in,
+)
 from napari_nnunet.widgets.prediction.volumes import VolumeTable
 
 if TYPE_CHECKING:
@@ -171,7 +179,7 @@ class ResultView(QWidget):
                 result.labels.metadata[KIND] = result.objects.only_kind or next(iter(result.objects.kinds))
             self.after.show_result(
                 result.labels,
-                result.frames_in,
+                partial(frames_in, result.request.axes, [frame.index for frame in result.request.frames]),
                 scheme,
                 recipe,
                 recommended=recommended,
@@ -246,7 +254,7 @@ class ResultView(QWidget):
         percent = round(100 * fraction)
         if result is None or not result.shown_in(self.viewer):
             return "Cancelled. The result's layer had been removed; nothing is kept."
-        on = " Press Continue to resume from there." if result.halt.begun else ""
+        on = " Press Continue to resume from there." if result.halt.begun and not result.painted else ""
         if not result.canvas.any():
             self._halt(result)
             if percent == 0:
@@ -263,7 +271,9 @@ class ResultView(QWidget):
         """Take an empty layer away; keep what a further run can go on with."""
         if not result.canvas.any():
             remove_layer(self.viewer, result.labels)
-        if result.halt.begun:
+        if result.painted:
+            result.halt.drop()  # what it would go on from is not what it computed
+        elif result.halt.begun:
             self._halted = result
 
     def failed(self, error: BaseException) -> None:

@@ -115,7 +115,8 @@ class VolumeTable(QWidget):
             return
         labels = np.asarray(layer.data)
         if labels.ndim != len(request.axes.replace("C", "")):
-            return  # somebody gave the layer other data
+            self._show_other()
+            return
         frames = [canvas_view(labels, request.axes, frame.index) for frame in request.frames]
         self._counting.start(count_frames(frames, labels), returned=self._counted, errored=self._failed)
 
@@ -126,6 +127,11 @@ class VolumeTable(QWidget):
         self._fill(found.counts)
 
     def _failed(self, _: BaseException) -> None:
+        self._show_other()
+
+    def _show_other(self) -> None:
+        """Say that somebody gave the layer data of which there are no volumes."""
+        self.corrected = True
         self.note.setText("The layer now holds other data; the volumes are those of the segmentation.")
         self.note.setVisible(True)
 
