@@ -1,13 +1,15 @@
 """Prediction side by side with nnunetv2, in one run on this machine: wall time and peak memory.
 
     python benchmarks/predict.py [--data DIR] [--peer PYTHON] [--device cpu|cuda] [--classes 2 20 60] [--busy 2] [--json FILE]
+        [--size Z Y X] [--spacing Z Y X] [--model-spacing MM] [--alone]
 
 Both sides are run as commands (start-up included), one after the other; wall time is measured around them and memory is
 the largest sum of proportional set sizes over the whole process tree, sampled every
 half second (measuring it costs time itself); ``--busy`` lets that many loops compute meanwhile. ``--peer`` names a Python with
 nnunetv2 where it is not this one. ``--data`` holds ``data`` and ``models`` with the hippocampus set; without it that row
 is left out. The large volume is 200 x 256 x 256 voxels at another spacing than the model's, so that both sides resample;
-its network is the standard one (128^3, six stages, 32 to 320 features) with random weights, without mirroring.
+its network is the standard one (128^3, six stages, 32 to 320 features) with random weights, without mirroring. Another size
+may be too large for nnunetv2: ``--alone`` leaves it out.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ PEER = (
 )
 
 
-def large_model(folder: Path, classes: int) -> Path:
-    """Write the standard 3-D model with random weights for a number of foreground classes."""
+def large_model(folder: Path, classes: int, spacing: float = 1.0) -> Path:
+    """Write the standard 3-D model with random weights for a number of foreground classes, for voxels of some mm."""
     import torch
 
     from napari_nnunet.engine.network import unet as network
@@ -46,7 +48,7 @@ def large_model(folder: Path, classes: int) -> Path:
     stages = 6
     configuration = {
         "data_identifier": "nnUNetPlans_3d_fullres", "preprocessor_name": "DefaultPreprocessor", "batch_size": 2,
-        "patch_size": [128, 128, 128], "median_image_size_in_voxels": [240.0, 230.0, 230.0], "spacing": [1.0, 1.0, 1.0],
+        "patch_size": [128, 128, 128], "median_image_size_in_voxels": [240.0, 230.0, 230.0], "spacing": [spacing] * 3,
         "normalization_schemes": ["CTNormalization"], "use_mask_for_norm": [False],
         "resampling_fn_data": "resample_data_or_seg_to_shape", "resampling_fn_data_kwargs": {**rule, "order": 3},
         "resampling_fn_seg": "resample_data_or_seg_to_shape", "resampling_fn_seg_kwargs": {**rule, "is_seg": True},
@@ -91,13 +93,13 @@ def large_model(folder: Path, classes: int) -> Path:
     return target
 
 
-def large_image(folder: Path) -> Path:
-    """Write one smooth volume of 200 x 256 x 256 voxels of 1.2 x 0.9 x 0.9 mm."""
+def large_image(folder: Path, size: tuple[int, ...], spacing: tuple[float, ...]) -> Path:
+    """Write one smooth volume of a size (z, y, x) and spacing in mm."""
     rng = np.random.default_rng(0)
-    coarse = sitk.GetImageFromArray(rng.normal(100, 150, size=(25, 32, 32)).astype(np.float32))
-    image = sitk.Expand(coarse, (8, 8, 8), sitk.sitkLinear)
-    image = sitk.GetImageFromArray(np.rint(sitk.GetArrayFromImage(image)).astype(np.int16))
-    image.SetSpacing((0.9, 0.9, 1.2))
+    coarse = sitk.GetImageFromArray(rng.normal(100, 150, size=[-(-n // 8) for n in size]).astype(np.float32))
+    array = sitk.GetArrayFromImage(sitk.Expand(coarse, (8, 8, 8), sitk.sitkLinear))
+    image = sitk.GetImageFromArray(np.rint(array[tuple(slice(n) for n in size)]).astype(np.int16))
+    image.SetSpacing(spacing[::-1])
     folder.mkdir()
     sitk.WriteImage(image, str(folder / "large_0000.nii.gz"))
     return folder
@@ -119,7 +121,7 @@ def compare(name: str, model: Path, images: Path, flags: list[str], options: arg
     """Run both sides on a folder of images."""
     row: dict = {"name": name}
     common = ["-i", str(images), "-m", str(model), "-f", "0", "-device", options.device, *flags]
-    sides = (("ours", sys.executable, OURS), ("nnunetv2", options.peer, PEER))
+    sides = (("ours", sys.executable, OURS), ("nnunetv2", options.peer, PEER))[: 1 if options.alone else 2]
     for side, python, code in sides:
         script = work / f"run_{side}.py"
         script.write_text(code if side == "nnunetv2" else f"{code}\n")
@@ -128,6 +130,8 @@ def compare(name: str, model: Path, images: Path, flags: list[str], options: arg
         seconds, peak = found.seconds, found.tree
         row[side] = {"seconds": seconds, "peak_gb": peak / 1e9}
         print(f"  {name} {side}: {seconds:.1f} s, {peak / 1e9:.2f} GB", flush=True)
+    if options.alone:
+        return row
     row["speedup"] = row["nnunetv2"]["seconds"] / row["ours"]["seconds"]
     row["memory_share"] = row["ours"]["peak_gb"] / row["nnunetv2"]["peak_gb"]
     row["same_labels"] = agreement(*(work / f"{name}-{side}".replace(" ", "_") for side in ("ours", "nnunetv2")))
@@ -142,6 +146,10 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="*", default=[2, 20, 60])
     parser.add_argument("--cases", type=int, default=8, help="hippocampus volumes")
     parser.add_argument("--busy", type=int, default=0, help="loops that compute beside both sides")
+    parser.add_argument("--size", type=int, nargs=3, default=[200, 256, 256], help="of the large volume")
+    parser.add_argument("--spacing", type=float, nargs=3, default=[1.2, 0.9, 0.9], help="of the large volume, in mm")
+    parser.add_argument("--model-spacing", type=float, default=1.0, help="of its model, in mm")
+    parser.add_argument("--alone", action="store_true", help="leave nnunetv2 out")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
@@ -162,13 +170,18 @@ def main() -> None:
                 )
                 rows.append(compare(f"hippocampus {configuration}", model, images, [], options, work))
         if options.classes:
-            images = large_image(work / "large")
+            images = large_image(work / "large", tuple(options.size), tuple(options.spacing))
             for classes in options.classes:
-                model = large_model(work, classes)
+                model = large_model(work, classes, options.model_spacing)
                 flags = ["--disable_tta", "-npp", "1", "-nps", "1"]
                 rows.append(compare(f"large {classes} classes", model, images, flags, options, work))
     print("\n| task | nnunetv2 | napari-nnunet | times faster | peak memory | same labels |\n|---|---|---|---|---|---|")
     for row in rows:
+        if options.alone:
+            print(
+                f"| {row['name']} | – | {row['ours']['seconds']:.0f} s, {row['ours']['peak_gb']:.1f} GB | – | – | – |"
+            )
+            continue
         a, b = row["nnunetv2"], row["ours"]
         print(
             f"| {row['name']} | {a['seconds']:.0f} s, {a['peak_gb']:.1f} GB | {b['seconds']:.0f} s, {b['peak_gb']:.1f} GB "
