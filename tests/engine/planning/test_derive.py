@@ -113,8 +113,8 @@ def test_two_dimensional_configurations_take_two_numbers(content):
         ("x", {"patch": (16, 16)}, "patch needs 3 positive"), ("x", {"patch": (0, 16, 16)}, "patch needs 3 positive"),
         ("x", {"patch": (1, 1, 1)}, "too small for a U-Net"), ("x", {"patch": (7, 7, 7)}, "too small for a U-Net"),
         ("x", {"patch": (8, 1, 1)}, "too small for a U-Net"),
-        ("x", {"spacing": (1, 1)}, "voxel size needs 3"), ("x", {"spacing": (1, 0, 1)}, "spacing needs 3"),
-        ("x", {"spacing": (1, -1, 1)}, "voxel size needs 3"), ("x", {"spacing": (1, float("nan"), 1)}, "spacing needs 3"),
+        ("x", {"spacing": (1, 1)}, "voxel size needs 3"), ("x", {"spacing": (1, 0, 1)}, "voxel size needs 3"),
+        ("x", {"spacing": (1, -1, 1)}, "voxel size needs 3"), ("x", {"spacing": (1, float("nan"), 1)}, "voxel size needs 3"),
         ("x", {"spacing": (1, float("inf"), 1)}, "voxel size needs 3"),
     ],
 )  # fmt: skip

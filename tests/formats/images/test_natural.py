@@ -52,6 +52,17 @@ def test_transparency_of_a_grey_picture_is_no_channel(tmp_path):
     np.testing.assert_array_equal(array, picture[None, ..., 0])
 
 
+@pytest.mark.parametrize(("opacity", "said"), [(0.25, True), (1.0, False)])
+def test_transparency_of_fractions_is_told_from_none(tmp_path, opacity, said):
+    picture = np.stack([np.linspace(0, 1, 42).reshape(6, 7), np.full((6, 7), opacity)], axis=-1).astype(np.float32)
+    tifffile.imwrite(
+        tmp_path / "a.tif", picture, photometric="minisblack", planarconfig="contig", extrasamples=["unassalpha"]
+    )
+    array, geometry = natural.read(tmp_path / "a.tif")
+    np.testing.assert_array_equal(array, picture[None, ..., 0])
+    assert (natural.SEEN_THROUGH in geometry.remarks) is said
+
+
 def test_black_and_white_becomes_0_and_1(tmp_path):
     mask = np.eye(5, dtype=bool)
     tifffile.imwrite(tmp_path / "a.tif", mask)

@@ -173,6 +173,7 @@ def test_plain_headers_say_nothing_odd(tmp_path, more):
 @pytest.mark.parametrize(("ending", "text"), [
     (".nrrd", NRRD + "\n"), (".nrrd", NRRD + "spacings: 1 2 nan\n\n"),
     (".mha", META.replace("ElementSpacing = 1 1 1\n", "") + "ElementDataFile = LOCAL\n"),
+    (".mha", META.replace("ElementSpacing = 1 1 1", "Element Spacing = 2 2 2") + "ElementDataFile = LOCAL\n"),
 ])  # fmt: skip
 def test_a_header_without_sizes_does_not_pretend_to_know_them(tmp_path, ending, text):
     path = image(tmp_path, text, ending, VOXELS)

@@ -215,6 +215,8 @@ def _within_one_label(labels: Tensor) -> Tensor:
     same = torch.ones_like(labels, dtype=torch.bool)
     for axis in range(2, labels.ndim):
         n = labels.shape[axis]
+        if n < 3:
+            return torch.zeros_like(same)
         equal = labels.narrow(axis, 1, n - 1) == labels.narrow(axis, 0, n - 1)
         both = equal.narrow(axis, 1, n - 2) & equal.narrow(axis, 0, n - 2)
         for offset in range(3):

@@ -185,6 +185,8 @@ class Learner:
                 raise
             problem = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             self._module, self.compiled = self.network, False
+            if self.choice.kind == "cpu":
+                self.use_norms("samples")
             self._gradients(image, targets)
         began = time.perf_counter()
         self._gradients(image, targets)

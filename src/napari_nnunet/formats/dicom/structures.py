@@ -25,7 +25,7 @@ _LISTED = 6
 
 @dataclass(frozen=True, eq=False)
 class _Structure:
-    """What was drawn from one structure: the number and name of a region, and (points, 3) x, y, z in mm per contour."""
+    """What was drawn of one structure: the number and name of a region, and (points, 3) x, y, z in mm per contour."""
 
     number: int
     name: str

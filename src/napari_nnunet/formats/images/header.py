@@ -192,7 +192,10 @@ def _fields(text: bytes) -> dict[bytes, list[bytes]]:
     """Return what a header says of the names that matter here, written small and without blanks; some it has twice."""
     fields: dict[bytes, list[bytes]] = {}
     for line in _LINE.finditer(text):
-        if (name := line[1].lower().translate(None, _BLANKS)) in _KNOWN:
+        name = line[1].lower().strip(_BLANKS)
+        if name.startswith((b"space", b"data")):
+            name = name.translate(None, _BLANKS)
+        if name in _KNOWN:
             fields.setdefault(name, []).append(line[2].strip())
     return fields
 

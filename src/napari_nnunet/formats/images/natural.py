@@ -88,7 +88,8 @@ def read(path: Path, *, all_bits: bool = False) -> tuple[NDArray[Any], Geometry]
             remarks = remarks if all_bits else (*remarks, "its 16 bits per colour were read as 8, as nnU-Net does")
         axis, grey = -1, array.ndim == 3 and array.shape[-1] == 2
         geometry = _geometry(found and found.spacing, remarks)
-    if grey and array.dtype.kind in "iu" and (np.take(array, 1, axis) < np.iinfo(array.dtype).max).any():
+    whole = np.iinfo(array.dtype).max if array.dtype.kind in "iu" else 1
+    if grey and array.dtype != bool and (np.take(array, 1, axis) < whole).any():
         geometry = geometry.model_copy(update={"remarks": (*geometry.remarks, SEEN_THROUGH)})
     if array.dtype == bool:
         array = array.astype(np.uint8)

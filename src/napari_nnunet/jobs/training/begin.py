@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from napari_nnunet.engine.batches.batch import Batch, BatchRule
+from napari_nnunet.engine.batches.batch import BatchRule
 from napari_nnunet.engine.network.device import BackendChoice, has_fast_bfloat16
 from napari_nnunet.engine.network.layout import worth_compiling
 from napari_nnunet.engine.network.unet import UNet, build, initialize
@@ -20,7 +20,7 @@ from napari_nnunet.engine.training.learner import Learner
 from napari_nnunet.engine.training.loss import SegmentationLoss
 from napari_nnunet.engine.training.parallel import Group
 from napari_nnunet.engine.training.schedule import Schedule
-from napari_nnunet.errors import ModelError, PlanError, SettingsError
+from napari_nnunet.errors import ModelError, PlanError, SettingsError, is_out_of_memory
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json, write_text
 from napari_nnunet.formats.claim import is_claimed
@@ -30,9 +30,9 @@ from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.preprocessed.plans import unchanged
 from napari_nnunet.jobs.planning.folds import current_splits
 from napari_nnunet.jobs.training.improve import going_on, initialised
-from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, Place, default_workers
+from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, default_workers
 from napari_nnunet.jobs.training.logbook import write_debug
-from napari_nnunet.jobs.training.memory import check_memory
+from napari_nnunet.jobs.training.memory import check_memory, too_large
 from napari_nnunet.jobs.training.order import Order, require_classes
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.processes.alone import why_alone
@@ -160,7 +160,7 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
     if start.finish_in is not None:
         session.schedule = session.schedule.finishing(session.epoch, start.finish_in)
     if learner.compiled or (choice.kind == "cuda" and _has_many_steps(order)):
-        yield from _try(session, workers)
+        yield from _try(session, workers, resumed=resumed is not None)
     if not group.alone:
         learner.distribute()
     if group.leads:
@@ -172,11 +172,11 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
 def _compiles(order: Order, choice: BackendChoice) -> bool:
     """Whether the network is compiled: where that is asked for, here or by nnU-Net's own variable, or pays."""
     asked, told = order.settings.compile, os.environ.get(_COMPILE, "").lower()
-    if asked is None and told:
-        asked = told in ("true", "1", "t")
     if asked is not None:
         return asked
-    return choice.kind == "cuda" and find_spec("triton") is not None and _has_many_steps(order)
+    if choice.kind != "cuda" or find_spec("triton") is None:
+        return False
+    return told in ("true", "1", "t") if told else _has_many_steps(order)
 
 
 def _has_many_steps(order: Order) -> bool:
@@ -185,16 +185,24 @@ def _has_many_steps(order: Order) -> bool:
     return order.recipe.iterations * order.recipe.epochs >= _STEPS if budget is None else budget >= _AS_LONG
 
 
-def _try(session: Session, workers: int) -> Job[None]:
+def _try(session: Session, workers: int, *, resumed: bool) -> Job[None]:
     """Compile the network, and look whether the processes make batches as fast as a GPU takes them."""
-    learner, source, settings = session.learner, session.source, session.order.settings
+    learner, source, order = session.learner, session.source, session.order
     if learner.compiled:
         yield Stage(name="Compiling the network: a minute, once")
-    making, batch = _finished_batch(source)
-    step, problem = learner.try_step(batch.image, batch.targets)
+    began = time.monotonic()
+    making, batch = source.tried()
+    try:
+        step, problem = learner.try_step(batch.image, batch.targets)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise too_large(order, learner.choice, tried=True) from error
+    session.spent += time.monotonic() - began  # a time budget holds this, too
     if problem:
         yield Note(level="warning", text=f"The network cannot be compiled here ({problem}); it learns without.")
-    if settings.augment_on != "auto" or learner.choice.kind == "cpu" or not workers:
+    open_ = order.settings.augment_on == "auto" and source.can_be_unfinished
+    if resumed or not open_ or learner.choice.kind != "cuda" or not workers:
         return
     source.unfinished = bool(session.group.agree(float(making / workers > _KEEPS_UP * step)))
     if source.unfinished:
@@ -202,15 +210,6 @@ def _try(session: Session, workers: int) -> Job[None]:
             text=f"A batch takes a process {making:.2f} s, and a step takes {step:.2f} s: {workers} would keep "
             f"{learner.choice.device} waiting, so it augments the patches itself."
         )
-
-
-def _finished_batch(source: BatchSource) -> tuple[float, Batch]:
-    """Return the seconds that a batch takes whose cases are open, and the batch, wherever patches are augmented."""
-    whole = replace(source, unfinished=False)
-    whole.make(Place("train", 0, 0))
-    began = time.perf_counter()
-    batch: Any = whole.make(Place("train", 0, 0))
-    return time.perf_counter() - began, batch
 
 
 def _is_long(order: Order) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count, islice
 from pathlib import Path
@@ -130,6 +131,23 @@ class BatchSource:
                 index=place.index,
                 places=self.places,
             )
+
+    @property
+    def can_be_unfinished(self) -> bool:
+        """Whether augmenting can be left to a device; cascades and the strong augmentation need the process."""
+        rule = self.rules["train"]
+        return rule.augmented and not rule.strong and not rule.previous_labels
+
+    def tried(self) -> tuple[float, Batch]:
+        """Return the seconds that a finished batch takes whose cases are open, and the batch.
+
+        No case stays open here: what processes begin with must be free of maps where it is sent to them.
+        """
+        whole = replace(self, unfinished=False, _open=OrderedDict(), _held=0)
+        whole.make(Place("train", 0, 0))
+        began = time.perf_counter()
+        batch: Any = whole.make(Place("train", 0, 0))
+        return time.perf_counter() - began, batch
 
     def cases(self, place: Place) -> tuple[str, ...]:
         """Return the cases of a batch without making it."""

@@ -348,6 +348,7 @@ class Session:
                 "biases": self.learner.network.decoder.biases,
                 "precision": self.learner.choice.precision,
                 "iteration": self.iteration,
+                "augmented_there": self.source.unfinished,
                 "losses": list(self.losses),
                 "epoch_seconds": self._epoch_seconds,
                 "spent": self.spent,
@@ -372,6 +373,8 @@ class Session:
             self.learner.use_norms(known.get(str(own.get("norms")), "torch"), biases)
         settings = self.order.settings
         self.seed = self.source.seed = int(own.get("seed", self.seed))
+        if settings.augment_on == "auto" and self.learner.choice.kind == "cuda":
+            self.source.unfinished = bool(own.get("augmented_there", False))
         lengths = {
             name: own[name]
             for name in ("iterations", "validation_iterations")
