@@ -247,18 +247,20 @@ def test_a_full_gpu_falls_back_step_by_step_and_says_so(model, volume, monkeypat
 
     def out_of_memory(network, choice, shape, **options):
         if choice.kind == "cuda":
-            asked.append(choice)
+            asked.append(shape[0])
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(network, choice, shape, **options)
 
-    real = infer.compile_network
+    real, free = infer.compile_network, [40e9, 1e6]  # others have taken the rest when it is looked at again
     monkeypatch.setattr(infer, "compile_network", out_of_memory)
+    monkeypatch.setattr(infer, "free_memory", lambda _: free.pop(0))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     on_cpu = torch.device("cpu")
     monkeypatch.setattr(module.torch, "device", lambda _: on_cpu)  # sums "on the GPU" live here too
     events, result = _events(predict(model, volume))
     notes = [e.text for e in events if isinstance(e, Note) and e.level == "warning"]
     assert len(asked) == 2
+    assert asked[0] > asked[1]  # windows at once
     assert ["keeping the sums in main memory" in notes[0], "continuing on the CPU" in notes[1]] == [True, True]
     assert result.recipe["device"] == "cpu"
     assert not predictor._cache  # its networks are no longer what was chosen

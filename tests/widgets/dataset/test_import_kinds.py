@@ -96,7 +96,7 @@ def test_two_folders_become_a_training(viewer, cases, folders, qtbot, write, sai
     assert f"<b>{COUNT} pairs</b>" in dialog.about.text()
     assert said in dialog.meaning.text().casefold()
     assert dialog.values.isVisible() and dialog.values.rowCount() == classes
-    assert (write is mirrored) == any("turned" in " ".join(row) for row in dialog.pairs.texts())
+    assert (write is mirrored) == any("reoriented" in " ".join(row) for row in dialog.pairs.texts())
     answered(dialog)
     dialog.name.setText("Parts")
     assert dialog.panel.button.isEnabled(), dialog.about.text()

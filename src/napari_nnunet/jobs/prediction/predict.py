@@ -315,7 +315,7 @@ def after_out_of_memory(
         torch.cuda.empty_cache()
     if on_device:
         yield Note(level="warning", text="Not enough GPU memory; keeping the sums in main memory instead.")
-        return False, ensemble
+        return False, ensemble.rebuilt(ensemble.choice)  # as many windows at once as there is memory for by now
     yield Note(level="warning", text="Not enough GPU memory for the network; continuing on the CPU.")
     return False, ensemble.rebuilt(prediction_choice(PredictSettings(device="cpu"), model.architecture))
 
