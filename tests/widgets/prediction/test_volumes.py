@@ -94,3 +94,8 @@ def test_a_time_series_has_a_curve_for_every_class(viewer, dock, model, qtbot):
         times, sizes = drawn[class_colour(value)]
         assert times.tolist() == [0, 1]
         assert sizes.tolist() == [int((frame == value).sum()) for frame in found]  # voxels of a cubic millimetre
+    table = dock.result.table
+    viewer.layers["series – 3d_fullres"].data = found[:1]
+    qtbot.waitUntil(lambda: table.note.isVisible())
+    assert table.note.text() == "The layer now holds other data; the volumes are those of the segmentation."
+    assert table.corrected

@@ -117,7 +117,11 @@ class VolumeTable(QWidget):
         if labels.ndim != len(request.axes.replace("C", "")):
             self._show_other()
             return
-        frames = [canvas_view(labels, request.axes, frame.index) for frame in request.frames]
+        try:
+            frames = [canvas_view(labels, request.axes, frame.index) for frame in request.frames]
+        except IndexError:  # fewer time points
+            self._show_other()
+            return
         self._counting.start(count_frames(frames, labels), returned=self._counted, errored=self._failed)
 
     def _counted(self, found: Counted) -> None:
