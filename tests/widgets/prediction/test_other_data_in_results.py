@@ -8,8 +8,8 @@ import weakref
 
 import numpy as np
 import pytest
+from desks import FIRST, duplicate
 from docks import PATIENCE
-from test_results_kept import FIRST, desk, duplicate  # noqa: F401 - a fixture
 
 from napari_nnunet.events import Painted
 from napari_nnunet.jobs.prediction.predict import predict_series
@@ -36,17 +36,17 @@ def slow(monkeypatch):
     go.set()
 
 
-def boxes(desk):  # noqa: F811
+def boxes(desk):
     return [box for box, _, _ in desk.view.after._targets]
 
 
-def press(desk, qtbot, *, on):  # noqa: F811
+def press(desk, qtbot, *, on):
     boxes(desk)[-1].setChecked(on)
     qtbot.waitUntil(lambda: not desk.view.after.busy)
 
 
 @pytest.mark.parametrize("shape", ["same", "other"])
-def test_data_exchanged_while_it_is_postprocessed_are_said_to_be_others(desk, qtbot, slow, shape):  # noqa: F811
+def test_data_exchanged_while_it_is_postprocessed_are_said_to_be_others(desk, qtbot, slow, shape):
     reached, go = slow
     layer, table = desk.run(), desk.view.table
     boxes(desk)[-1].setChecked(True)
@@ -63,7 +63,7 @@ def test_data_exchanged_while_it_is_postprocessed_are_said_to_be_others(desk, qt
         assert f",{layer.data.size}," in table.csv().splitlines()[1]
 
 
-def test_postprocessing_that_fails_leaves_the_boxes_as_they_were(desk, qtbot, monkeypatch):  # noqa: F811
+def test_postprocessing_that_fails_leaves_the_boxes_as_they_were(desk, qtbot, monkeypatch):
     def fails(labels, targets):
         raise MemoryError
 
@@ -76,7 +76,7 @@ def test_postprocessing_that_fails_leaves_the_boxes_as_they_were(desk, qtbot, mo
     assert boxes(desk)[-1].isChecked() and desk.view.after.recipe()["postprocessing_kept"]
 
 
-def test_what_was_taken_out_of_other_data_is_not_put_back(desk, qtbot):  # noqa: F811
+def test_what_was_taken_out_of_other_data_is_not_put_back(desk, qtbot):
     layer = desk.run()
     before = layer.data.copy()
     press(desk, qtbot, on=True)
@@ -91,7 +91,7 @@ def test_what_was_taken_out_of_other_data_is_not_put_back(desk, qtbot):  # noqa:
     np.testing.assert_array_equal(layer.data, before)
 
 
-def test_boxes_of_the_next_result_wait_for_the_one_before(desk, qtbot, slow):  # noqa: F811
+def test_boxes_of_the_next_result_wait_for_the_one_before(desk, qtbot, slow):
     reached, go = slow
     desk.run()
     boxes(desk)[-1].setChecked(True)
@@ -104,7 +104,7 @@ def test_boxes_of_the_next_result_wait_for_the_one_before(desk, qtbot, slow):  #
     assert all(box.isEnabled() and not box.isChecked() for box in boxes(desk))
 
 
-def test_a_run_that_was_painted_in_before_it_was_cancelled_begins_anew_and_says_so(desk):  # noqa: F811
+def test_a_run_that_was_painted_in_before_it_was_cancelled_begins_anew_and_says_so(desk):
     request = resolve(desk.choices())
     result = desk.view.begin(request)
     job = predict_series(request.model, result.targets(), request.settings, halt=result.halt, preview=True)
@@ -117,7 +117,7 @@ def test_a_run_that_was_painted_in_before_it_was_cancelled_begins_anew_and_says_
     assert desk.labels() == [result.labels, again]
 
 
-def test_probabilities_go_with_their_layers(desk):  # noqa: F811
+def test_probabilities_go_with_their_layers(desk):
     probabilities = []
     desk.run(lambda result: probabilities.append(weakref.ref(result.probabilities)), output="Labels and probabilities")
     for layer in list(desk.viewer.layers):
@@ -130,9 +130,12 @@ def test_probabilities_go_with_their_layers(desk):  # noqa: F811
     assert desk.view.after.recipe() == {"corrected": False}
 
 
-def test_a_duplicate_does_not_stand_for_the_result_of_an_image(desk):  # noqa: F811
+def test_a_duplicate_does_not_stand_for_the_result_of_an_image(desk):
     layer = desk.run()
-    every = lambda: open_images(desk.choices(), [desk.image], {}, desk.viewer.layers).done  # noqa: E731
+
+    def every():
+        return open_images(desk.choices(), [desk.image], {}, desk.viewer.layers).done
+
     copy = duplicate(desk.viewer, layer)
     copy.data = np.ones_like(copy.data)
     assert every() == (layer,)

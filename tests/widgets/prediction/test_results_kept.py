@@ -3,79 +3,23 @@
 from __future__ import annotations
 
 import threading
-from copy import deepcopy
 
 import dask.array
 import numpy as np
 import pytest
+from desks import FIRST, duplicate
 from docks import PATIENCE
-from napari.components import ViewerModel
-from napari.layers import Image, Labels, Layer
 
 from helpers import make_model, smooth_image
-from napari_nnunet.events import Painted, drain
+from napari_nnunet.events import Painted
 from napari_nnunet.jobs.prediction.predict import predict_series
-from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.widgets.frame.layers import FOLLOWED, ORIGIN
 from napari_nnunet.widgets.prediction import after
 from napari_nnunet.widgets.prediction.many import open_images
-from napari_nnunet.widgets.prediction.request import Choices, resolve
+from napari_nnunet.widgets.prediction.request import resolve
 from napari_nnunet.widgets.prediction.result import put_features
-from napari_nnunet.widgets.prediction.show import ResultView
 
 pytestmark = pytest.mark.usefixtures("known_arithmetic")
-FIRST = (np.array([0]),) * 3
-
-
-class Desk:
-    """An image and what runs show of it.
-
-    Parameters
-    ----------
-    model : TrainedModel
-        The model.
-    qtbot : QtBot
-        Keeps the widget.
-    """
-
-    def __init__(self, model, qtbot):
-        self.model, self.viewer = model, ViewerModel()
-        self.image = self.viewer.add_image(smooth_image((8, 18, 16))[0], name="image", units=["mm"] * 3)
-        self.view = ResultView(self.viewer)
-        qtbot.addWidget(self.view)
-
-    def choices(self, **others):
-        asked = {"axes": "ZYX", "output": "Labels", "times": None, **others}
-        return Choices(self.model, (self.image,), spacing_text="", settings=PredictSettings(), region=None, **asked)
-
-    def run(self, meanwhile=lambda result: None, **others):
-        """Segment; something may be done before the result is shown. Returns the layer it left."""
-        request = resolve(self.choices(**others))
-        result = self.view.begin(request)
-        meanwhile(result)
-        job = predict_series(request.model, result.targets(), request.settings, halt=result.halt)
-        predictions = drain(result.noted(job))
-        self.view.done(predictions, recommended=None)
-        return result.labels
-
-    def labels(self):
-        return [layer for layer in self.viewer.layers if isinstance(layer, Labels)]
-
-    def beside(self):
-        return [layer for layer in self.viewer.layers if isinstance(layer, Image) and layer is not self.image]
-
-
-@pytest.fixture
-def desk(model, qtbot):
-    desk = Desk(model, qtbot)
-    yield desk
-    desk.view.forget()
-
-
-def duplicate(viewer, layer):
-    """Do what napari does when somebody duplicates a layer."""
-    data, state, kind = layer.as_layer_data_tuple()
-    return viewer.add_layer(Layer.create(deepcopy(data), {**state, "name": f"{layer.name} copy"}, kind))
 
 
 def test_the_same_again_takes_the_place_of_its_layers(desk):
