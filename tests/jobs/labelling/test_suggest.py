@@ -109,13 +109,18 @@ def test_training_cases_are_left_out_and_where_nothing_is_left_it_says_so(place)
         drain(suggest(workspace, asked(images / "u1_0000.nii.gz")))
 
 
-def test_what_is_not_annotated_yet_of_a_training_case_is_asked_for(place):
-    workspace, images = place
+def partly_annotated(workspace):
+    """Make a training case of which only some slices are annotated, and a model of its classes."""
     labels = {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}
     make_model(workspace.results, Recipe(labels=labels))
     drawn = np.full(SHAPE, 3, np.uint8)
     drawn[2:6] = 0
     raw_case(workspace, "u1", drawn, labels=labels)
+
+
+def test_what_is_not_annotated_yet_of_a_training_case_is_asked_for(place):
+    workspace, images = place
+    partly_annotated(workspace)
     found = drain(suggest(workspace, asked(images / "u1_0000.nii.gz", unit="slices", budget=9)))
     assert found.considered == 6
     assert {s.place.number for s in found.chosen} <= {0, 1, 6, 7, 8, 9}
@@ -123,11 +128,7 @@ def test_what_is_not_annotated_yet_of_a_training_case_is_asked_for(place):
 
 def test_a_training_case_whose_headers_were_not_believed_is_asked_for_by_its_voxels(place):
     workspace, images = place
-    labels = {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}
-    make_model(workspace.results, Recipe(labels=labels))
-    drawn = np.full(SHAPE, 3, np.uint8)
-    drawn[2:6] = 0
-    raw_case(workspace, "u1", drawn, labels=labels)
+    partly_annotated(workspace)
     claim_mirrored(next(workspace.raw.rglob("labelsTr/u1.nii.gz")))
     data = workspace.preprocessed / "Dataset001_Tiny" / "nnUNetPlans_3d_fullres"
     data.parent.mkdir(parents=True)
