@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QGridLayout, QGroupBox, QPushButton, QVBoxLayout
 from napari_nnunet.engine.objects.repair import Correction, delete_object, join_objects, number_anew, split_object
 from napari_nnunet.widgets.frame.layers import FOLLOWED, kinds_of_features, units_per_world
 from napari_nnunet.widgets.frame.parts import Sentence, button
+from napari_nnunet.widgets.objects.feature_table import columns_of_others, write_features
 
 if TYPE_CHECKING:
     import napari
@@ -177,9 +178,10 @@ class RepairTools(QGroupBox):
         kinds = kinds_of_features(layer.features)
         numbers = [int(n) for n in np.unique(layer.data) if n]
         self._apply(layer, change, f"{len(numbers)} objects have the numbers 1 to {len(numbers)} now.")
-        if kinds:
-            told = [kinds.get(number, "") for number in numbers]
-            layer.features = {"index": [0, *range(1, len(numbers) + 1)], "kind": ["", *told]}
+        now = {number: i for i, number in enumerate(numbers, start=1)}
+        told = {"kind": ["", *(kinds.get(number, "") for number in numbers)]} if kinds else {}
+        if told or columns_of_others(layer, {}):
+            write_features(layer, {"index": [0, *now.values()], **told}, renamed=now)
 
     def _apply(self, layer: Labels, change: Correction, text: str) -> None:
         """Write a change into the layer so that it can be undone, and tell who follows the layer."""
@@ -190,7 +192,7 @@ class RepairTools(QGroupBox):
         for number, before in change.new.items():
             if before in kinds:
                 kinds[number] = kinds[before]
-                layer.features = {"index": [0, *kinds], "kind": ["", *kinds.values()]}
+                write_features(layer, {"index": [0, *kinds], "kind": ["", *kinds.values()]})
         layer.events.paint(value=[])
         self.note.setText(f"{text} {_FIRST.get(self._tool, '')}".strip())
         self.changed(layer)

@@ -13,6 +13,7 @@ from napari.layers import Labels, Tracks
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout
 
+from napari_nnunet.errors import some
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.schema.requests.choosing import TrackSettings
 from napari_nnunet.widgets.frame.forms import FieldRows
@@ -21,6 +22,7 @@ from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, button
 from napari_nnunet.widgets.frame.words import counted, failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 from napari_nnunet.widgets.objects.curves import SizeCurves
+from napari_nnunet.widgets.objects.feature_table import columns_of_others, write_features
 
 if TYPE_CHECKING:
     import napari
@@ -155,7 +157,9 @@ class FollowTools(QGroupBox):
         series.layer.data = changed
         series.layer._reset_history()  # noqa: SLF001 - strokes would come back with numbers that are other objects now
         kinds = {int(row["object"]): str(row.get("kind", "")) for row in found.rows}
-        series.layer.features = {"index": [0, *kinds], "kind": ["", *kinds.values()]}
+        features = {"index": [0, *kinds], "kind": ["", *kinds.values()]}
+        others = columns_of_others(series.layer, features)
+        write_features(series.layer, features, renamed={})  # a number is another object now
         series.layer.metadata[FOLLOWED] = True
         self._series = replace(series, kinds=(kinds,) * len(series.times))
         self._rows = found.rows if series.sized else unsized_rows(found.rows)
@@ -165,6 +169,7 @@ class FollowTools(QGroupBox):
         self.note.setText(
             f"{counted(len(kinds), 'object')} over {counted(len(series.times), 'time point')}, "
             f"{counted(divided, 'division')}; looked for within {found.distance:.4g} {unit}."
+            + (f" Features of others were left out, as numbers changed: {some(others, 3)}." if others else "")
         )
         self.copy.setEnabled(bool(found.rows))
         series.layer.events.paint(value=[])  # whoever measures the layer measures it again

@@ -30,6 +30,7 @@ from napari_nnunet.widgets.frame.layers import (
     geometry_of,
     result_shape,
 )
+from napari_nnunet.widgets.objects.feature_table import write_features
 from napari_nnunet.widgets.prediction.request import SegmentRequest
 
 #: Metadata key of a layer that holds the probabilities of one class: result, its run, request and model, head, scheme.
@@ -128,10 +129,10 @@ def frames_in(axes: str, times: Sequence[int | None], labels: NDArray[Any]) -> l
 
 
 def put_features(layer: Labels, features: Mapping[str, Any]) -> None:
-    """Give a layer the features that were measured of it; that is no change by hand."""
+    """Give a layer the features that were measured of it; that is no change by hand, and columns of others stay."""
     left = _LEFT.get(layer)
     own = left is not None and layer.features.equals(left.features)
-    layer.features = features
+    write_features(layer, features)
     if left is not None and own:
         left.features = layer.features.copy()
 
