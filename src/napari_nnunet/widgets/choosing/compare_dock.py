@@ -16,6 +16,7 @@ from napari_nnunet.formats.tables import text_of_rows
 from napari_nnunet.jobs.choosing.compare import Comparison, compare_arrays, compare_folders, difference
 from napari_nnunet.schema.dataset import Region
 from napari_nnunet.schema.requests.choosing import CompareRequest
+from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.choosing.compare_form import (
     Compared,
     CompareForm,
@@ -23,6 +24,7 @@ from napari_nnunet.widgets.choosing.compare_form import (
     layers_of_files,
     names_apart,
     names_of_both,
+    pair_of,
 )
 from napari_nnunet.widgets.choosing.compare_objects import ObjectsCompared
 from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
@@ -33,11 +35,11 @@ from napari_nnunet.widgets.frame.layers import (
     differences_colormap,
     full_resolution,
     placement_of,
-    remove_layer,
 )
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.objects.look import show_fullest_slice
+from napari_nnunet.widgets.prediction.result import show_instead, take_away
 
 if TYPE_CHECKING:
     import napari
@@ -102,8 +104,10 @@ class CompareWidget(RequestDock[Compared, None]):
             return
         names, odd = names_of_both(request.first, request.second), names_apart(request.first, request.second)
         titles, place = (request.first.name, request.second.name), placement_of(request.first)  # people go on editing
-        arrays = full_resolution(request.first), full_resolution(request.second)
-        self.panel.run(_compare_layers(*arrays), done=lambda found: self._show_layers(found, names, titles, place, odd))
+        arrays, pair = (full_resolution(request.first), full_resolution(request.second)), pair_of(request.first, request.second)
+        self.panel.run(
+            _compare_layers(*arrays), done=lambda found: self._show_layers(found, names, titles, place, odd, pair)
+        )
 
     def _show_objects(self, objects: bool) -> None:
         """Show the results of objects or those of classes."""
@@ -115,13 +119,14 @@ class CompareWidget(RequestDock[Compared, None]):
 
     def _show_layers(
         self,
-        found: tuple[Mapping[Region, Any], Any],
+        found: tuple[Mapping[Region, Any], Any, int],
         names: Mapping[Region, str],
         titles: tuple[str, str],
         place: dict[str, Any],
         odd: str,
+        pair: str,
     ) -> None:
-        metrics, differences = found
+        metrics, differences, digest = found
         rows = [
             [names.get(label, f"label {label}"), *map(_cell, (own["Dice"], own["n_ref"], own["n_pred"]))]
             for label, own in metrics.items()
@@ -131,10 +136,12 @@ class CompareWidget(RequestDock[Compared, None]):
         said = "Both have the same values." if odd else "Both are identical."
         said = said if same else f"'{titles[0]}' and '{titles[1]}', in voxels."
         self.title.setText(f"{said} {odd}." if odd else said)
-        if not same:
-            self._add_differences(differences, " ≠ ".join(titles), place)
+        if same:
+            take_away(self.viewer, pair)  # what is no longer so
+        else:
+            self._add_differences(differences, digest, " ≠ ".join(titles), place, pair)
 
-    def _add_differences(self, differences: Any, name: str, place: dict[str, Any]) -> None:
+    def _add_differences(self, differences: Any, digest: int, name: str, place: dict[str, Any], pair: str) -> None:
         layer = Labels(
             differences,
             name=name,
@@ -143,9 +150,7 @@ class CompareWidget(RequestDock[Compared, None]):
             metadata={DERIVED: True},
             **place,
         )
-        for old in [other for other in self.viewer.layers if other.name == name and DERIVED in other.metadata]:
-            remove_layer(self.viewer, old)
-        add_layer(self.viewer, layer)
+        show_instead(self.viewer, layer, pair, digest)
         show_fullest_slice(self.viewer, layer)  # where they differ most
 
     def _show_cases(self, comparison: Comparison) -> None:
@@ -180,8 +185,9 @@ class CompareWidget(RequestDock[Compared, None]):
             add_layer(self.viewer, Labels(data, **{**place, "name": f"{name} ({what})"}))
             for (data, place), what in zip(read, ("first", "second"), strict=True)
         ]
-        one, other = map(labels_of, layers)
-        self._add_differences(difference(one, other), f"{layers[0].name} ≠ {layers[1].name}", placement_of(layers[0]))
+        found = difference(*map(labels_of, layers))
+        name, place = f"{layers[0].name} ≠ {layers[1].name}", placement_of(layers[0])
+        self._add_differences(found, digest_of(found), name, place, pair_of(*layers))
 
     def csv(self) -> str:
         """Return the table as CSV; of folders with all metrics."""
@@ -196,11 +202,12 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _compare_layers(first: Any, second: Any) -> Job[tuple[Mapping[Region, Any], Any]]:
+def _compare_layers(first: Any, second: Any) -> Job[tuple[Mapping[Region, Any], Any, int]]:
     yield Stage(name="Comparing")
     one, other = np.array(first), np.array(second)  # people go on editing
     yield Progress(done=1, total=3)
     three = [array if array.ndim > 2 else array[None] for array in (one, other)]
     metrics = compare_arrays(three[0], three[1])
     yield Progress(done=2, total=3)
-    return metrics, difference(one, other)
+    differences = difference(one, other)
+    return metrics, differences, digest_of(differences)

@@ -191,6 +191,11 @@ def _numbers_objects(layer: Labels | None) -> bool:
     return layer is not None and (KIND in layer.metadata or "kind" in layer.features)
 
 
+def pair_of(first: Labels, second: Labels) -> str:
+    """Return a word for what two layers differ by, the same whatever they hold and are called by now."""
+    return repr(("differences", str(first.unique_id), str(second.unique_id)))
+
+
 def names_of_both(first: Labels, second: Labels) -> dict[Region, str]:
     """Return what the values of two layers are called; by both names where these differ."""
     ours, theirs = class_names_of(first.features), class_names_of(second.features)

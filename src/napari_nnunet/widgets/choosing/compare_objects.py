@@ -20,13 +20,14 @@ from napari_nnunet.jobs.choosing.compare_objects import (
 )
 from napari_nnunet.jobs.choosing.evaluate_objects import scores, worst_first
 from napari_nnunet.schema.requests.choosing import CompareRequest
-from napari_nnunet.widgets.choosing.compare_form import Compared, layers_of_files
-from napari_nnunet.widgets.frame.forms import DERIVED
-from napari_nnunet.widgets.frame.layers import KIND, add_layer, full_resolution, placement_of, remove_layer
+from napari_nnunet.volume import digest_of
+from napari_nnunet.widgets.choosing.compare_form import Compared, layers_of_files, pair_of
+from napari_nnunet.widgets.frame.layers import KIND, add_layer, full_resolution, placement_of
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, html_label
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.objects.look import go_to
 from napari_nnunet.widgets.objects.verdicts import COLOURS, legend, verdict_options
+from napari_nnunet.widgets.prediction.result import show_instead
 
 if TYPE_CHECKING:
     import napari
@@ -77,10 +78,11 @@ class ObjectsCompared(QWidget):
         if isinstance(request, CompareRequest):
             return compare_object_folders(request.first, request.second), lambda found: self._show_cases(*found)
         place, name = placement_of(request.first), f"{request.first.name} ≠ {request.second.name}"
-        arrays = full_resolution(request.first), full_resolution(request.second)
-        return compare_objects(*arrays, series=request.series), lambda found: self._show(found, name, place)
+        arrays, pair = (full_resolution(request.first), full_resolution(request.second)), pair_of(request.first, request.second)
+        job = _with_digest(compare_objects(*arrays, series=request.series))
+        return job, lambda found: self._show(*found, name, place, pair)
 
-    def _show(self, found: ObjectComparison, name: str, place: dict[str, Any]) -> None:
+    def _show(self, found: ObjectComparison, digest: int, name: str, place: dict[str, Any], pair: str) -> None:
         values = scores(found.matching)
         self.title.setText(", ".join(f"{figure} {_text(values[figure])}" for figure in _FIGURES))
         self.legend.setText(legend(found.verdicts))
@@ -98,14 +100,9 @@ class ObjectsCompared(QWidget):
                 for v in found.verdicts
             ]
         )
-        self._paint(found, name, place)
-        self.filled()
-
-    def _paint(self, found: ObjectComparison, name: str, place: dict[str, Any]) -> None:
-        for old in [other for other in self.viewer.layers if other.name == name and DERIVED in other.metadata]:
-            remove_layer(self.viewer, old)
         self._layer = Labels(found.painted, **verdict_options(name, place))
-        add_layer(self.viewer, self._layer)
+        show_instead(self.viewer, self._layer, pair, digest)
+        self.filled()
 
     def _selected(self) -> None:
         """Go to the selected object."""
@@ -161,7 +158,15 @@ class ObjectsCompared(QWidget):
             layers.append(Labels(data, **{**own, "name": f"{pair.name} ({what})", "metadata": metadata}))
             add_layer(self.viewer, layers[-1])
         self.legend.setText(legend(found.verdicts))
-        self._paint(found, f"{layers[0].name} ≠ {layers[1].name}", placement_of(layers[0]))
+        name, place = f"{layers[0].name} ≠ {layers[1].name}", placement_of(layers[0])
+        self._layer = Labels(found.painted, **verdict_options(name, place))
+        show_instead(self.viewer, self._layer, pair_of(*layers), digest_of(found.painted))
+
+
+def _with_digest(job: Job[ObjectComparison]) -> Job[tuple[ObjectComparison, int]]:
+    """Return what was found, with a digest of the layer to come that is worked out on the job's thread."""
+    found = yield from job
+    return found, digest_of(found.painted)
 
 
 def _all(numbers: tuple[int, ...]) -> str:

@@ -28,6 +28,7 @@ from napari_nnunet.widgets.frame.layers import (
     colormap_of,
     features_of,
     geometry_of,
+    remove_layer,
     result_shape,
 )
 from napari_nnunet.widgets.objects.feature_table import write_features
@@ -110,8 +111,7 @@ def is_as_left(layer: Layer) -> bool:
 
 def show(viewer: Any, layer: Image | Labels, left: Left) -> Any:
     """Show a new layer, or the same in the layer of an earlier run if it is as that left it; returns which."""
-    known = [(other, left_in(other)) for other in viewer.layers]
-    same = [other for other, own in known if own is not None and own.is_like(left)]
+    same = [other for other, own in _known(viewer) if own.is_like(left)]
     before = next(filter(is_as_left, same), None)
     if before is None:
         add_layer(viewer, layer)
@@ -121,6 +121,36 @@ def show(viewer: Any, layer: Image | Labels, left: Left) -> Any:
     shown = layer if before is None else before
     _LEFT[shown] = replace(left, name=shown.name)
     return shown
+
+
+def show_instead(viewer: Any, layer: Labels, of: str, digest: int) -> None:
+    """Show a new layer instead of those that show the same and are as they were left; others stay beside it.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Gets the layer.
+    layer : Labels
+        New.
+    of : str
+        What it shows.
+    digest : int
+        Of all of its voxels.
+    """
+    take_away(viewer, of)
+    add_layer(viewer, layer)
+    _LEFT[layer] = replace(Left.of(layer), request=of, digest=digest)
+
+
+def take_away(viewer: Any, of: str) -> None:
+    """Remove the layers that show something and are as they were left."""
+    for before in [other for other, left in _known(viewer) if left.request == of and is_as_left(other)]:
+        remove_layer(viewer, before)
+
+
+def _known(viewer: Any) -> list[tuple[Any, Left]]:
+    """Return the layers that were made here, and how they were left."""
+    return [(layer, left) for layer in viewer.layers if (left := left_in(layer)) is not None]
 
 
 def frames_in(axes: str, times: Sequence[int | None], labels: NDArray[Any]) -> list[NDArray[Any]]:
