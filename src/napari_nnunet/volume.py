@@ -160,6 +160,10 @@ class WatchedArray:
         self._array = array
         return all(digest_of(np.asarray(array[key])) == digest for key, digest in self._seen.values())
 
+    def let_go(self) -> None:
+        """Hold the array no longer; what was read of it stays known."""
+        self._array = None
+
 
 def is_whole(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Return where floating-point numbers are whole, but for the precision of float32; NaN is not."""

@@ -222,27 +222,30 @@ def predict_series(
     )
 
 
-def predict_in_turn(model: TrainedModel, turns: Sequence[ImageTurn]) -> Job[None]:
+def predict_in_turn(model: TrainedModel, turns: Iterable[ImageTurn], total: int) -> Job[None]:
     """Segment several images into their canvases; one that fails does not end the others.
+
+    Each turn is let go of when the next one is taken.
 
     Yields
     ------
     Event
         CaseDone and CaseFailed of the images, besides those of :func:`predict`. When CaseDone comes, the predictions
-        of the image are the ``results`` of its halt.
+        of the image are the ``results`` of its halt; it is ``skipped`` where its earlier result is kept.
     """
     for i, turn in enumerate(turns):
         started = time.monotonic()
         job = predict_series(model, turn.frames, turn.settings, halt=turn.halt, focus=turn.focus, preview=True)
         try:
-            with Pump(job) as pump:
+            with Pump(turn.unless_kept(job)) as pump:
                 for event in pump:
                     if not isinstance(event, CaseDone):  # of a time point
                         yield event
         except Exception as unforeseen:  # whatever it is, the images after it are segmented
-            yield CaseFailed.of(turn.name, for_people(unforeseen), i, len(turns))
+            yield CaseFailed.of(turn.name, for_people(unforeseen), i, total)
         else:
-            yield CaseDone(case=turn.name, index=i, total=len(turns), seconds=time.monotonic() - started)
+            seconds = time.monotonic() - started
+            yield CaseDone(case=turn.name, index=i, total=total, seconds=seconds, skipped=pump.result is None)
 
 
 def _previous_stage(

@@ -157,6 +157,13 @@ class Halt:
         """What the images held that were looked at, by what was read of them: none where none was looked at yet."""
         return [{"": own} if isinstance(own, int) else own.seen for own in self._voxels or ()]
 
+    def looked(self) -> list[int | WatchedArray]:
+        """Return what the images held that were looked at, for :func:`are_unedited`; no image is held any longer."""
+        for own in self._voxels or ():
+            if isinstance(own, WatchedArray):
+                own.let_go()
+        return list(self._voxels or ())
+
     def part_done(self, result: Prediction) -> None:
         """Keep the result of a part, and let go of what it needed."""
         self.results.append(result)
@@ -197,6 +204,12 @@ def _holds(array: Any, before: int | WatchedArray) -> bool:
     if isinstance(before, WatchedArray):
         return before.moved_to(array)
     return isinstance(array, np.ndarray) and digest_of(array) == before
+
+
+def are_unedited(volumes: Sequence[Volume], before: Sequence[int | WatchedArray]) -> bool:
+    """Return whether images hold what they held before, as :meth:`Halt.looked` noted it; they are read for it."""
+    pairs = zip(volumes, before, strict=False)
+    return len(volumes) == len(before) and all(_holds(volume.array, own) for volume, own in pairs)
 
 
 def look_at_images(halt: Halt | None, frames: Iterable[FrameTarget]) -> Job[list[FrameTarget]]:
@@ -272,6 +285,10 @@ class ImageTurn:
         Where it was cancelled before.
     focus : sequence of float or None
         As for :func:`~napari_nnunet.jobs.prediction.predict.predict`.
+    before : sequence of int or WatchedArray, optional
+        What the image held when it was segmented before; where it holds that still, its result is kept.
+    noted : callable, optional
+        What its job goes through, on the thread of the job.
     """
 
     name: str
@@ -279,6 +296,17 @@ class ImageTurn:
     settings: PredictSettings
     halt: Halt
     focus: Focus | None = None
+    before: Sequence[int | WatchedArray] | None = None
+    noted: Callable[[Job[list[Prediction]]], Job[Any]] | None = None
+
+    def unless_kept(self, job: Job[list[Prediction]]) -> Job[Any]:
+        """Run the job of this image; return None instead where the earlier result is of what the image holds."""
+        if self.before is not None:
+            yield Stage(name=f"Checking whether {self.name} was edited")
+            if are_unedited([volume for volume, _, _ in self.frames], self.before):
+                return None
+            yield Note(text=f"{self.name} was edited since it was segmented, so it is segmented again.")
+        return (yield from (job if self.noted is None else self.noted(job)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -104,7 +104,10 @@ class CompareWidget(RequestDock[Compared, None]):
             return
         names, odd = names_of_both(request.first, request.second), names_apart(request.first, request.second)
         titles, place = (request.first.name, request.second.name), placement_of(request.first)  # people go on editing
-        arrays, pair = (full_resolution(request.first), full_resolution(request.second)), pair_of(request.first, request.second)
+        arrays, pair = (
+            (full_resolution(request.first), full_resolution(request.second)),
+            pair_of(request.first, request.second),
+        )
         self.panel.run(
             _compare_layers(*arrays), done=lambda found: self._show_layers(found, names, titles, place, odd, pair)
         )

@@ -78,7 +78,10 @@ class ObjectsCompared(QWidget):
         if isinstance(request, CompareRequest):
             return compare_object_folders(request.first, request.second), lambda found: self._show_cases(*found)
         place, name = placement_of(request.first), f"{request.first.name} ≠ {request.second.name}"
-        arrays, pair = (full_resolution(request.first), full_resolution(request.second)), pair_of(request.first, request.second)
+        arrays, pair = (
+            (full_resolution(request.first), full_resolution(request.second)),
+            pair_of(request.first, request.second),
+        )
         job = _with_digest(compare_objects(*arrays, series=request.series))
         return job, lambda found: self._show(*found, name, place, pair)
 

@@ -156,8 +156,7 @@ class SegmentRequest:
     def key(self) -> str:
         """The same for requests that ask for the same of the same layers in the same place, and models as they were.
 
-        Voxels that were edited in the array of a layer are not noticed here. A run compares them with those of before;
-        for images of "all open images" that have their result none does: delete the result to make it anew.
+        Voxels that were edited in the array of a layer are not noticed here: a run compares them with those of before.
         """
         layers = [str(layer.unique_id) for layer in self.layers]
         times = sorted(frame.index for frame in self.frames if frame.index is not None)

@@ -13,9 +13,9 @@ from napari.layers import Image, Labels, Layer
 from numpy.typing import NDArray
 
 from napari_nnunet.events import Job
-from napari_nnunet.jobs.prediction.result import Halt
+from napari_nnunet.jobs.prediction.result import Halt, ImageTurn
 from napari_nnunet.schema.objects import ObjectScheme
-from napari_nnunet.volume import digest_of
+from napari_nnunet.volume import WatchedArray, digest_of
 from napari_nnunet.widgets.files.place import place_key
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import (
@@ -60,6 +60,8 @@ class Left:
         What the images held, see :attr:`~napari_nnunet.jobs.prediction.result.Halt.seen`.
     weights : str
         Hashes of the checkpoints; empty where they are not known.
+    looked : list of int or WatchedArray
+        The same as ``images``, to look at them again; of a finished run.
     """
 
     shows: str
@@ -70,6 +72,7 @@ class Left:
     digest: int | None = None
     images: list[dict[str, int]] = field(default_factory=list)
     weights: str = ""
+    looked: list[int | WatchedArray] = field(default_factory=list)
 
     @classmethod
     def of(cls, layer: Image | Labels, shows: str = _LABELS) -> Left:
@@ -195,6 +198,7 @@ class ResultLayers:
         self.digest: int | None = None  # of the canvas as the job left it
         self._digests: dict[str, int] = {}  # of what lies beside it
         self.painted = False  # while it ran
+        self.kept: Labels | None = None  # an earlier result, which stays if the image holds what it held
         self.labels = self.new_labels()
 
     def new_labels(self) -> Labels:
@@ -233,6 +237,7 @@ class ResultLayers:
         """Note how the run leaves its layer, with the recipe of a finished one."""
         self.left.request, self.left.images = self.request.key, self.halt.seen
         self.left.weights = _weights_of(recipe)
+        self.left.looked = self.halt.looked() if recipe else []
         if not self.painted:
             self.left.digest = digest_of(self.canvas) if self.digest is None else self.digest
         _LEFT[self.labels] = self.left
@@ -241,6 +246,19 @@ class ResultLayers:
     def shown_in(self, viewer: Any) -> bool:
         """Whether the layer is there and still shows the canvas; people remove layers and replace their data."""
         return self.labels in viewer.layers and np.shares_memory(np.asarray(self.labels.data), self.canvas)
+
+    @property
+    def waits(self) -> bool:
+        """Whether its layer is not to be seen yet: nobody knows whether there is anything to segment."""
+        return self.kept is not None
+
+    def turn(self, focus: Any) -> ImageTurn:
+        """Return what is done with its image, among others."""
+        request, left = self.request, None if self.kept is None else left_in(self.kept)
+        before = None if left is None else left.looked
+        return ImageTurn(
+            request.source.name, self.targets(), request.settings, self.halt, focus, before=before, noted=self.noted
+        )
 
     def is_for(self, request: SegmentRequest) -> bool:
         """Whether a request asks for the same of the same images, which show what they showed."""

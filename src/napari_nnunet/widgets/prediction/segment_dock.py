@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -231,32 +232,27 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
         )
 
     def _begin_open(self, order: OpenImages) -> None:
-        results = self.result.begin_many(order.todo)
-        if order.continues:
-            self.result.show_kept(order.kept)
-        turns = [
-            ImageTurn(
-                result.request.source.name,
-                result.targets(),
-                result.request.settings,
-                result.halt,
-                focus_of(result.request.source, result.request.axes, self.viewer.dims),
-            )
-            for result in results
-        ]
+        results = self.result.begin_many(order.todo, order.kept if order.continues else ())
+        total, dims = len(results), self.viewer.dims
+        waiting = deque((one, focus_of(one.request.source, one.request.axes, dims)) for one in results)
+        del results  # what is over is held by the viewer alone
+
+        def turns() -> Iterator[ImageTurn]:
+            while waiting:
+                result, focus = waiting.popleft()
+                yield result.turn(focus)
 
         def cancelled(fraction: float) -> str:
-            over = len(self.result.over)
-            self.result.cancelled(fraction * len(results) - over)
+            self.result.cancelled(fraction * total - self.result.over)
             return f"Cancelled. {self.result.many.summary()}; press Continue for the others."
 
         def happened(event: Event) -> None:
             self.result.paint(event)
             if isinstance(event, CaseDone | CaseFailed):
-                self.result.image_over(event, results)
+                self.result.image_over(event)
 
         self.panel.run(
-            predict_in_turn(order.model, turns),
+            predict_in_turn(order.model, turns(), total),
             done=lambda _: f"{self.result.many.summary()}.",
             cancelled=cancelled,
             failed=self.result.failed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,8 @@ class ResultView(QWidget):
             "Add to the training set…", "Choose image and labels, corrected where they are wrong, as a training case."
         )
         self._collected: tuple[Image, Labels] | None = None
-        self.over: list[ResultLayers] = []
+        self._turns: deque[ResultLayers] = deque()  # of many images, the one that runs and those to come
+        self.over = 0  # of these, how many there were
         self._last_refresh = 0.0
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -84,18 +86,35 @@ class ResultView(QWidget):
         self.after.hide_result()
         self.collect.setVisible(False)
         self._collected = None
-        self.over = []
+        self._turns.clear()
+        self.over = 0
 
     def begin(self, request: SegmentRequest, *, name: str | None = None) -> ResultLayers:
         """Add the layer that a run will fill, or go on with the one of a run that was cancelled."""
-        (result,) = self.begin_many([request], name=name)
+        self.clear()
+        result = self._result_for(request, name)
+        self.forget()
+        self.show_running(result)
         return result
 
-    def begin_many(self, requests: Sequence[SegmentRequest], *, name: str | None = None) -> list[ResultLayers]:
-        """Make the layers that a run will fill one after the other, and show the first."""
+    def begin_many(
+        self, requests: Sequence[SegmentRequest], kept: Sequence[tuple[SegmentRequest, Labels]]
+    ) -> list[ResultLayers]:
+        """Make the layers that a run will fill one after the other, and show the first; kept results come first.
+
+        What is returned is for the run alone: a layer that is over is held by nothing but the viewer.
+        """
         self.clear()
-        results = [self._result_for(request, name) for request in requests]
+        known = [(request, layer) for request, layer in kept if (left := left_in(layer)) is not None and left.looked]
+        for request, layer in kept:
+            if not any(layer is own for _, own in known):
+                self._show_kept(request, layer)  # nobody knows what its image held
+        results = [ResultLayers(request) for request, _ in known]
+        for result, (_, layer) in zip(results, known, strict=True):
+            result.kept = layer
+        results += [self._result_for(request, None) for request in requests]
         self.forget()
+        self._turns = deque(results)
         self.show_running(results[0])
         return results
 
@@ -110,9 +129,16 @@ class ResultView(QWidget):
     def show_running(self, result: ResultLayers) -> None:
         """Show the layer that is filled now."""
         self.running = result
+        if result.waits:
+            return
         result.call(result.name)
         if result.labels not in self.viewer.layers:
             result.add_to(self.viewer)
+
+    def _show_after_all(self, result: ResultLayers) -> None:
+        """Show the layer of an image that was edited since it was segmented."""
+        result.kept = None
+        self.show_running(result)
 
     def carries_on(self, request: SegmentRequest) -> bool:
         """Whether a run of this request would go on where a cancelled one stopped; not where somebody painted since."""
@@ -141,6 +167,8 @@ class ResultView(QWidget):
     def paint(self, event: Event) -> None:
         """Redraw the layer where tiles were finished, not too often."""
         if isinstance(event, Painted) and self.running is not None:
+            if self.running.waits:
+                self._show_after_all(self.running)
             now = time.monotonic()
             pause = _REFRESH_SECONDS * (5 if self.viewer.dims.ndisplay == 3 else 1)
             if now - self._last_refresh > pause:
@@ -205,27 +233,33 @@ class ResultView(QWidget):
             remove_layer(self.viewer, result.labels)
         return recipe
 
-    def show_kept(self, kept: Sequence[tuple[SegmentRequest, Labels]]) -> None:
-        """Begin the table of many images with those that have their result."""
-        for request, layer in kept:
-            self.many.add(_kept_lines(request, layer))
-            self.many.add_recipe(request.source.name, {**layer.metadata["nnunet"], "layers": []})
+    def _show_kept(self, request: SegmentRequest, layer: Labels) -> None:
+        """Add an image that has its result to the table of many images."""
+        self.many.add(_kept_lines(request, layer))
+        self.many.add_recipe(request.source.name, {**layer.metadata["nnunet"], "layers": []})
 
-    def image_over(self, event: CaseDone | CaseFailed, results: Sequence[ResultLayers]) -> None:
+    def image_over(self, event: CaseDone | CaseFailed) -> None:
         """Finish one of many images, add it to the table, and show the layer of the next."""
-        result = results[event.index]
-        self.over.append(result)
+        if not self._turns:
+            return
+        result = self._turns.popleft()
+        self.over += 1
         if isinstance(event, CaseFailed):
             self.failed(RuntimeError(event.message))
             self.many.add([Line.of(event)])
+        elif event.skipped and result.kept is not None:
+            self._show_kept(result.request, result.kept)
         else:
+            if result.waits:
+                self._show_after_all(result)
             predictions = result.halt.results
             recipe = self.settle(predictions)
             self.many.add(_lines(result.request, predictions))
             self.many.add_recipe(result.request.source.name, {**recipe, "layers": []})
             result.halt.drop()
-        if event.index + 1 < len(results):
-            self.show_running(results[event.index + 1])
+        self.running = None
+        if self._turns:
+            self.show_running(self._turns[0])
 
     def _collect(self) -> None:
         """Open the Training cases dock with the image and its result chosen; nothing is saved yet."""
@@ -251,6 +285,7 @@ class ResultView(QWidget):
     def cancelled(self, fraction: float) -> str:
         """Keep what was finished, and say what that is."""
         result, self.running = self.running, None
+        self._turns.clear()
         percent = round(100 * fraction)
         if result is None or not result.shown_in(self.viewer):
             return "Cancelled. The result's layer had been removed; nothing is kept."
