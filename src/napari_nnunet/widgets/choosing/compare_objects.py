@@ -83,7 +83,7 @@ class ObjectsCompared(QWidget):
             pair_of(request.first, request.second),
         )
         job = _with_digest(compare_objects(*arrays, series=request.series))
-        return job, lambda found: self._show(*found, name, place, pair)
+        return job, lambda found: self._show(found[0], found[1], name, place, pair)
 
     def _show(self, found: ObjectComparison, digest: int, name: str, place: dict[str, Any], pair: str) -> None:
         values = scores(found.matching)

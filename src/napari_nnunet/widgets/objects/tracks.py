@@ -157,7 +157,7 @@ class FollowTools(QGroupBox):
         series.layer.data = changed
         series.layer._reset_history()  # noqa: SLF001 - strokes would come back with numbers that are other objects now
         kinds = {int(row["object"]): str(row.get("kind", "")) for row in found.rows}
-        features = {"index": [0, *kinds], "kind": ["", *kinds.values()]}
+        features: dict[str, list[Any]] = {"index": [0, *kinds], "kind": ["", *kinds.values()]}
         others = columns_of_others(series.layer, features)
         write_features(series.layer, features, renamed={})  # a number is another object now
         series.layer.metadata[FOLLOWED] = True
