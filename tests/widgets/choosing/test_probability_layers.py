@@ -66,6 +66,15 @@ def _segment(qtbot, dock):
     press(qtbot, dock)
 
 
+def test_duplicates_of_two_runs_of_one_request_are_one_member(viewer):
+    scheme = {"labels": {"background": 0, "organ": 1}}
+    for run, request in (("a", "x"), ("b", "x"), ("c", "y")):
+        about = {"result": "image – 2d", "run": run, "request": request, "head": 1, "scheme": scheme}
+        for _ in range(2):
+            viewer.add_image(np.zeros((4, 4)), name="image – 2d: p(organ)", metadata={PROBABILITY: dict(about)})
+    assert [group.name for group in layer_groups(viewer)] == ["image – 2d", "image – 2d (2)"]
+
+
 def test_layers_that_name_no_run_belong_together_by_their_result(viewer):
     shown = viewer.add_image(np.zeros((4, 4)), name="a")
     scheme = {"labels": {"background": 0, "organ": 1}}

@@ -202,6 +202,33 @@ def test_painting_while_it_is_postprocessed_makes_the_result_somebodys(desk, qtb
     assert desk.labels() == [first, second]
 
 
+def test_what_somebody_erased_while_it_was_taken_out_does_not_come_back(desk, qtbot, monkeypatch):
+    reached, go, take_out = threading.Event(), threading.Event(), after.take_out
+
+    def slow(labels, targets):
+        found = take_out(labels, targets)
+        reached.set()
+        assert go.wait(PATIENCE)
+        return found
+
+    first = desk.run()
+    taken = desk.view.after
+    small = after_removed(first.data, taken)
+    monkeypatch.setattr(after, "take_out", slow)
+    taken._targets[-1][0].setChecked(True)
+    qtbot.waitUntil(reached.is_set)
+    spot = tuple(axis[:1] for axis in small)
+    first.data_setitem(spot, 0)  # as postprocessing does
+    go.set()
+    qtbot.waitUntil(lambda: not taken.busy)
+    qtbot.waitUntil(lambda: desk.view.table.corrected)
+    taken._targets[-1][0].setChecked(False)
+    qtbot.waitUntil(lambda: not taken.busy)
+    assert first.data[spot][0] == 0 and first.data[tuple(axis[1:] for axis in small)].all()
+    second = desk.run()
+    assert desk.labels() == [first, second]
+
+
 def after_removed(labels, taken):
     """Return the voxels that the last box takes out."""
     target = taken._targets[-1][1]

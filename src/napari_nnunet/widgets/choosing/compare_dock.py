@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +39,8 @@ from napari_nnunet.widgets.frame.layers import (
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.objects.look import show_fullest_slice
-from napari_nnunet.widgets.prediction.result import show_instead, take_away
+from napari_nnunet.widgets.objects.voxels import look_at
+from napari_nnunet.widgets.prediction.result import rivals, show_instead, take_away
 
 if TYPE_CHECKING:
     import napari
@@ -109,7 +110,8 @@ class CompareWidget(RequestDock[Compared, None]):
             pair_of(request.first, request.second),
         )
         self.panel.run(
-            _compare_layers(*arrays), done=lambda found: self._show_layers(found, names, titles, place, odd, pair)
+            _compare_layers(*arrays, rivals(self.viewer, pair)),
+            done=lambda found: self._show_layers(found, names, titles, place, odd, pair),
         )
 
     def _show_objects(self, objects: bool) -> None:
@@ -205,7 +207,7 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _compare_layers(first: Any, second: Any) -> Job[tuple[Mapping[Region, Any], Any, int]]:
+def _compare_layers(first: Any, second: Any, before: Sequence[Any]) -> Job[tuple[Mapping[Region, Any], Any, int]]:
     yield Stage(name="Comparing")
     one, other = np.array(first), np.array(second)  # people go on editing
     yield Progress(done=1, total=3)
@@ -213,4 +215,5 @@ def _compare_layers(first: Any, second: Any) -> Job[tuple[Mapping[Region, Any], 
     metrics = compare_arrays(three[0], three[1])
     yield Progress(done=2, total=3)
     differences = difference(one, other)
+    look_at(before)
     return metrics, differences, digest_of(differences)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Labels
@@ -27,7 +27,8 @@ from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, html_
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.objects.look import go_to
 from napari_nnunet.widgets.objects.verdicts import COLOURS, legend, verdict_options
-from napari_nnunet.widgets.prediction.result import show_instead
+from napari_nnunet.widgets.objects.voxels import look_at
+from napari_nnunet.widgets.prediction.result import rivals, show_instead
 
 if TYPE_CHECKING:
     import napari
@@ -82,7 +83,7 @@ class ObjectsCompared(QWidget):
             (full_resolution(request.first), full_resolution(request.second)),
             pair_of(request.first, request.second),
         )
-        job = _with_digest(compare_objects(*arrays, series=request.series))
+        job = _with_digest(compare_objects(*arrays, series=request.series), rivals(self.viewer, pair))
         return job, lambda found: self._show(found[0], found[1], name, place, pair)
 
     def _show(self, found: ObjectComparison, digest: int, name: str, place: dict[str, Any], pair: str) -> None:
@@ -166,9 +167,10 @@ class ObjectsCompared(QWidget):
         show_instead(self.viewer, self._layer, pair_of(*layers), digest_of(found.painted))
 
 
-def _with_digest(job: Job[ObjectComparison]) -> Job[tuple[ObjectComparison, int]]:
-    """Return what was found, with a digest of the layer to come that is worked out on the job's thread."""
+def _with_digest(job: Job[ObjectComparison], before: Sequence[Any]) -> Job[tuple[ObjectComparison, int]]:
+    """Return what was found, with a digest of the layer to come; looks at those before it, on the job's thread."""
     found = yield from job
+    look_at(before)
     return found, digest_of(found.painted)
 
 

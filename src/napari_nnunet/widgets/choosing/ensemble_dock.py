@@ -25,7 +25,7 @@ from napari_nnunet.widgets.choosing.ensemble_jobs import (
     estimate_together,
     segment,
 )
-from napari_nnunet.widgets.choosing.joined import joined, show_joined
+from napari_nnunet.widgets.choosing.joined import begin_joining, show_joined
 from napari_nnunet.widgets.choosing.layer_groups import LayerGroup
 from napari_nnunet.widgets.choosing.members import BEST, MemberChoice, MembersForm
 from napari_nnunet.widgets.files.overlay import require_over
@@ -167,7 +167,9 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         """Segment with all models, or join layers."""
         if isinstance(request, Joining):
             self.result.clear()
-            self.panel.run(joined(request), done=lambda found: show_joined(self.viewer, request, found))
+            self.panel.run(
+                begin_joining(self.viewer, request), done=lambda found: show_joined(self.viewer, request, found)
+            )
             return
         order = request
         name = f"{order.request.source.name} – {'ensemble' if len(order.members) > 1 else 'best'}"

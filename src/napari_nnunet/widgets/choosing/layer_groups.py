@@ -52,7 +52,8 @@ class LayerGroup:
 def layer_groups(viewer: napari.viewer.Viewer) -> list[LayerGroup]:
     """Return the probability layers of a viewer by the run they came from; without one, by the result's name.
 
-    Duplicates stand in for layers that were removed, and are no further result beside those of their request.
+    Duplicates stand in for layers that were removed, and are no further result beside those of their request, be these
+    duplicates too.
     """
     found: dict[str, LayerGroup] = {}
     models: list[str] = []
@@ -63,10 +64,11 @@ def layer_groups(viewer: napari.viewer.Viewer) -> list[LayerGroup]:
         entry = layer.metadata.get(PROBABILITY)
         if isinstance(entry, dict):
             name = str(entry["result"])
-            run = str(entry.get("run", name))
+            run, request = str(entry.get("run", name)), entry.get("request")
             if run not in found:
-                if layer not in made and str(entry.get("request")) in there:
+                if layer not in made and request is not None and str(request) in there:
                     continue
+                there.add(str(request))
                 found[run] = LayerGroup(name, LabelScheme(**entry["scheme"]), {})
                 models.append(str(entry.get("model", "")))
             found[run].layers.setdefault(int(entry["head"]), layer)

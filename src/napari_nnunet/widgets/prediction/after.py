@@ -53,6 +53,8 @@ class Postprocessed:
         Of all voxels afterwards; None where somebody had painted: then it is not what the program left.
     removed : list of (int, Removed)
         What was taken out of which frame.
+    frames : callable
+        Returns the frames of an array like the layer's.
     """
 
     layer: Labels
@@ -62,6 +64,7 @@ class Postprocessed:
     after: NDArray[Any]
     digest: int | None
     removed: list[tuple[int, Removed]]
+    frames: Frames
 
     def write(self) -> bool:
         """Change the layer, but for what somebody painted since; return whether it still shows its array."""
@@ -71,9 +74,21 @@ class Postprocessed:
         self.labels[tuple(axis[same] for axis in self.where)] = self.after[same]
         left = left_in(self.layer)
         if left is not None and self.digest is not None:
-            left.digest = self.digest
+            left.digest = self.digest if same.all() else None  # who erased what was taken out meanwhile did it, too
+        self._leave_to_the_hand(~same)
         self.layer.refresh()
         return True
+
+    def _leave_to_the_hand(self, painted: NDArray[np.bool_]) -> None:
+        """Forget to put back what somebody painted over, or erased, since."""
+        if not painted.any():
+            return
+        theirs = np.zeros(self.labels.shape, bool)
+        theirs[tuple(axis[painted] for axis in self.where)] = True
+        views = self.frames(theirs)
+        for place, (i, removed) in enumerate(self.removed):
+            own = ~views[i][removed.where]
+            self.removed[place] = i, Removed(tuple(axis[own] for axis in removed.where), removed.values[own])
 
 
 class RecipeButton(QPushButton):
@@ -306,7 +321,7 @@ def _keep_largest(
     where = np.nonzero(before != after)
     untouched = left is not None and left.digest == digest_of(before)
     digest = digest_of(after) if untouched else None
-    return Postprocessed(layer, labels, where, before[where], after[where], digest, done)
+    return Postprocessed(layer, labels, where, before[where], after[where], digest, done, frames)
 
 
 def _hint(recommended: Cleaning | None, scheme: LabelScheme, *, applied: bool) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from napari.layers import Image, Labels, Layer
 from numpy.typing import NDArray
 
+from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Job
 from napari_nnunet.jobs.prediction.result import Halt, ImageTurn
 from napari_nnunet.schema.objects import ObjectScheme
@@ -32,6 +33,7 @@ from napari_nnunet.widgets.frame.layers import (
     result_shape,
 )
 from napari_nnunet.widgets.objects.feature_table import write_features
+from napari_nnunet.widgets.objects.voxels import look_at, voxels_of
 from napari_nnunet.widgets.prediction.request import SegmentRequest
 
 #: Metadata key of a layer that holds the probabilities of one class: result, its run, request and model, head, scheme.
@@ -98,10 +100,23 @@ def left_in(layer: Layer) -> Left | None:
     return _LEFT.get(layer)
 
 
-def is_untouched(layer: Layer) -> bool:
-    """Whether a layer holds the voxels that the segmentation, and postprocessing, left in it."""
+def rivals(viewer: Any, request: str) -> list[Any]:
+    """Return the layers that may give way to what a request makes."""
+    found = [layer for layer, left in _known(viewer) if left.request == request]
+    for layer in found:
+        voxels_of(layer)
+    return found
+
+
+def is_untouched(layer: Layer, *, lately: bool = True) -> bool:
+    """Whether a layer holds the voxels that the segmentation, and postprocessing, left in it.
+
+    Not ``lately``, what a script wrote into its array since it was looked at is not noticed, and little is read.
+    """
     left = _LEFT.get(layer)
-    return left is not None and left.digest == digest_of(np.asarray(layer.data))
+    if left is None or left.digest is None:
+        return False
+    return left.digest == voxels_of(layer).digest(layer, lately=lately)
 
 
 def is_as_left(layer: Layer) -> bool:
@@ -198,6 +213,7 @@ class ResultLayers:
         self.digest: int | None = None  # of the canvas as the job left it
         self._digests: dict[str, int] = {}  # of what lies beside it
         self.painted = False  # while it ran
+        self.rivals: list[Any] = []  # layers that may give way to those of this run
         self.kept: Labels | None = None  # an earlier result, which stays if the image holds what it held
         self.labels = self.new_labels()
 
@@ -240,6 +256,7 @@ class ResultLayers:
         self.left.looked = self.halt.looked() if recipe else []
         if not self.painted:
             self.left.digest = digest_of(self.canvas) if self.digest is None else self.digest
+            voxels_of(self.labels).note(self.labels, self.left.digest)
         _LEFT[self.labels] = self.left
         return self.left
 
@@ -277,9 +294,26 @@ class ResultLayers:
         ]
 
     def noted(self, job: Job[Sequence[Any]]) -> Job[Sequence[Any]]:
-        """Run a job that fills the canvases, and note on its thread what it left there."""
-        predictions = yield from job
-        self.digest = digest_of(self.canvas)
+        """Run a job that fills the canvases, and note on its thread what it left there.
+
+        Raises
+        ------
+        ImageError
+            If a script changed the layer of a cancelled run, which would be carried on with: it is left as it is.
+        """
+        before, self.digest = self.digest, None
+        if self.halt.begun and before is not None and digest_of(self.canvas) != before:
+            self.painted = True
+            raise ImageError(
+                f"The voxels of '{self.labels.name}' were changed since it was cancelled, so nothing was added to it. "
+                "Run it again to begin anew; the layer stays as it is."
+            )
+        try:
+            predictions = yield from job
+        finally:
+            self.digest = digest_of(self.canvas)
+        look_at(self.rivals)
+        self.rivals = []
         if predictions and predictions[0].uncertainty is not None:
             self.doubts = [self._doubt(predictions, i) for i in range(len(_DOUBTS))]
         self._digests = {name: digest_of(values) for name, values in self._beside()}

@@ -31,6 +31,7 @@ from napari_nnunet.widgets.prediction.result import (
     is_as_left,
     is_untouched,
     left_in,
+    rivals,
 )
 from napari_nnunet.widgets.prediction.volumes import VolumeTable
 
@@ -109,7 +110,7 @@ class ResultView(QWidget):
         for request, layer in kept:
             if not any(layer is own for _, own in known):
                 self._show_kept(request, layer)  # nobody knows what its image held
-        results = [ResultLayers(request) for request, _ in known]
+        results = [self._result_for(request, None) for request, _ in known]
         for result, (_, layer) in zip(results, known, strict=True):
             result.kept = layer
         results += [self._result_for(request, None) for request in requests]
@@ -121,10 +122,12 @@ class ResultView(QWidget):
     def _result_for(self, request: SegmentRequest, name: str | None) -> ResultLayers:
         halted = self._halted
         if halted is None or not self.carries_on(request):
-            return ResultLayers(request, name=name)
-        self._halted = None
-        halted.request, halted.painted = request, False  # the same, with the voxels there are now
-        return halted
+            result = ResultLayers(request, name=name)
+        else:
+            result, self._halted = halted, None
+            result.request, result.painted = request, False  # the same, with the voxels there are now
+        result.rivals = rivals(self.viewer, request.key)
+        return result
 
     def show_running(self, result: ResultLayers) -> None:
         """Show the layer that is filled now."""
@@ -147,7 +150,7 @@ class ResultView(QWidget):
             return False
         if halted.labels not in self.viewer.layers:
             return not halted.canvas.any()
-        return halted.shown_in(self.viewer) and is_untouched(halted.labels)
+        return halted.shown_in(self.viewer) and is_untouched(halted.labels, lately=False)
 
     def forget(self, layer: Any = None) -> None:
         """Let go of what a cancelled run would go on with; of a layer that was removed, or whatever it is."""

@@ -1,0 +1,77 @@
+"""Whether somebody painted in a layer, found out on a thread: reading all voxels takes a second per gigabyte."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from napari.layers import Image, Labels, Layer
+
+from napari_nnunet.volume import digest_of
+
+_JUST_NOW = 5.0  # seconds, between a thread that looks and the window that acts
+_HISTORIES = ("_undo_history", "_redo_history", "_staged_history")  # of Labels: strokes, and those that are being made
+
+
+class Voxels:
+    """What is known of the voxels of a layer, so that the window need not read all of them.
+
+    Parameters
+    ----------
+    layer : Image or Labels
+        Strokes, Ctrl+Z and other arrays are noticed; what a script writes into its array is not.
+    """
+
+    def __init__(self, layer: Image | Labels) -> None:
+        self._strokes = 0
+        self._found: tuple[Any, float, int] | None = None
+        for name in ("paint", "data"):
+            if name in layer.events:
+                layer.events[name].connect(self._count)
+
+    def _count(self, _: Any = None) -> None:
+        self._strokes += 1
+
+    def version(self, layer: Any) -> tuple[int, ...]:
+        """Return numbers of which one changes with every stroke."""
+        history = (getattr(layer, name, ()) for name in _HISTORIES)
+        return self._strokes, id(layer.data), *map(len, history)
+
+    def note(self, layer: Any, digest: int, version: tuple[int, ...] | None = None) -> None:
+        """Note a digest of a version, of that which there is now where none is given."""
+        self._found = version or self.version(layer), time.monotonic(), digest
+
+    def digest(self, layer: Any, *, lately: bool) -> int:
+        """Return the digest of a layer, as it was found on a thread where no stroke followed.
+
+        ``lately`` reads the voxels unless that was just now: a script may have changed them.
+        """
+        if self._found is not None:
+            version, when, digest = self._found
+            if version == self.version(layer) and (not lately or time.monotonic() - when < _JUST_NOW):
+                return digest
+        version = self.version(layer)
+        digest = digest_of(np.asarray(layer.data))
+        self.note(layer, digest, version)
+        return digest
+
+
+_VOXELS: WeakKeyDictionary[Layer, Voxels] = WeakKeyDictionary()
+
+
+def voxels_of(layer: Any) -> Voxels:
+    """Return what is known of the voxels of a layer; it is noted from the first time on."""
+    if layer not in _VOXELS:
+        _VOXELS[layer] = Voxels(layer)
+    return _VOXELS[layer]
+
+
+def look_at(layers: Sequence[Any]) -> None:
+    """Find out what layers hold, on a thread: so that the window need not, when it shows what came of the job."""
+    for layer in layers:
+        known = voxels_of(layer)
+        version = known.version(layer)
+        known.note(layer, digest_of(np.asarray(layer.data)), version)
