@@ -17,6 +17,7 @@ from napari_nnunet.formats.results.summary import CaseScore
 from napari_nnunet.jobs.choosing.evaluate_objects import worst_first
 from napari_nnunet.processes.follow import Training
 from napari_nnunet.schema.colours import class_colour
+from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.widgets.frame.parts import Table, html_label
 from napari_nnunet.widgets.frame.words import as_text
 from napari_nnunet.widgets.training.words import state_word
@@ -45,11 +46,11 @@ class TrainingTable(Table):
     chosen = Signal()
 
     def __init__(self) -> None:
-        super().__init__("Trainings", ["Training", "State", "Epoch", "Pseudo Dice"], most=_ROWS)
+        super().__init__("Trainings", ["Training", "State,\nepoch", "Pseudo\nDice"], most=_ROWS)
         self._wanted: Path | None = None
         self.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
-        self.horizontalHeaderItem(3).setToolTip(_PSEUDO)
-        self.setWordWrap(True)  # the fold stands at the end
+        self.horizontalHeaderItem(2).setToolTip(_PSEUDO)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # the fold stands at the end
         self.itemSelectionChanged.connect(self.chosen)
 
     def show_trainings(self, trainings: Sequence[Training]) -> None:
@@ -59,16 +60,16 @@ class TrainingTable(Table):
         self._wanted = None if wanted == self._wanted else self._wanted
         with QSignalBlocker(self):
             self.fill([_row(training) for training in trainings])
-            for row, path in enumerate(paths):
+            for row, training in enumerate(trainings):
                 item = self.item(row, 0)
                 if item is not None:
-                    item.setData(Qt.ItemDataRole.UserRole, path)
-                    item.setToolTip(as_text(f"{item.text()}\n{path}"))
+                    item.setData(Qt.ItemDataRole.UserRole, training.folder.path)
+                    item.setToolTip(as_text(f"{training.title}\n{training.folder.path}"))
             if wanted is not None:
                 self.selectRow(paths.index(wanted))
 
     def fit(self) -> None:
-        """Be as high as the rows with their wrapped names."""
+        """Be as high as the rows with the lines of their names."""
         self.resizeRowsToContents()
         super().fit()
 
@@ -86,10 +87,19 @@ class TrainingTable(Table):
 def _row(training: Training) -> list[str]:
     last = training.last
     if last is None:
-        return [training.title, state_word(training), "–", "–"]
+        return [_name(training), state_word(training), "–"]
     known = [value for value in last.dice if value is not None]
     dice = f"{sum(known) / len(known):.3f}" if known else "–"
-    return [training.title, state_word(training), f"{last.epoch + 1}/{last.epochs}", dice]
+    return [_name(training), f"{state_word(training)}\n{last.epoch + 1}/{last.epochs}", dice]
+
+
+def _name(training: Training) -> str:
+    """Return what a training is called, in lines that fit beside the other columns: the table wraps none of them."""
+    model = training.folder.path.parent
+    configuration, _, others = label_of(model.name).partition(" (")
+    dataset = model.parent.name.partition("_")[2]
+    lines = (f"{dataset} fold {training.folder.fold}", configuration, others.removesuffix(")"))
+    return "\n".join(line for line in lines if line)
 
 
 class Curves(QWidget):
