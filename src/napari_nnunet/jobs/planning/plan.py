@@ -19,13 +19,14 @@ from napari_nnunet.formats.atomic import copy_file, write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, left_out_notes, open_dataset, reader_of
 from napari_nnunet.formats.dataset.read_case import read_case
+from napari_nnunet.formats.preprocessed.journal import usual
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.classes import MEASURED_FROM, VALUES_MEASURED, VALUES_OF_CASES
 from napari_nnunet.jobs.planning.folds import folds_of, make_folds, own_groups, take_raw_folds
-from napari_nnunet.jobs.planning.freshness import content_of, files_digest
+from napari_nnunet.jobs.planning.freshness import Gathering, content_of, files_digest
 from napari_nnunet.processes.cluster.team import Elsewhere, spread
 from napari_nnunet.processes.pool import Task, collected, results_of, run_cases
 from napari_nnunet.schema.dataset import LabelScheme
@@ -41,7 +42,9 @@ _FINGERPRINT = "dataset_fingerprint.json"
 _PLANNED = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 
 
-def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Job[Fingerprint]:
+def extract_fingerprint(
+    workspace: Workspace, request: FingerprintRequest, *, as_before: bool = False
+) -> Job[Fingerprint]:
     """Measure all cases of a dataset and write dataset_fingerprint.json.
 
     Parameters
@@ -50,6 +53,8 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
         Where the dataset lies.
     request : FingerprintRequest
         What is asked for.
+    as_before : bool
+        Bring the files of each case together as when it was preprocessed, whatever the request says.
 
     Returns
     -------
@@ -68,7 +73,8 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
     dataset = open_dataset(workspace.raw / dataset_name)
     yield from left_out_notes(dataset)
     folder = workspace.preprocessed / dataset_name
-    sources = _sources(dataset, request)
+    joining = _joining(folder, dataset) if as_before else Gathering(request.apart)
+    sources = _sources(dataset, request, joining)
     if not request.clean and (folder / _FINGERPRINT).is_file():
         if not (folder / MEASURED_FROM).is_file() or _unchanged(dataset, folder / MEASURED_FROM, sources):
             yield Note(text=f"{dataset_name}: the fingerprint is up to date.")
@@ -76,11 +82,12 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
         yield Note(text=f"{dataset_name}: the data changed since the fingerprint was measured; measuring again.")
     with claimed(folder, f"{dataset_name} is already being measured", part=_FINGERPRINT):
         dataset = open_dataset(workspace.raw / dataset_name)  # once more: it may have been changed or renamed till now
-        sources = _sources(dataset, request)
+        sources = _sources(dataset, request, joining)
+        yield from joining.said([case.name for case in dataset.cases])
         yield Stage(name=f"Measuring {dataset_name}", total=len(dataset.cases))
         draws = draws_per_case(len(dataset.cases)) if request.sampled else None
-        measures, contents, values = zip(*(yield from _measure_all(dataset, draws, request)), strict=True)
-        if _sources(open_dataset(dataset.folder), request) != sources:
+        measures, contents, values = zip(*(yield from _measure_all(dataset, draws, request, joining)), strict=True)
+        if _sources(open_dataset(dataset.folder), request, joining) != sources:
             raise DatasetError(f"{dataset_name} was changed while it was measured. Measure it again.")
         fingerprint = merge(measures, sampled=request.sampled)
         write_json(folder / _FINGERPRINT, dict(fingerprint.to_json()), sort_keys=True)
@@ -111,11 +118,15 @@ def _joined(contents: Iterable[str]) -> str:
 
 
 def _measure_all(
-    dataset: RawDataset, draws: int | None, request: FingerprintRequest
+    dataset: RawDataset, draws: int | None, request: FingerprintRequest, joining: Gathering
 ) -> Job[list[tuple[CaseMeasure, str, list[int]]]]:
-    reader = reader_of(dataset)
+    reader, scheme = reader_of(dataset), dataset.info.labels
     tasks = [
-        Task(case.name, (case, reader, dataset.info.labels, draws, request.apart), partial(measure_bytes, case, reader))
+        Task(
+            case.name,
+            (case, reader, scheme, draws, joining.of_case(case.name)),
+            partial(measure_bytes, case, reader),
+        )
         for case in dataset.cases
     ]
     if request.cluster is not None:
@@ -161,7 +172,19 @@ def _values(labels: NDArray[np.int32]) -> list[int]:
     return np.flatnonzero(sum(np.bincount(plane.ravel(), minlength=most) for plane in planes)).tolist()
 
 
-def _sources(dataset: RawDataset, request: FingerprintRequest) -> dict[str, Any]:
+def _joining(folder: Path, dataset: RawDataset) -> Gathering:
+    """Return how cases were brought together when they were preprocessed, or measured where none was."""
+    before = Gathering.before(folder)
+    if before.known or not (folder / MEASURED_FROM).is_file():
+        return before
+    apart = message(folder / MEASURED_FROM, largest=NOTED).get("apart")
+    ways: dict[Any, WhenApart] = {"ignore": "ignore", "resample": "resample"}
+    known = apart if isinstance(apart, dict) else {case.name: apart for case in dataset.cases}
+    found = {name: ways[how] for name, how in known.items() if how in ("ignore", "resample")}
+    return Gathering(usual(found), found)
+
+
+def _sources(dataset: RawDataset, request: FingerprintRequest, joining: Gathering) -> dict[str, Any]:
     """Return what tells whether a fingerprint is stale: every file's size and time, and the labels' meaning."""
     gone = [path for case in dataset.cases for path in (*case.images, case.label) if not path.is_file()]
     if gone:
@@ -171,8 +194,11 @@ def _sources(dataset: RawDataset, request: FingerprintRequest) -> dict[str, Any]
             f"{dataset.name}: {len(gone)} file{'s' * (len(gone) > 1)}{links} cannot be found: {listed}. "
             "Put them back, or remove their cases."
         )
-    apart = {} if request.apart == "refuse" else {"apart": request.apart}
-    return {"files": files_digest(dataset.cases), "sampled": request.sampled, **apart}
+    ways = {case.name: joining.of_case(case.name) for case in dataset.cases}
+    how = usual(ways)
+    apart: Any = how if len(set(ways.values())) == 1 else {name: own for name, own in ways.items() if own != "refuse"}
+    known = {"apart": apart} if apart not in ("refuse", {}) else {}
+    return {"files": files_digest(dataset.cases), "sampled": request.sampled, **known}
 
 
 def plan_experiment(workspace: Workspace, request: PlanRequest) -> Job[Path]:

@@ -38,7 +38,9 @@ class Planned:
     cases: PreprocessResult | None
 
 
-def plan_and_preprocess(workspace: Workspace, request: PlanAndPreprocessRequest) -> Job[Planned]:
+def plan_and_preprocess(
+    workspace: Workspace, request: PlanAndPreprocessRequest, *, as_before: bool = False
+) -> Job[Planned]:
     """Make a raw dataset ready for training.
 
     Parameters
@@ -47,6 +49,8 @@ def plan_and_preprocess(workspace: Workspace, request: PlanAndPreprocessRequest)
         Where the dataset lies.
     request : PlanAndPreprocessRequest
         What is asked for.
+    as_before : bool
+        Bring the files of each case together as when it was preprocessed, whatever the request says.
 
     Raises
     ------
@@ -64,14 +68,15 @@ def plan_and_preprocess(workspace: Workspace, request: PlanAndPreprocessRequest)
         warm_up(request.measure_workers)
     if request.check:
         yield from keep_drawn(workspace.raw / workspace.dataset_name(request.dataset), request.measure_workers)
-        report = yield from verify(workspace, VerifyRequest(**measuring), apart=request.apart)
+        report = yield from verify(workspace, VerifyRequest(**measuring), apart=None if as_before else request.apart)
         require_sound(report)
         for problem in report.problems:
             yield Note(level="warning", text=f"{problem.where}: {problem.text}")
     measured = request.only(FingerprintRequest).replace(**measuring)
-    yield from extract_fingerprint(workspace, measured)
+    yield from extract_fingerprint(workspace, measured, as_before=as_before)
     plans = yield from plan_experiment(workspace, request.only(PlanRequest))
     if not request.configurations or not request.preprocess:
         return Planned(plans, None)
-    cases = yield from preprocess(workspace, request.only(PreprocessRequest).replace(plans=plans.stem))
+    making = request.only(PreprocessRequest).replace(plans=plans.stem)
+    cases = yield from preprocess(workspace, making, as_before=as_before)
     return Planned(plans, cases)

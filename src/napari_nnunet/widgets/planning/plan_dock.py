@@ -252,7 +252,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         if self.head.dataset is not None:
             name = self.head.dataset
             whole = PlanAndPreprocessRequest.like(request, dataset=name, configurations=())
-            job = plan_and_preprocess(self.state.workspace, whole)
+            job = plan_and_preprocess(self.state.workspace, whole, as_before=True)
             self.panel.run(job, done=lambda planned: self._planned(name, planned.plans))
 
     def _planned(self, dataset: str, path: Path) -> str:
