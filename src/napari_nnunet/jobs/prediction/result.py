@@ -289,6 +289,8 @@ class ImageTurn:
         What the image held when it was segmented before; where it holds that still, its result is kept.
     noted : callable, optional
         What its job goes through, on the thread of the job.
+    keeping : callable, optional
+        Called instead, on that thread, where the earlier result is kept.
     """
 
     name: str
@@ -298,12 +300,15 @@ class ImageTurn:
     focus: Focus | None = None
     before: Sequence[int | WatchedArray] | None = None
     noted: Callable[[Job[list[Prediction]]], Job[Any]] | None = None
+    keeping: Callable[[], object] | None = None
 
     def unless_kept(self, job: Job[list[Prediction]]) -> Job[Any]:
         """Run the job of this image; return None instead where the earlier result is of what the image holds."""
         if self.before is not None:
             yield Stage(name=f"Checking whether {self.name} was edited")
             if are_unedited([volume for volume, _, _ in self.frames], self.before):
+                if self.keeping is not None:
+                    self.keeping()
                 return None
             yield Note(text=f"{self.name} was edited since it was segmented, so it is segmented again.")
         return (yield from (job if self.noted is None else self.noted(job)))

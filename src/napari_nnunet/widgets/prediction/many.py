@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image, Labels
 
 from napari_nnunet.errors import NnunetError, SettingsError, some
@@ -14,12 +15,14 @@ from napari_nnunet.events import Job
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.side_files import what_is_there
 from napari_nnunet.formats.workspace import is_folder
+from napari_nnunet.jobs.prediction.table import Line, found_again
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
+from napari_nnunet.widgets.frame.layers import Frame, canvas_view
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.words import about_time, counted, plain_time
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.prediction.request import Choices, SegmentRequest, default_axes, resolve
-from napari_nnunet.widgets.prediction.result import left_in
+from napari_nnunet.widgets.prediction.result import ResultLayers, left_in
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.prediction.estimate import Total, estimate_many
@@ -253,3 +256,24 @@ def expect_many(order: OpenImages | FolderOrder, survey: Survey | None, costs: C
 def preset_times(costs: Costs) -> dict[str, str]:
     """Return what each preset takes, as the form shows it."""
     return {name: "" if cost.seconds is None else plain_time(cost.seconds) for name, cost in costs.items()}
+
+
+def kept_lines(request: SegmentRequest, layer: Labels) -> list[Line]:
+    """Return the lines of an image that was segmented before, as its result is now."""
+    labels, info, voxel, classes = layer.data, request.model.dataset, request.voxel_mm, request.settings.classes
+    views = [(frame, canvas_view(np.asarray(labels), request.axes, frame.index)) for frame in request.frames]
+    return [
+        Line(frame_name(request, frame), "kept", found=found_again(view, info, voxel, classes=classes))
+        for frame, view in views
+    ]
+
+
+def frame_name(request: SegmentRequest, frame: Frame) -> str:
+    """Return what a line of the table of many images calls a time point."""
+    return request.source.name if frame.index is None else f"{request.source.name} (t = {frame.index})"
+
+
+def count_kept(result: ResultLayers) -> None:
+    """Count what the earlier result of an image holds by now; on the job's thread."""
+    if result.kept is not None:
+        result.kept_lines = kept_lines(result.request, result.kept)

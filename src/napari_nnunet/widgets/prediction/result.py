@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
@@ -215,6 +215,7 @@ class ResultLayers:
         self.painted = False  # while it ran
         self.rivals: list[Any] = []  # layers that may give way to those of this run
         self.kept: Labels | None = None  # an earlier result, which stays if the image holds what it held
+        self.kept_lines: list[Any] = []  # of the table of images, for that
         self.labels = self.new_labels()
 
     def new_labels(self) -> Labels:
@@ -269,13 +270,12 @@ class ResultLayers:
         """Whether its layer is not to be seen yet: nobody knows whether there is anything to segment."""
         return self.kept is not None
 
-    def turn(self, focus: Any) -> ImageTurn:
-        """Return what is done with its image, among others."""
+    def turn(self, focus: Any, keeping: Callable[[], object]) -> ImageTurn:
+        """Return what is done with its image, among others; ``keeping`` is called where an earlier result is kept."""
         request, left = self.request, None if self.kept is None else left_in(self.kept)
-        before = None if left is None else left.looked
-        return ImageTurn(
-            request.source.name, self.targets(), request.settings, self.halt, focus, before=before, noted=self.noted
-        )
+        own: dict[str, Any] = {"before": None if left is None else left.looked, "noted": self.noted}
+        name, targets = request.source.name, self.targets()
+        return ImageTurn(name, targets, request.settings, self.halt, focus, **own, keeping=keeping)
 
     def is_for(self, request: SegmentRequest) -> bool:
         """Whether a request asks for the same of the same images, which show what they showed."""

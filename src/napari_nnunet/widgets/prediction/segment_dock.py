@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -28,6 +29,7 @@ from napari_nnunet.widgets.prediction.form import SegmentForm, sample_folder
 from napari_nnunet.widgets.prediction.many import (
     FolderOrder,
     OpenImages,
+    count_kept,
     describe_many,
     expect_many,
     look_at_many,
@@ -240,7 +242,7 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
         def turns() -> Iterator[ImageTurn]:
             while waiting:
                 result, focus = waiting.popleft()
-                yield result.turn(focus)
+                yield result.turn(focus, partial(count_kept, result))
 
         def cancelled(fraction: float) -> str:
             self.result.cancelled(fraction * total - self.result.over)

@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_nnunet.events import CaseDone, CaseFailed, Event, Painted
-from napari_nnunet.jobs.prediction.table import Line, found_again, found_in
+from napari_nnunet.jobs.prediction.table import Line, found_in
 from napari_nnunet.schema.cleaning import Cleaning
-from napari_nnunet.widgets.frame.layers import KIND, Frame, activate, canvas_view, remove_layer
+from napari_nnunet.widgets.frame.layers import KIND, activate, remove_layer
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.prediction.after import AfterResult
+from napari_nnunet.widgets.prediction.many import frame_name, kept_lines
 from napari_nnunet.widgets.prediction.many_view import ManyTable
 from napari_nnunet.widgets.prediction.objects import ObjectTable
 from napari_nnunet.widgets.prediction.request import SegmentRequest
@@ -109,7 +109,7 @@ class ResultView(QWidget):
         known = [(request, layer) for request, layer in kept if (left := left_in(layer)) is not None and left.looked]
         for request, layer in kept:
             if not any(layer is own for _, own in known):
-                self._show_kept(request, layer)  # nobody knows what its image held
+                self._show_kept(request, layer, kept_lines(request, layer))  # nobody knows what its image held
         results = [self._result_for(request, None) for request, _ in known]
         for result, (_, layer) in zip(results, known, strict=True):
             result.kept = layer
@@ -236,9 +236,9 @@ class ResultView(QWidget):
             remove_layer(self.viewer, result.labels)
         return recipe
 
-    def _show_kept(self, request: SegmentRequest, layer: Labels) -> None:
+    def _show_kept(self, request: SegmentRequest, layer: Labels, lines: Sequence[Line]) -> None:
         """Add an image that has its result to the table of many images."""
-        self.many.add(_kept_lines(request, layer))
+        self.many.add(lines)
         self.many.add_recipe(request.source.name, {**layer.metadata["nnunet"], "layers": []})
 
     def image_over(self, event: CaseDone | CaseFailed) -> None:
@@ -251,7 +251,7 @@ class ResultView(QWidget):
             self.failed(RuntimeError(event.message))
             self.many.add([Line.of(event)])
         elif event.skipped and result.kept is not None:
-            self._show_kept(result.request, result.kept)
+            self._show_kept(result.request, result.kept, result.kept_lines)
         else:
             if result.waits:
                 self._show_after_all(result)
@@ -329,20 +329,6 @@ def _lines(request: SegmentRequest, predictions: Sequence[Any]) -> list[Line]:
     """Return the lines of an image: one, or one for every time point."""
     info = request.model.dataset
     return [
-        Line(_name(request, frame), "done", one.seconds, found_in(one.counts, info, request.voxel_mm, one.kinds))
+        Line(frame_name(request, frame), "done", one.seconds, found_in(one.counts, info, request.voxel_mm, one.kinds))
         for frame, one in zip(request.frames, predictions, strict=True)
     ]
-
-
-def _kept_lines(request: SegmentRequest, layer: Labels) -> list[Line]:
-    """Return the lines of an image that was segmented before, as its result is now."""
-    labels, info, voxel, classes = layer.data, request.model.dataset, request.voxel_mm, request.settings.classes
-    views = [(frame, canvas_view(np.asarray(labels), request.axes, frame.index)) for frame in request.frames]
-    return [
-        Line(_name(request, frame), "kept", found=found_again(view, info, voxel, classes=classes))
-        for frame, view in views
-    ]
-
-
-def _name(request: SegmentRequest, frame: Frame) -> str:
-    return request.source.name if frame.index is None else f"{request.source.name} (t = {frame.index})"
