@@ -69,3 +69,12 @@ def test_a_cut_keeps_the_columns_of_others(qtbot):
     assert column(layer, "kind")[6] == "debris"
     found = column(layer, "mine")
     assert found[5] == 5 and np.isnan(found[6])
+
+
+def test_one_object_that_is_numbered_anew_is_no_several(qtbot):
+    viewer = ViewerModel()
+    layer = viewer.add_layer(Labels(np.where(layer_of({}).data == 5, 5, 0).astype(np.uint8), name="one"))
+    tools = RepairTools(viewer, lambda: layer)
+    qtbot.addWidget(tools)
+    tools._number_anew()
+    assert tools.note.text() == "The object has the number 1 now."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gc
 import weakref
+from types import SimpleNamespace
 
 import dask.array
 import numpy as np
@@ -15,6 +16,7 @@ from napari.layers._layer_actions import _duplicate_layer
 
 from helpers import smooth_image
 from napari_nnunet.widgets.prediction import show
+from napari_nnunet.widgets.prediction.many import OpenImages, describe_many
 from napari_nnunet.widgets.prediction.many_view import OPEN
 
 pytestmark = pytest.mark.usefixtures("known_arithmetic")
@@ -90,6 +92,18 @@ def test_a_result_that_was_corrected_is_kept_beside_that_of_the_edited_image(vie
     assert run(three, qtbot)["image 1"] == "done"
     np.testing.assert_array_equal(first.data, corrected)
     assert len(labels(viewer, "image 1")) == 2
+
+
+def test_one_of_many_is_said_in_the_singular():
+    def order(kept, left_out):
+        source = SimpleNamespace(source=SimpleNamespace(name="a"))
+        done = (Labels(np.zeros((2, 2), int)),) * kept + (None,) * 3
+        return OpenImages((source,) * len(done), done, (("b", "No. Reason."),) * left_out)
+
+    assert ". 1 of 4 has its result already" in describe_many(order(1, 0))
+    assert ". 2 of 5 have their result already" in describe_many(order(2, 0))
+    assert describe_many(order(0, 5)).endswith("1 more is left out")
+    assert describe_many(order(0, 6)).endswith("2 more are left out")
 
 
 def test_a_duplicate_that_stands_for_a_result_is_kept(viewer, three, arrays, qtbot):

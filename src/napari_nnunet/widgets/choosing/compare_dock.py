@@ -37,7 +37,7 @@ from napari_nnunet.widgets.frame.layers import (
     placement_of,
 )
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table
-from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.words import counted, failure_text
 from napari_nnunet.widgets.objects.look import show_fullest_slice
 from napari_nnunet.widgets.objects.voxels import look_at
 from napari_nnunet.widgets.prediction.result import rivals, show_instead, take_away
@@ -165,7 +165,8 @@ class CompareWidget(RequestDock[Compared, None]):
         self._comparison = comparison
         mean = comparison.evaluation.dice
         self.title.setText(
-            f"{len(rows)} cases, mean Dice {mean:.3f}, the most different first. Double-click one to open it."
+            f"{counted(len(rows), 'case')}, mean Dice {mean:.3f}, the most different first. Double-click one to open "
+            "it."
         )
 
     def _fill(self, heads: list[str], rows: list[list[str]]) -> None:

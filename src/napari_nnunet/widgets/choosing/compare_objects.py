@@ -24,7 +24,7 @@ from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.choosing.compare_form import Compared, layers_of_files, pair_of
 from napari_nnunet.widgets.frame.layers import KIND, add_layer, full_resolution, placement_of
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, html_label
-from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.words import counted, failure_text
 from napari_nnunet.widgets.objects.look import go_to
 from napari_nnunet.widgets.objects.verdicts import COLOURS, legend, verdict_options
 from napari_nnunet.widgets.objects.voxels import look_at
@@ -133,7 +133,9 @@ class ObjectsCompared(QWidget):
         self.table.setToolTip("Double-click a case to open it.")
         everything = scores(evaluation.all)
         self.title.setText(
-            f"{len(order)} cases: " + ", ".join(f"{figure} {_text(everything[figure])}" for figure in _FIGURES) + ". "
+            f"{counted(len(order), 'case')}: "
+            + ", ".join(f"{figure} {_text(everything[figure])}" for figure in _FIGURES)
+            + ". "
             "The worst first; double-click one to open it."
         )
         self._csv = evaluation.csv()

@@ -177,7 +177,8 @@ class RepairTools(QGroupBox):
             return
         kinds = kinds_of_features(layer.features)
         numbers = [int(n) for n in np.unique(layer.data) if n]
-        self._apply(layer, change, f"{len(numbers)} objects have the numbers 1 to {len(numbers)} now.")
+        many = f"{len(numbers)} objects have the numbers 1 to {len(numbers)} now."
+        self._apply(layer, change, many if len(numbers) > 1 else "The object has the number 1 now.")
         now = {number: i for i, number in enumerate(numbers, start=1)}
         told = {"kind": ["", *(kinds.get(number, "") for number in numbers)]} if kinds else {}
         if told or columns_of_others(layer, {}):

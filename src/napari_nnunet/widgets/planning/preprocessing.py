@@ -78,7 +78,8 @@ class Preprocessing(QGroupBox):
     def _done(self, result: Any) -> str:
         self.state.written.emit()
         text = f"{counted(len(result.done), 'case')} preprocessed"
-        text += f", {len(result.skipped)} were up to date" if result.skipped else ""
+        were = "was" if len(result.skipped) == 1 else "were"
+        text += f", {len(result.skipped)} {were} up to date" if result.skipped else ""
         if not result.failed:
             return f"{text}. Ready to train."
         listed = "; ".join(f"{name}: {error.in_window}" for name, error in list(result.failed.items())[:3])

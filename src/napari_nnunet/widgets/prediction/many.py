@@ -228,12 +228,14 @@ def describe_many(order: OpenImages | FolderOrder) -> str:
     names = [f"'{request.source.name}'" for request in order.todo]
     text = f"<b>Will segment</b> {counted(len(names), 'open image')}: {some(names, _NAMED)}"
     if order.continues:
-        text += f". {len(order.kept)} of {len(order.requests)} have their result already"
+        has = "has its" if len(order.kept) == 1 else "have their"
+        text += f". {len(order.kept)} of {len(order.requests)} {has} result already"
     for name, reason in order.left_out[:_NAMED]:
         said = reason if name in reason else f"'{name}'. {reason}"
         text += f".<br>Left out: {said.rstrip('.')}"
     if len(order.left_out) > _NAMED:
-        text += f".<br>{len(order.left_out) - _NAMED} more are left out"
+        more = len(order.left_out) - _NAMED
+        text += f".<br>{more} more {'is' if more == 1 else 'are'} left out"
     return text
 
 

@@ -43,7 +43,7 @@ from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import Sentence, button, html_label
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
-from napari_nnunet.widgets.frame.words import as_text, failure_text, size_text
+from napari_nnunet.widgets.frame.words import as_text, counted, failure_text, size_text
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.sharing.catalogue_dialog import CatalogueDialog
 from napari_nnunet.widgets.sharing.export_dialog import CarryDialog, ExportDialog
@@ -366,7 +366,9 @@ def _card_html(model: TrainedModel, own: Any, card: ModelCard | None) -> str:
     lines.append(f"{len(folds)} fold{'s' if len(folds) != 1 else ''}, patch {' × '.join(map(str, own.patch))}")
     if own.dice is not None:
         per_class = ", ".join(f"{html.escape(name)} {dice:.3f}" for name, dice in list(own.dice_per_class.items())[:8])
-        lines.append(f"Dice {own.dice:.3f} in {own.cases} validation cases" + (f" ({per_class})" if per_class else ""))
+        lines.append(
+            f"Dice {own.dice:.3f} in {counted(own.cases, 'validation case')}" + (f" ({per_class})" if per_class else "")
+        )
     if card is not None:
         lines += [
             f"{name.capitalize()}: {html.escape(getattr(card, name))}"
