@@ -79,3 +79,6 @@ def test_the_plan_dock_preprocesses_such_cases_as_before(trained, viewer, qtbot)
     dock.preprocessing.panel.button.click()
     qtbot.waitUntil(lambda: "were up to date" in dock.preprocessing.panel.status.text(), timeout=60000)
     assert {path: path.read_bytes() for path in before} == before
+    dock.run()  # and measures them so, when somebody plans again
+    qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE and bool(dock.panel.status.text()), timeout=60000)
+    assert dock.panel.status.text().startswith("Planned: ")

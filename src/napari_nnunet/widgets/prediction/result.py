@@ -302,6 +302,7 @@ class ResultLayers:
             If a script changed the layer of a cancelled run, which would be carried on with: it is left as it is.
         """
         before, self.digest = self.digest, None
+        earlier, self.rivals = self.rivals, []
         if self.halt.begun and before is not None and digest_of(self.canvas) != before:
             self.painted = True
             raise ImageError(
@@ -312,8 +313,7 @@ class ResultLayers:
             predictions = yield from job
         finally:
             self.digest = digest_of(self.canvas)
-        look_at(self.rivals)
-        self.rivals = []
+        look_at(earlier)
         if predictions and predictions[0].uncertainty is not None:
             self.doubts = [self._doubt(predictions, i) for i in range(len(_DOUBTS))]
         self._digests = {name: digest_of(values) for name, values in self._beside()}

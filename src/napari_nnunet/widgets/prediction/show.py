@@ -110,9 +110,9 @@ class ResultView(QWidget):
         for request, layer in kept:
             if not any(layer is own for _, own in known):
                 self._show_kept(request, layer, kept_lines(request, layer))  # nobody knows what its image held
-        results = [self._result_for(request, None) for request, _ in known]
-        for result, (_, layer) in zip(results, known, strict=True):
-            result.kept = layer
+        results = [ResultLayers(request) for request, _ in known]
+        for result, (request, layer) in zip(results, known, strict=True):
+            result.kept, result.rivals = layer, rivals(self.viewer, request.key)
         results += [self._result_for(request, None) for request in requests]
         self.forget()
         self._turns = deque(results)
