@@ -39,7 +39,7 @@ from napari_nnunet.widgets.frame.layers import (
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table
 from napari_nnunet.widgets.frame.words import counted, failure_text
 from napari_nnunet.widgets.objects.look import show_fullest_slice
-from napari_nnunet.widgets.objects.voxels import look_at
+from napari_nnunet.widgets.objects.voxels import look_into
 from napari_nnunet.widgets.prediction.result import rivals, show_instead, take_away
 
 if TYPE_CHECKING:
@@ -216,5 +216,5 @@ def _compare_layers(first: Any, second: Any, before: Sequence[Any]) -> Job[tuple
     metrics = compare_arrays(three[0], three[1])
     yield Progress(done=2, total=3)
     differences = difference(one, other)
-    look_at(before)
+    look_into(before)
     return metrics, differences, digest_of(differences)

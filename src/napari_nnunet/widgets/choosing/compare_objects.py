@@ -27,7 +27,7 @@ from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, html_
 from napari_nnunet.widgets.frame.words import counted, failure_text
 from napari_nnunet.widgets.objects.look import go_to
 from napari_nnunet.widgets.objects.verdicts import COLOURS, legend, verdict_options
-from napari_nnunet.widgets.objects.voxels import look_at
+from napari_nnunet.widgets.objects.voxels import look_into
 from napari_nnunet.widgets.prediction.result import rivals, show_instead
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class ObjectsCompared(QWidget):
 def _with_digest(job: Job[ObjectComparison], before: Sequence[Any]) -> Job[tuple[ObjectComparison, int]]:
     """Return what was found, with a digest of the layer to come; looks at those before it, on the job's thread."""
     found = yield from job
-    look_at(before)
+    look_into(before)
     return found, digest_of(found.painted)
 
 

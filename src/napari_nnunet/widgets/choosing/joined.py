@@ -15,7 +15,7 @@ from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.choosing.ensemble_jobs import Joining, join
 from napari_nnunet.widgets.files.place import place_key
 from napari_nnunet.widgets.frame.layers import activate, colormap_of, features_of, placement_of
-from napari_nnunet.widgets.objects.voxels import look_at
+from napari_nnunet.widgets.objects.voxels import look_into
 from napari_nnunet.widgets.prediction.result import Left, doubt_layer, rivals, show
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def joined(order: Joining, before: Sequence[Any] = ()) -> Job[Joined]:
         {str(head): digest_of(np.asarray(layer.data)) for head, layer in group.layers.items()} for group in order.groups
     ]
     labels, uncertainty = yield from join(order)
-    look_at(before)
+    look_into(before)
     doubts = dict(zip(("entropy", "disagreement"), uncertainty or (), strict=False))
     return Joined(labels, doubts, {name: digest_of(values) for name, values in {"": labels, **doubts}.items()}, own)
 

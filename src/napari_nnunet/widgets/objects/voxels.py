@@ -69,7 +69,7 @@ def voxels_of(layer: Any) -> Voxels:
     return _VOXELS[layer]
 
 
-def look_at(layers: Sequence[Any]) -> None:
+def look_into(layers: Sequence[Any]) -> None:
     """Find out what layers hold, on a thread: so that the window need not, when it shows what came of the job."""
     for layer in layers:
         known = voxels_of(layer)

@@ -33,7 +33,7 @@ from napari_nnunet.widgets.frame.layers import (
     result_shape,
 )
 from napari_nnunet.widgets.objects.feature_table import write_features
-from napari_nnunet.widgets.objects.voxels import look_at, voxels_of
+from napari_nnunet.widgets.objects.voxels import look_into, voxels_of
 from napari_nnunet.widgets.prediction.request import SegmentRequest
 
 #: Metadata key of a layer that holds the probabilities of one class: result, its run, request and model, head, scheme.
@@ -307,13 +307,13 @@ class ResultLayers:
             self.painted = True
             raise ImageError(
                 f"The voxels of '{self.labels.name}' were changed since it was cancelled, so nothing was added to it. "
-                "Run it again to begin anew; the layer stays as it is."
+                "Run it again to segment all of the image; the layer stays as it is."
             )
         try:
             predictions = yield from job
         finally:
             self.digest = digest_of(self.canvas)
-        look_at(earlier)
+        look_into(earlier)
         if predictions and predictions[0].uncertainty is not None:
             self.doubts = [self._doubt(predictions, i) for i in range(len(_DOUBTS))]
         self._digests = {name: digest_of(values) for name, values in self._beside()}
