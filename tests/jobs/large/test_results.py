@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from formats_large import ome_zarr
-from helpers import Recipe, make_model, smooth_image
+from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet import predict, predict_image
 from napari_nnunet.errors import ImageError, ModelError, ResourceError, SettingsError
 from napari_nnunet.formats.large.journal import NAME
@@ -369,3 +369,13 @@ def test_a_result_that_cannot_be_written_is_refused_before_anything_is_computed(
     with pytest.raises((ImageError, SettingsError), match=said):
         predict_image(model, image, tmp_path / name, device="cpu", on_event=lambda _: pytest.fail("work began"))
     assert not list(tmp_path.glob("o*"))
+
+
+def test_labels_never_take_the_place_of_their_image(tmp_path, model):
+    write_nifti(tmp_path / "a.nii.gz", smooth_image((12, 20, 22))[0])
+    before = (tmp_path / "a.nii.gz").read_bytes()
+    (tmp_path / "link.nii.gz").symlink_to(tmp_path / "a.nii.gz")
+    for name in ("a.nii.gz", "link.nii.gz"):
+        with pytest.raises(SettingsError, match="would overwrite the image"):
+            predict_image(model, tmp_path / "a.nii.gz", tmp_path / name, device="cpu")
+    assert (tmp_path / "a.nii.gz").read_bytes() == before

@@ -12,7 +12,7 @@ import tifffile
 from dicom_files import write_series
 from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet.cli.main import main
-from napari_nnunet.errors import DatasetError, ResourceError
+from napari_nnunet.errors import DatasetError, ResourceError, SettingsError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.jobs.prediction.folder import case as segmenting
@@ -190,3 +190,13 @@ def test_a_finished_segmentation_of_an_image_of_another_size_is_not_kept(model, 
     write_nifti(images / "a_0000.nii.gz", smooth_image((8, 12, 10))[0])  # the same voxels, turned
     assert segment(model, images / "a_0000.nii.gz", out, keep_finished=True)[0].done == ("a",)
     assert read_labels(out / "a.nii.gz")[0].shape == (8, 12, 10)
+
+
+def test_no_segmentation_takes_the_place_of_an_image(model, images, tmp_path):
+    image = images / "more" / "below.nii.gz"
+    (tmp_path / "link").symlink_to(images / "more")
+    before = image.read_bytes()
+    for source, target in ((image, images / "more"), (image, tmp_path / "link"), (images / "more", tmp_path / "link")):
+        with pytest.raises(SettingsError, match=r"would overwrite the image|are the same folder"):
+            segment(model, source, target)
+    assert image.read_bytes() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, ImageError, some
+from napari_nnunet.formats.dataset.channel_files import folders_below, given_paths, holds_images
 from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.images.files import ADAPTERS, ENDINGS, read_header, read_volume
 from napari_nnunet.grid import WhenApart
@@ -30,22 +32,9 @@ _OWN: dict[str, tuple[str, ...]] = {
 _COLOURS = (3, 4)  # channels that a picture can hold in one file
 #: Endings of files that lie beside images and are none.
 NO_IMAGES = (
-    ".json",
-    ".jsonl",
-    ".txt",
-    ".csv",
-    ".tsv",
-    ".md",
-    ".pdf",
-    ".pkl",
-    ".npz",
-    ".xml",
-    ".html",
-    ".log",
-    ".py",
-    ".yaml",
-    ".yml",
-)
+    ".json", ".jsonl", ".txt", ".csv", ".tsv", ".md", ".pdf", ".pkl", ".npz", ".xml", ".html", ".log", ".py", ".yaml",
+    ".yml", "thumbs.db", "desktop.ini",
+)  # fmt: skip
 _SHOWN = 20
 
 
@@ -179,14 +168,12 @@ def find_cases(
     DatasetError
         If there are no such files, names do not follow the pattern, or channel files are missing; all problems at once.
     """
-    listed = [sources] if isinstance(sources, Path) else list(sources)
+    listed = given_paths([sources] if isinstance(sources, Path) else sources)
     heaps: list[_Heap] = []
     cases: list[Case] = []
     for source in listed:
         if source.is_file():
             continue
-        if not source.is_dir():
-            raise DatasetError(f"The input {source} does not exist.")
         for folder, name in _folders(source, subfolders, without):
             if dicom.is_series(folder):
                 cases += _series_of(folder, name or source.name)
@@ -216,21 +203,19 @@ def find_cases(
     left_out = tuple(f"{heap.folder}{text}" for heap in heaps for text in heap.left_out)
     if not cases:
         raise DatasetError(_nothing(listed, ending, left_out))
-    _refuse_twice(cases)
-    return Inputs(tuple(sorted(cases, key=lambda case: case.name)), left_out)
+    return Inputs(tuple(sorted(_once(cases), key=lambda case: case.name)), left_out)
 
 
 def _folders(source: Path, subfolders: bool, without: Path | None) -> Iterator[tuple[Path, str]]:
     """Yield folders and their places below the source, "a/b/" or "" for itself; results are passed over."""
     yield source, ""
-    if not subfolders:
-        return
-    for path in sorted(p for p in source.rglob("*") if p.is_dir()):
-        place = path.relative_to(source)
-        hidden = any(part.startswith(".") for part in place.parts)
-        inside = without is not None and without.absolute() in (path.absolute(), *path.absolute().parents)
-        if not hidden and not inside:
-            yield path, place.as_posix() if dicom.is_series(path) else f"{place.as_posix()}/"
+    results = None if without is None else without.resolve()
+    if results in (own := source.resolve(), *own.parents):
+        results = None  # the images lie within it
+    for path in sorted(folders_below(source)) if subfolders else ():
+        place = path.relative_to(source).as_posix()
+        if results not in (found := path.resolve(), *found.parents):
+            yield path, place if dicom.is_series(path) else f"{place}/"
 
 
 def _series_of(folder: Path, name: str) -> list[Case]:
@@ -252,7 +237,7 @@ def _beside_series(folder: Path, subfolders: bool) -> list[str]:
     left_out = []
     for path in sorted(p for p in folder.iterdir() if not p.name.startswith(".")):
         if path.is_dir():
-            left_out += [f"{path.name}/ (a subfolder)"] if not subfolders and _has_images(path) else []
+            left_out += [f"{path.name}/ (a subfolder)"] if not subfolders and holds_images(path) else []
         elif path.name.lower().endswith(ENDINGS):
             left_out.append(f"{path.name} (in the folder of a DICOM series)")
     return left_out
@@ -295,8 +280,10 @@ def _taken(folder: Path, ending: str, readable: tuple[str, ...], subfolders: boo
     others: list[Path] = []
     for path in sorted(p for p in folder.iterdir() if not p.name.startswith(".")):
         lowered = path.name.lower()
-        if path.is_dir():
-            left_out += [f"{path.name}/ (a subfolder)"] if not subfolders and _has_images(path) else []
+        if lowered.endswith(".zarr"):
+            left_out.append(f"{path.name} (OME-Zarr, one image at a time)")
+        elif path.is_dir():
+            left_out += [f"{path.name}/ (a subfolder)"] if not subfolders and holds_images(path) else []
         elif lowered.endswith(ending.lower()):
             own.append(path)
         elif lowered.endswith(readable):
@@ -311,6 +298,10 @@ def _taken(folder: Path, ending: str, readable: tuple[str, ...], subfolders: boo
 
 def _given(paths: Sequence[Path]) -> _Heap:
     heap = _Heap()
+    beside = [path for path in paths if path.name.startswith("._") or path.name.lower().endswith(NO_IMAGES)]
+    if len(beside) < len(paths):  # as FOLDER/* gives them
+        heap.left_out += [path.name for path in beside]
+        paths = [path for path in paths if path not in beside]
     for path in paths:
         if not path.name.lower().endswith(ENDINGS):
             heap.problems.append(
@@ -341,10 +332,6 @@ def _ending(path: Path) -> str:
     return path.name[len(path.name) - len(known) :] if known else ""
 
 
-def _has_images(folder: Path) -> bool:
-    return dicom.is_series(folder) or any(path.name.lower().endswith(ENDINGS) for path in folder.iterdir())
-
-
 def _gaps(heap: _Heap, ending: str, channels: int, one_each: bool) -> Iterator[str]:
     for case, files in heap.files.items():
         if not is_plain(case):
@@ -352,7 +339,13 @@ def _gaps(heap: _Heap, ending: str, channels: int, one_each: bool) -> Iterator[s
         missing = sorted(set(range(channels)) - set(files))
         if missing and not (one_each and 0 in files):
             listed = ", ".join(f"{case}_{c:04d}{ending}" for c in missing)
-            yield f"{case}: missing {listed} (the model has {channels} channels)"
+            have = f"{channels} channels" if channels > 1 else "1 channel, _0000"
+            text = f"{case}: missing {listed} (the model has {have})"
+            if channels == 1:  # many count their cases so
+                name = files[max(files)].name
+                own = name[: len(name) - len(ending)]
+                text += f"; if {own} is the name of a case, rename {name} to {own}_0000{ending}"
+            yield text
 
 
 def _require_series_fit(cases: Sequence[Case], channels: int) -> None:
@@ -375,11 +368,14 @@ def _refuse_slices(files: Sequence[Path]) -> None:
         )
 
 
-def _refuse_twice(cases: Sequence[Case]) -> None:
+def _once(cases: Sequence[Case]) -> Iterator[Case]:
+    """Yield the cases, each once; raises DatasetError if two have one name."""
     first: dict[str, Case] = {}
     for case in cases:
         other = first.setdefault(case.name, case)
-        if other is not case:
+        if other is case:
+            yield case
+        elif list(map(os.path.realpath, case.files)) != list(map(os.path.realpath, other.files)):
             raise DatasetError(
                 f"{case.files[0]} and {other.files[0]} would both be the case {shown(case.name)}. Rename one of them, "
                 "or segment the folders one after the other."
@@ -388,8 +384,11 @@ def _refuse_twice(cases: Sequence[Case]) -> None:
 
 def _nothing(sources: Sequence[Path], ending: str, left_out: Sequence[str]) -> str:
     where = ", ".join(map(str, sources))
-    others = sorted({"".join(p.suffixes[-2:]) for s in sources if s.is_dir() for p in s.iterdir() if p.is_file()})[:6]
+    files = [path for source in sources if source.is_dir() for path in source.iterdir() if path.is_file()]
+    others = sorted({"".join(path.suffixes[-2:]) for path in files if not path.name.startswith(".")} - {""})[:6]
     text = f"{where} has no files ending in {ending}, which is what the model was trained on"
     text += f"; it has {', '.join(others)}." if others else "."
+    if any(path.name.startswith(".") and path.name.lower().endswith(ENDINGS) for path in files):
+        text += " Files whose names begin with a dot are hidden ones, and are passed over."
     folders = sum(entry.endswith("(a subfolder)") for entry in left_out)
     return text + (f" {folders} of its subfolders hold images (--subfolders)." if folders else "")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from glob import glob, has_magic
+from itertools import chain, islice
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, ImageError, some
@@ -17,6 +20,7 @@ _NOISE = {
     "annotation", "annotations", "manual",
 }  # fmt: skip
 _FEW = 6  # endings that are named
+_FOLDERS = 2000  # that are searched for an image
 _FOUR_DIGITS = re.compile(r"[_-](\d{4})$")
 _LAST_WORD = re.compile(r"[_\-. ][^_\-. ]*[^\W\d_][^_\-. ]*$")  # with a letter
 _LETTER = re.compile(r"[_-](?:channel|chan|ch|c)(\d{1,3})$", re.IGNORECASE)
@@ -36,6 +40,53 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(
         path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".") and is_image(path)
     )
+
+
+def given_paths(sources: Sequence[Path]) -> list[Path]:
+    """Return files and folders, each once; where a shell, as that of Windows, left a ``*`` in a name, what it means.
+
+    Raises DatasetError if there is no such file.
+    """
+    found: dict[str, Path] = {}
+    for source in sources:
+        paths = [source]
+        if not os.path.lexists(source):
+            paths = [Path(path) for path in sorted(glob(str(source.expanduser())))]
+        if not paths:
+            what = "matches no file" if has_magic(str(source)) else "does not exist"
+            raise DatasetError(f"The input {source} {what}.")
+        found |= {os.path.realpath(path): path for path in paths}
+    return list(found.values())
+
+
+def folders_below(folder: Path) -> Iterator[Path]:
+    """Yield the folders within a folder, each once however many links lead to it; hidden ones are passed over."""
+    seen: set[tuple[int, int]] = set()
+    own, links = deque([folder]), deque[Path]()
+    while own or links:
+        here = own.popleft() if own else links.popleft()
+        try:
+            status, entries = here.stat(), sorted(here.iterdir())
+        except OSError:  # said by whoever reads it
+            status, entries = None, []
+        if status is not None and (place := (status.st_dev, status.st_ino)) not in seen:
+            seen.add(place)
+            if here != folder:
+                yield here
+            inner = [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+            for entry in inner:
+                (links if entry.is_symlink() else own).append(entry)
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether there are images in a folder, or in one within it, by their names; or series of DICOM."""
+    try:
+        return any(
+            dicom.is_series(one) or any(path.name.lower().endswith(ENDINGS) for path in one.iterdir())
+            for one in chain([folder], islice(folders_below(folder), _FOLDERS))
+        )
+    except OSError:  # what cannot be looked into is named rather than passed over
+        return True
 
 
 def what_came(folder: Path) -> str:

@@ -14,6 +14,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.dataset.channel_files import (
     Cases,
     digits_of_name,
+    folders_below,
     grouped_channels,
     image_files,
     is_image,
@@ -206,10 +207,9 @@ def pair_subfolders(images: Path, masks: Path, *, suffixes: Sequence[str] = (), 
 def _places(folder: Path) -> Iterator[Path]:
     """Yield where images lie within a folder; series of DICOM slices are images."""
     yield Path()
-    for entry in folder.rglob("*"):
-        inside = entry.relative_to(folder)
-        if entry.is_dir() and not any(part.startswith(".") for part in inside.parts) and not dicom.is_series(entry):
-            yield inside
+    for entry in folders_below(folder):
+        if not dicom.is_series(entry):
+            yield entry.relative_to(folder)
 
 
 def _images(folder: Path, skip: Container[str]) -> list[Path]:

@@ -85,9 +85,16 @@ def is_series(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     with os.scandir(folder) as entries:
-        names = (e.name for e in entries if not e.name.startswith(".") and e.name != "DICOMDIR" and e.is_file())
+        names = (e.name for e in entries if not e.name.startswith(".") and e.name != "DICOMDIR" and _is_file(e))
         few = islice(names, _LOOKED_AT)
         return any(is_dicom(folder / name) for name in nsmallest(3, few))
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
 
 
 def is_dicom_image(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ def _check_members(folders: Sequence[Path], target: Path, vote: VoteSettings) ->
     repeated = sorted({str(folder) for folder in folders if list(folders).count(folder) > 1})
     if repeated:
         raise SettingsError(f"{', '.join(repeated)} was given more than once; give it a weight instead.")
-    if target.absolute() in {folder.absolute() for folder in folders}:
+    if os.path.realpath(target) in map(os.path.realpath, folders):
         raise SettingsError(f"The output {target} is one of the inputs. Choose another output folder.")
     check_weights(vote.weights, len(folders))
     if not 0 < vote.temperature < math.inf:

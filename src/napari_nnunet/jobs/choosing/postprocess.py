@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -303,7 +304,7 @@ def apply_cleaning(
         If the folder holds no segmentations, or source and target are the same.
     """
     steps = read_cleaning(cleaning) if isinstance(cleaning, Path) else cleaning
-    if source.absolute() == target.absolute():
+    if os.path.realpath(source) == os.path.realpath(target):
         raise SettingsError(f"Input and output are the same folder, {source}. Choose another output folder.")
     pairs = pair_up(source, source, rules.ending)
     with claimed(target, f"{target} is already being filled with postprocessed segmentations"):

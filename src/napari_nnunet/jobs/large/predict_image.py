@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -223,6 +224,8 @@ def _chunk(asked: PredictImageSettings, image: LargeImage) -> Shape3:
 def _require_file(target: Path, image: LargeImage, model: TrainedModel, budget: Budget) -> None:
     """Raise an error if a result does not go into an ordinary file, or not into one of that name."""
     ending = ending_of(target)
+    if os.path.realpath(target) in map(os.path.realpath, image.files):
+        raise SettingsError(f"The labels would overwrite the image {target}. Choose another name.")
     if ending in (".jpg", ".jpeg") or (ending in (".png", ".bmp") and image.geometry.ndim == 3):
         what = "JPEG changes label values" if ending.startswith(".jp") else f"{ending} holds no volume"
         raise SettingsError(f"{target.name}: {what}. Choose a name with {ENDING}, .nii.gz or .tif.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -81,6 +82,7 @@ def predict_folder(
     """
     settings = folder.settings(model.resolve_folds(None, folder.checkpoint))
     found = _cases_of(model, folder)
+    _require_images_kept(found.cases, model, folder)
     cases = found.cases[folder.part :: folder.parts]
     if found.left_out:
         yield Note(level="warning", text=found.left_out_text)
@@ -251,6 +253,20 @@ def predict_combined_folder(combination: Combination, folder: PredictFolderReque
     settings = members[0].settings.replace(probabilities=folder.probabilities)
     request = PredictFolderRequest.like(folder, **settings.model_dump(exclude_unset=True))
     return (yield from predict_folder(combination.model, request, segment, rules, combination.deciding()))
+
+
+def _require_images_kept(cases: Sequence[Case], model: TrainedModel, folder: PredictFolderRequest) -> None:
+    """Raise SettingsError if a segmentation would take the place of an image, whatever links lead there."""
+    images: dict[str, Path] = {}
+    for case in cases:
+        out = out_of(case, model, folder)
+        if out.exists():
+            images = images or {os.path.realpath(path): path for one in cases for path in one.files}
+            image = images.get(os.path.realpath(out))
+            if image is not None:
+                raise SettingsError(
+                    f"The segmentation of {case.name} would overwrite the image {image}. Choose another output folder."
+                )
 
 
 def _check_previous(cases: Sequence[Case], previous: Path | None, model: TrainedModel) -> None:

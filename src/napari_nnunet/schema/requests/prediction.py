@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -243,7 +244,7 @@ class FolderRequest(GridSettings):
 
     @model_validator(mode="after")
     def _other_folder(self) -> Self:
-        if any(source.absolute() == self.target.absolute() for source in self.source):
+        if os.path.realpath(self.target) in map(os.path.realpath, self.source):
             raise SettingsError(f"Input and output are the same folder, {self.target}. Choose another output folder.")
         return self
 
