@@ -32,6 +32,9 @@ class NumberArray(np.ndarray[Any, Any]):
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
+        if isinstance(dtype, LogType) and dtype.unread:  # it stays empty, and is known for that
+            self.unread = True
+            return
         if not isinstance(dtype, NumberType) or not isinstance(data, bytes):
             raise pickle.UnpicklingError("it holds an array of something other than numbers")
         checked: Any = (1, _filled(data, dtype, shape).shape, dtype.dtype, bool(fortran), data)
@@ -59,9 +62,21 @@ class NumberType:
 
 
 class LogType(NumberType):
-    """As above, for logs of trainings: these hold texts too, such as the names of cases."""
+    """As above, for logs of trainings: these hold texts too, such as the names of cases.
+
+    Arrays of anything else (objects, dates, records) are not made again; ``unread`` says so.
+    """
 
     known = r"[biufc]\d{1,2}|[SU]\d{1,5}"
+    other = r"[OMmV]\d{1,9}"
+
+    def __init__(self, code: str, *more: Any) -> None:
+        self.unread, self.is_date = re.fullmatch(self.other, code) is not None, code[:1] in "Mm"
+        super().__init__("u1" if self.unread else code, *more)
+
+    def __setstate__(self, state: Any) -> None:
+        if not self.unread:
+            super().__setstate__(state)
 
 
 def _filled(data: bytes, dtype: NumberType, shape: Any, order: Any = "C") -> NDArray[Any]:
@@ -79,6 +94,13 @@ class Unread:
 
     def __setstate__(self, state: Any) -> None:
         """Forget what the value held."""
+
+
+def is_unread(value: Any) -> bool:
+    """Whether a value stands for one that was not made again."""
+    if isinstance(value, NumberArray):
+        return getattr(value, "unread", False)
+    return isinstance(value, Unread) or (isinstance(value, type) and issubclass(value, Unread))
 
 
 def plain_dict(*_: Any) -> dict[Any, Any]:
@@ -100,6 +122,12 @@ _PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "Pure
 _PLAIN = (
     "bool", "int", "float", "complex", "str", "bytearray", "list", "dict", "tuple", "set", "frozenset", "slice",
 )  # fmt: skip
+_NUMBERS = (
+    "bool", "bool_", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32",
+    "uint64",
+)  # fmt: skip
+_RANDOM = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+_EXCEPTIONS = ("Exception", "ValueError", "RuntimeError", "KeyError", "IndexError", "TypeError", "KeyboardInterrupt")
 _DATES = ("date", "datetime", "time", "timedelta", "timezone")
 #: What people's own trainers keep in checkpoints besides what nnU-Net does, by module and name, and what stands for it.
 HARMLESS: dict[tuple[str, str], Any] = {
@@ -113,7 +141,13 @@ HARMLESS: dict[tuple[str, str], Any] = {
     ("fractions", "Fraction"): Unread,
     ("builtins", "range"): Unread,
     **{("datetime", name): Unread for name in _DATES},
-    **{("builtins", name): Unread for name in _PLAIN},
+    **{("builtins", name): Unread for name in (*_PLAIN, *_EXCEPTIONS, "Ellipsis", "NotImplemented")},
+    **{("exceptions", name): Unread for name in _EXCEPTIONS},
+    **{("__builtin__", name): Unread for name in ("Ellipsis", "NotImplemented")},
+    **{("numpy.random._pickle", f"__{kind}_ctor"): Unread for kind in ("generator", "bit_generator", "randomstate")},
+    **{(f"numpy.random._{name.lower().removesuffix('dxsm')}", name): Unread for name in _RANDOM},
+    **{("numpy.random.bit_generator", name): Unread for name in ("SeedSequence", "__pyx_unpickle_SeedSequence")},
+    **{("numpy", name): Unread for name in _NUMBERS},
     **{(module, name): path_text for module in ("pathlib", "pathlib._local") for name in _PATHS},
 }
 
@@ -125,6 +159,10 @@ def begin_array(*_: Any) -> NumberArray:
 
 def number(dtype: NumberType, data: bytes) -> Any:
     """Stand for the function by which numpy makes a number again."""
+    if isinstance(dtype, LogType) and dtype.unread:
+        if not dtype.is_date:
+            raise pickle.UnpicklingError("it holds a number of objects")
+        return Unread()
     return _filled(data, dtype, ())[()]
 
 

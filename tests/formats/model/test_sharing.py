@@ -20,7 +20,7 @@ from napari_nnunet import load_model, predict
 from napari_nnunet.cli import main
 from napari_nnunet.errors import ModelError, ResourceError, SettingsError
 from napari_nnunet.events import drain
-from napari_nnunet.formats.model import bundle, download
+from napari_nnunet.formats.model import bundle, card, download
 from napari_nnunet.formats.model.bundle import inspect, is_model_zip
 from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.formats.model.known_models import cache_folder
@@ -362,5 +362,5 @@ def test_a_file_that_cannot_be_read_is_named_when_it_is_put_into_a_zip(tmp_path)
     with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
         for missing in (tmp_path / "gone.json", tmp_path):
             with pytest.raises(ModelError, match=rf"{missing.name} cannot be read: (No such file|Is a directory)"):
-                bundle.add_file(archive, missing, "x")
+                card.add_file(archive, missing, "x")
         assert archive.namelist() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 import zipfile
 
 import pytest
@@ -119,3 +120,43 @@ def test_what_is_given_for_a_zip_is_named_as_what_it_is(tmp_path, name, content,
     path.mkdir() if content is None else path.write_bytes(content)
     with pytest.raises(ModelError, match=words):
         inspect(path)
+
+
+@pytest.mark.parametrize(
+    ("added", "words"),
+    [
+        ({"PLANS.json": b"{}"}, "which are one file on Windows and macOS"),
+        ({"Fold_0/x.pth": b"", "fold_0/X.pth": b""}, "which are one file on Windows and macOS"),
+        ({"fold_0/a:b.txt": b"x"}, "cannot be a file on every system: it holds one of"),
+        ({"v1./x.txt": b"x"}, "cannot be a file on every system: it ends in a dot"),
+    ],
+)
+def test_names_that_other_systems_lack_are_told_from_those_that_lead_elsewhere(tmp_path, added, words):
+    path = _packed(make_model(tmp_path / "mine", Recipe()), tmp_path / "model.zip", PACKINGS["bare"])
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, content in added.items():
+            archive.writestr(name, content)
+    with pytest.raises(ModelError, match=words):
+        inspect(path)
+
+
+def test_a_zip_within_a_zip_and_a_tar_archive_are_named(tmp_path):
+    inner = _packed(make_model(tmp_path / "mine", Recipe()), tmp_path / "model.zip", PACKINGS["bare"])
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.write(inner, "share/model.zip")
+    with pytest.raises(ModelError, match=r"Unpack it, and install share/model\.zip if that holds the model"):
+        inspect(tmp_path / "outer.zip")
+    with tarfile.open(tmp_path / "tar.zip", "w") as archive:
+        archive.add(inner, "model.zip")
+    with pytest.raises(ModelError, match="is a tar archive, not a zip"):
+        inspect(tmp_path / "tar.zip")
+
+
+@pytest.mark.parametrize("mark", [" (1)", " - Copy", " - Copy (2)", " copy", " 2"])
+def test_marks_of_copies_are_no_part_of_the_names_of_models(tmp_path, mark):
+    """A configuration '2d (1)' or a second dataset of the same number could not be asked for."""
+    model = make_model(tmp_path / "mine", Recipe())
+    names = f"{model.folder.parent.name}{mark}/{model.folder.name}{mark}"
+    path = _packed(model, tmp_path / "model.zip", lambda name: f"{names}/{name}")
+    found = inspect(path)
+    assert (found.dataset, found.models) == (model.folder.parent.name, (model.folder.name,))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -213,19 +214,18 @@ def weights_digest(network: UNet) -> str:
     return digest.hexdigest()
 
 
-_WRAPPERS = ("module.", "_orig_mod.")  # what torch's parallel and compiled networks put before all names
+_WRAPPERS = ("module.", "_orig_mod.")  # what torch's parallel and compiled networks put before names of theirs
+_COUNTED = ("total_ops", "total_params")  # what programs that count operations leave in every part of a network
 
 
 def own_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Drop wrappers' prefixes and nnU-Net's duplicate keys."""
     cleaned: dict[str, Tensor] = {}
-    wrapped = ""
-    while wrapper := next((w for w in _WRAPPERS if state and all(key.startswith(wrapped + w) for key in state)), ""):
-        wrapped += wrapper
     for key, tensor in state.items():
-        name = key.removeprefix(wrapped)
-        if ".all_modules." not in name and not name.startswith("decoder.encoder."):
-            cleaned[name] = tensor
+        name = "".join(part for part in re.split(r"(?<=\.)", key) if part not in _WRAPPERS)
+        counted = name.rpartition(".")[2] in _COUNTED
+        if ".all_modules." not in name and not name.startswith("decoder.encoder.") and not counted:
+            cleaned[f"{name} (twice)" if name in cleaned else name] = tensor
     return cleaned
 
 
@@ -246,10 +246,20 @@ def load_state(network: UNet, state: Mapping[str, Tensor], *, where: str = "The 
         for name in expected
         if name in own and own[name].shape != expected[name].shape
     ]
-    if missing or surplus or wrong:
+    whole = [
+        name
+        for name in expected
+        if name in own and expected[name].is_floating_point() and not own[name].is_floating_point()
+    ]
+    if missing or surplus or wrong or whole:
         details = "; ".join(
             f"{label}: {some(names, 3)}"
-            for label, names in (("missing", missing), ("unexpected", surplus), ("wrong shape", wrong))
+            for label, names in (
+                ("missing", missing),
+                ("unexpected", surplus),
+                ("wrong shape", wrong),
+                ("in whole numbers", whole),
+            )
             if names
         )
         raise ModelError(

@@ -389,6 +389,6 @@ def _nothing(sources: Sequence[Path], ending: str, left_out: Sequence[str]) -> s
     text = f"{where} has no files ending in {ending}, which is what the model was trained on"
     text += f"; it has {', '.join(others)}." if others else "."
     if any(path.name.startswith(".") and path.name.lower().endswith(ENDINGS) for path in files):
-        text += " Files whose names begin with a dot are hidden ones, and are passed over."
+        text += " Files whose names begin with a dot are hidden ones, and are ignored."
     folders = sum(entry.endswith("(a subfolder)") for entry in left_out)
     return text + (f" {folders} of its subfolders hold images (--subfolders)." if folders else "")

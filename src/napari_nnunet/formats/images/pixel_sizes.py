@@ -20,16 +20,23 @@ Found = tuple[tuple[float, ...], str]
 _INCH = 25.4
 #: Lengths in mm, by the names that ImageJ, OME and people write; both signs for "micro" are in use.
 UNITS: dict[str, float] = {
-    **dict.fromkeys(("km", "kilometer", "kilometre"), 1e6),
-    **dict.fromkeys(("m", "meter", "metre", "meters", "metres"), 1e3),
-    **dict.fromkeys(("dm", "decimeter", "decimetre"), 100.0),
-    **dict.fromkeys(("cm", "centimeter", "centimetre"), 10.0),
-    **dict.fromkeys(("mm", "millimeter", "millimetre", "millimeters", "millimetres"), 1.0),
-    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometre", "micrometers"), 1e-3),
-    **dict.fromkeys(("nm", "nanometer", "nanometre", "nanometers"), 1e-6),
-    **dict.fromkeys(("å", "angstrom"), 1e-7),
-    **dict.fromkeys(("pm", "picometer", "picometre"), 1e-9),
-    **dict.fromkeys(("fm", "femtometer", "femtometre"), 1e-12),
+    **{
+        name: factor
+        for sign, word, factor in (
+            ("km", "kilo", 1e6),
+            ("m", "", 1e3),
+            ("dm", "deci", 100.0),
+            ("cm", "centi", 10.0),
+            ("mm", "milli", 1.0),
+            ("um", "micro", 1e-3),
+            ("nm", "nano", 1e-6),
+            ("pm", "pico", 1e-9),
+            ("fm", "femto", 1e-12),
+        )
+        for name in (sign, *(f"{word}{metre}" for metre in ("meter", "metre", "meters", "metres")))
+    },
+    **dict.fromkeys(("µm", "μm", "micron", "microns"), 1e-3),
+    **dict.fromkeys(("å", "angstrom", "angstroms"), 1e-7),
     **dict.fromkeys(("in", "inch", "inches"), _INCH),
     **dict.fromkeys(("thou",), _INCH / 1000),
     **dict.fromkeys(("ft", "foot", "feet"), 12 * _INCH),
@@ -38,7 +45,7 @@ UNITS: dict[str, float] = {
 }
 _OTHER_CASE = ("Mm", "Pm")  # OME's mega- and petametres: no pixel's size, and neither mm nor pm
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296  # TIFF 6.0; by number, as tifffile finds names slowly
-_TAG_UNITS = {2: _INCH, 3: 10.0}
+_TAG_UNITS = {2: _INCH, 3: 10.0, 4: 1.0, 5: 1e-3}  # the last two (mm, um) are no TIFF 6.0, but are written
 #: Dots per inch that programs write when nobody measured anything: of screens, printers, scanners' defaults.
 _SCREEN = (
     *(72, 75, 90, 96, 100, 110, 120, 144, 150, 160, 175, 180, 192, 200, 204, 216, 220, 225, 240, 250, 264, 288, 300),
@@ -109,16 +116,21 @@ def _imagej(file: tifffile.TiffFile) -> tuple[float, ...] | None:
     resolution = _per_pixel(file)
     if unit is None or resolution is None:
         return None
+    units = [_unit(entries.get(f"{axis}unit", entries["unit"])) for axis in "zy"]
+    if units[1] is None:  # pixels, say
+        return None
     y, x = resolution
-    y, x = y * (_unit(entries.get("yunit")) or unit), x * unit
+    y, x = y * units[1], x * unit
     if unit in (_INCH, 10.0) and not (tells_pixel_size(y) and tells_pixel_size(x)):
         return None
+    if units[0] is None:  # slices are counted, or lie apart in time
+        return y, x
     # ImageJ leaves the distance of slices out where it is one unit.
     try:
         z = abs(float(entries.get("spacing", 1.0)))
     except (TypeError, ValueError):  # "0,5"
         return None
-    return z * (_unit(entries.get("zunit")) or unit), y, x
+    return z * units[0], y, x
 
 
 def _words(file: tifffile.TiffFile) -> Mapping[str, Any]:
@@ -134,7 +146,7 @@ def _words(file: tifffile.TiffFile) -> Mapping[str, Any]:
 def _unit(name: Any) -> float | None:
     if not isinstance(name, str):
         return None
-    return UNITS.get(re.sub(r"\\u00[bB]5", "µ", name).strip().lower())
+    return UNITS.get(re.sub(r"\\u(00[bB]5|03[bB][cC])", "µ", name).strip().lower())
 
 
 def _per_pixel(file: tifffile.TiffFile) -> tuple[float, float] | None:

@@ -11,16 +11,18 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, some
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.images.header import Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
-from napari_nnunet.formats.images.pixel_sizes import sizes_of
+from napari_nnunet.formats.images.pixel_sizes import UNITS, sizes_of
 from napari_nnunet.formats.images.tiff_pages import Pages, looked_through, open_tiff, opened, pages_of
 from napari_nnunet.schema.geometry import BESIDE, Geometry
 from napari_nnunet.schema.json_text import read_object
 
 _ASSUMED = "napari_nnunet_assumed"  # key beside a size that nobody said; nnU-Net, which needs the file, passes over it
+_WANTED = 'Write {"spacing": [z, y, x]}, three numbers of mm, or remove the file.'
+_UNIT_KEYS = ("unit", "units", "spacing_unit", "spacing_units")
 _NO_SLICES = {
     "TYX": "time points (T)",
     "CYX": "channels (C)",
@@ -90,18 +92,29 @@ def _geometry(path: Path, file: tifffile.TiffFile, pages: Pages) -> Geometry:
         if found is None:
             return Geometry(spacing=(1.0, 1.0, 1.0), spacing_known=False, remarks=remarks)
         return Geometry(spacing=found[0], spacing_source=found[1], remarks=remarks)
-    try:
-        content = read_object(beside, ImageError)
-        entries = list(content["spacing"])
-        spacing = tuple(float(v) for v in entries if not isinstance(v, str))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ImageError(f'{beside} must hold {{"spacing": [z, y, x]}} in mm: {error}.') from error
+    return _from_beside(beside, remarks)
+
+
+def _from_beside(beside: Path, remarks: tuple[str, ...]) -> Geometry:
+    """Return the grid that the file beside a stack says; raises ImageError if it says none."""
+    content = read_object(beside, ImageError)
+    if "spacing" not in content:
+        came = f"it has {some(sorted(content), 4)}" if content else "it is empty"
+        raise ImageError(f"{beside} has no 'spacing'; {came}. {_WANTED}")
+    entries = content["spacing"]
+    if not isinstance(entries, list):
+        raise ImageError(f"{beside} has the spacing {entries!r:.80}. {_WANTED}")
+    spacing = tuple(float(v) for v in entries if isinstance(v, int | float) and not isinstance(v, bool))
     if len(entries) != 3:
         raise ImageError(f"{beside} has {len(entries)} spacings; a stack needs three (z, y, x).")
     if len(spacing) != 3:
-        raise ImageError(f"{beside} has the spacing {entries}; write numbers of mm, without quotation marks.")
+        raise ImageError(f"{beside} has the spacing {entries!r:.80}; write numbers of mm, without quotation marks.")
     if not all(0 < v < math.inf for v in spacing):
         raise ImageError(f"{beside} has the spacing {entries}; every voxel size must be a positive number of mm.")
+    named = next((content[key] for key in _UNIT_KEYS if isinstance(content.get(key), str)), "mm")
+    if UNITS.get(named.strip().lower()) != 1.0:
+        remark = f"{beside.name} says that its sizes are in {named!r:.40}, but they were taken as mm, as nnU-Net does"
+        remarks = (*remarks, remark)
     if content.get(_ASSUMED) in (True, entries):  # True in files of earlier versions; numbers mended by hand are known
         return Geometry(spacing=spacing, spacing_known=False, remarks=remarks)
     return Geometry(spacing=spacing, spacing_source=BESIDE, remarks=remarks)

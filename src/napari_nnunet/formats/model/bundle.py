@@ -17,31 +17,32 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 from napari_nnunet.errors import ModelError, ResourceError, some
-from napari_nnunet.formats.atomic import make_folder, write_error, written_beside
+from napari_nnunet.formats.atomic import make_folder, write_error
 from napari_nnunet.formats.model.card import CARD_FILE, ModelCard
 from napari_nnunet.formats.model.checkpoint import facts_in
 from napari_nnunet.formats.model.folder import V1_PLANS, V1_WAY
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.schema.json_text import LARGEST, decoded, json_object
 from napari_nnunet.schema.model_name import DEFAULT_PLANS, DEFAULT_TRAINER, ModelName
-from napari_nnunet.schema.names import is_dataset_name, is_plain
+from napari_nnunet.schema.names import fault_of, is_dataset_name
 from napari_nnunet.schema.plans import Plans
 
 _CHUNK = 4 << 20
 _MOST_ENTRIES = 10_000  # a model has some ten files; with all its validation cases, thousands
-_LONGEST_PLACE = 1000  # characters
+_LONGEST_PLACE, _LONGEST_NAME = 1000, 255  # characters; bytes
 _RATIO = 200  # of the content to the file; weights shrink by a tenth, empty label maps by a few hundred at most
 _FREE = 64 << 20  # bytes that any zip may hold, whatever the ratio
 _OF_PROCESSES = ("running.json", "control.json", "tracking.json")  # who trained it elsewhere, and who was told
 _CHECKPOINT = r"checkpoint_.+\.pth"
 _BROKEN = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-_LOOKED_AT = 8  # bytes
+_LOOKED_AT = 262  # bytes
 _OTHERS = {b"\x1f\x8b": "packed with gzip (.gz, .tar.gz)", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a RAR archive",
            b"BZh": "packed with bzip2", b"\xfd7zXZ": "packed with xz", b"{": "a text file"}  # fmt: skip
-_STORED = (".pth", ".png", ".gz", ".zip", ".npz", ".jpg")  # compressed already, or as good as random
+_NO_COPY = r"(?!.*( \(\d+\)| - Copy.*| copy( \d+)?| \d+)$).*"  # what file managers put behind the names of copies
+_PACKED = (".zip", ".gz", ".tgz", ".tar", ".7z", ".rar")
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,11 @@ def inspect(path: Path) -> Bundle:
             shown = some(list(names.values()), 4)
             if any(place.name == V1_PLANS for place in names.values()):
                 raise ModelError(f"{path} contains a model of nnU-Net v1. Unpack it first. {V1_WAY}")
+            inner = next((name for name, place in names.items() if place.suffix.lower() in _PACKED), None)
             raise ModelError(
                 f"{path} contains no trained model: no folder in it has plans.json, dataset.json and "
                 f"fold_X/checkpoint_...pth. It contains {shown or 'nothing'}."
+                + (f" Unpack it, and install {inner} if that holds the model." if inner else "")
             )
         _check_size(path, archive)
         parents = {root.parent for root in roots}
@@ -161,7 +164,9 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
             begin = file.read(_LOOKED_AT)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if begin[:2] != b"PK" and (kind := next((kind for start, kind in _OTHERS.items() if begin.startswith(start)), "")):
+    kind = next((kind for start, kind in _OTHERS.items() if begin.startswith(start)), "")
+    if kind or begin[257:262] == b"ustar":
+        kind = kind or "a tar archive"
         raise ModelError(f"{path} is {kind}, not a zip. Unpack it and use the folder, or pack it as a zip.")
     try:
         with zipfile.ZipFile(path) as archive:
@@ -185,6 +190,7 @@ def _plain_names(archive: zipfile.ZipFile) -> dict[str, PurePosixPath]:
         )
     found: dict[str, PurePosixPath] = {}
     places: set[PurePosixPath] = set()
+    folded: dict[str, PurePosixPath] = {}
     for entry in entries:
         text = entry.filename.replace("\\", "/")
         place = PurePosixPath(text[:_LONGEST_PLACE])
@@ -192,18 +198,31 @@ def _plain_names(archive: zipfile.ZipFile) -> dict[str, PurePosixPath]:
             not text.strip("/")
             or text.startswith("/")
             or len(text) > _LONGEST_PLACE
-            or not all(is_plain(part) for part in place.parts)
+            or ".." in place.parts
+            or re.match("[A-Za-z]:", text)
         )
         if outside or (entry.external_attr >> 16 and stat.S_ISLNK(entry.external_attr >> 16)):
             raise ModelError(
                 f"{archive.filename} was refused: its entry {entry.filename!r:.200} could write outside of the models' "
                 "folder. Do not trust this file."
             )
+        fault = next((fault for part in place.parts if (fault := fault_of(part, _LONGEST_NAME))), None)
+        if fault is not None:
+            raise ModelError(
+                f"{archive.filename} was refused: its entry {entry.filename!r:.200} cannot be a file on every system: "
+                f"{fault}. Ask for a copy in which it has another name."
+            )
         if entry.flag_bits & 1:
             raise ModelError(f"{archive.filename} is encrypted. Ask for a copy without a password.")
         if not text.endswith("/") and not any(part.startswith(("__MACOSX", ".")) for part in place.parts):
             if place in places:
                 raise ModelError(f"{archive.filename} was refused: it holds {place} twice.")
+            other = folded.setdefault(str(place).casefold(), place)
+            if other != place:
+                raise ModelError(
+                    f"{archive.filename} was refused: it holds {other} and {place}, which are one file on Windows and "
+                    "macOS. Ask for a copy without one of them."
+                )
             places.add(place)
             found[entry.filename] = place
     both = next((parent for place in places for parent in place.parents if parent in places), None)
@@ -244,7 +263,8 @@ def _model_folder(
     path: Path, archive: zipfile.ZipFile, root: PurePosixPath, entries: Mapping[PurePosixPath, str]
 ) -> str:
     """Return the name of a model's folder, or where it was packed without it, what it was called by nnU-Net."""
-    if ModelName.of(root.name) is not None:
+    own = ModelName.of(root.name)
+    if own is not None and re.fullmatch(_NO_COPY, own.configuration):
         return root.name
     checkpoints = sorted(p for p in entries if p.parent.parent == root and re.fullmatch(_CHECKPOINT, p.name))
     try:
@@ -255,6 +275,8 @@ def _model_folder(
             return ModelName(facts[0], plans.plans_name, facts[1]).folder
     except (*_BROKEN, ValueError):
         pass
+    if own is not None:
+        return root.name
     raise ModelError(
         f"{path} contains a model without its folder, and its name could not be read from its plans.json and "
         f"{checkpoints[0].name}. Pack the folder itself, such as {DEFAULT_TRAINER}__{DEFAULT_PLANS}__3d_fullres."
@@ -262,14 +284,17 @@ def _model_folder(
 
 
 def _dataset_name(path: Path, archive: zipfile.ZipFile, parent: PurePosixPath, plans: str) -> str:
-    if is_dataset_name(parent.name):
-        return parent.name
+    own = parent.name if is_dataset_name(parent.name) else ""
+    if own and re.fullmatch(_NO_COPY, own):
+        return own
     try:
         name = str(_json(archive, plans)["dataset_name"])
     except (ValueError, KeyError):
         name = ""
-    if is_dataset_name(name):
+    if is_dataset_name(name) and (not own or own.startswith(name)):
         return name
+    if own:
+        return own
     raise ModelError(
         f"Could not determine the dataset of the models in {path}. Put them in a folder such as Dataset004_Hippocampus."
     )
@@ -352,49 +377,3 @@ def _expected_hashes(bundle: Bundle) -> dict[str, str]:
     if bundle.card is None:
         return {}
     return {f"{model.folder}/{name}": digest for model in bundle.card.models for name, digest in model.sha256.items()}
-
-
-@contextmanager
-def zip_writer(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Give a new zip; it appears when it is complete."""
-    make_folder(path.parent)
-    with written_beside(path) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
-        yield archive
-
-
-def add_file(archive: zipfile.ZipFile, source: Path, name: str) -> str:
-    """Add a file to a zip; returns its SHA-256.
-
-    Raises
-    ------
-    ModelError
-        If the file cannot be read.
-    ResourceError
-        If the zip cannot be written.
-    """
-    with _readable(source):
-        info = zipfile.ZipInfo.from_file(source, name, strict_timestamps=False)
-        file = source.open("rb")
-    info.compress_type = zipfile.ZIP_STORED if name.endswith(_STORED) else zipfile.ZIP_DEFLATED
-    digest = hashlib.sha256()
-    try:
-        with file, archive.open(info, "w", force_zip64=True) as member:
-            while chunk := _chunk(file, source):
-                digest.update(chunk)
-                member.write(chunk)
-    except OSError as error:
-        raise write_error(Path(str(archive.filename)), error) from error
-    return digest.hexdigest()
-
-
-def _chunk(file: BinaryIO, source: Path) -> bytes:
-    with _readable(source):
-        return file.read(_CHUNK)
-
-
-@contextmanager
-def _readable(source: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ModelError(f"{source} cannot be read: {error.strerror or error}.") from error

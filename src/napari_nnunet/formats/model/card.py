@@ -1,17 +1,25 @@
-"""The card of a model: what its receiver wants to know. nnU-Net ignores it."""
+"""The card of a model: what its receiver wants to know, nnU-Net ignores it; and how files come into a zip with one."""
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_nnunet.errors import ModelError
+from napari_nnunet.formats.atomic import make_folder, write_error, written_beside
 from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import DatasetInfo
 
 CARD_FILE = "model_card.json"
 THUMBNAIL = "model_card.png"
+_CHUNK = 4 << 20
+_STORED = (".pth", ".png", ".gz", ".zip", ".npz", ".jpg")  # compressed already, or as good as random
 
 
 class CardClass(BaseModel):
@@ -98,3 +106,49 @@ def classes_of(info: DatasetInfo) -> tuple[CardClass, ...]:
         for value, name in scheme.names.items()
         if value != 0
     )
+
+
+@contextmanager
+def zip_writer(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Give a new zip; it appears when it is complete."""
+    make_folder(path.parent)
+    with written_beside(path) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
+        yield archive
+
+
+def add_file(archive: zipfile.ZipFile, source: Path, name: str) -> str:
+    """Add a file to a zip; returns its SHA-256.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read.
+    ResourceError
+        If the zip cannot be written.
+    """
+    with _readable(source):
+        info = zipfile.ZipInfo.from_file(source, name, strict_timestamps=False)
+        file = source.open("rb")
+    info.compress_type = zipfile.ZIP_STORED if name.endswith(_STORED) else zipfile.ZIP_DEFLATED
+    digest = hashlib.sha256()
+    try:
+        with file, archive.open(info, "w", force_zip64=True) as member:
+            while chunk := _chunk(file, source):
+                digest.update(chunk)
+                member.write(chunk)
+    except OSError as error:
+        raise write_error(Path(str(archive.filename)), error) from error
+    return digest.hexdigest()
+
+
+def _chunk(file: BinaryIO, source: Path) -> bytes:
+    with _readable(source):
+        return file.read(_CHUNK)
+
+
+@contextmanager
+def _readable(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(f"{source} cannot be read: {error.strerror or error}.") from error

@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from napari_nnunet.errors import ModelError, NnunetError
 from napari_nnunet.formats.atomic import written_beside
-from napari_nnunet.formats.model.torch_file import CHECKSUM, LARGEST_TABLE, checksum, read_torch, write_torch
+from napari_nnunet.formats.model.torch_file import (
+    CHECKSUM,
+    LARGEST_TABLE,
+    checksum,
+    is_plain_tensor,
+    read_torch,
+    what_instead,
+    write_torch,
+)
 from napari_nnunet.formats.pickle_limits import walk
-from napari_nnunet.formats.pickles import Unread, read_table
+from napari_nnunet.formats.pickles import NumberArray, is_unread, read_table
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.plans import Plans
@@ -62,7 +70,8 @@ def read_raw(path: Path) -> dict[str, Any]:
     """Read the dictionary of a checkpoint of nnU-Net v2; errors as in :func:`read_torch`."""
     content = read_torch(path)
     if "network_weights" not in content:
-        raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: it has no entry 'network_weights'.")
+        text = f"{path} is not a checkpoint of nnU-Net v2: it has no entry 'network_weights'. "
+        raise ModelError(text + what_instead(content))
     content["network_weights"] = _weights(content["network_weights"], path)
     said = content.get(CHECKSUM)
     if said is not None and str(said) != checksum(content["network_weights"]):
@@ -77,21 +86,12 @@ def _weights(found: Any, path: Path) -> dict[str, Tensor]:
     """Return weights by their names; raises ModelError for what is none."""
     if not isinstance(found, Mapping) or not found:
         raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: 'network_weights' is a {type(found).__name__}.")
-    odd = next((n for n, v in found.items() if not isinstance(n, str) or not _is_plain(v)), None)
+    odd = next((n for n, v in found.items() if not isinstance(n, str) or not is_plain_tensor(v)), None)
     if odd is not None:
         kind = type(found[odd]).__name__
         kind = "tensor without plain real values of its own" if isinstance(odd, str) and kind == "Tensor" else kind
         raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: in 'network_weights', {odd!r:.80} is a {kind}.")
     return dict(found)
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value is a tensor of real numbers with all its values in memory, each once."""
-    if str(getattr(value, "layout", None)) != "torch.strided" or value.is_meta or value.is_quantized:
-        return False
-    if value.is_complex() or (value.is_floating_point() and value.element_size() < 2):
-        return False
-    return bool(value.numel() * value.element_size() <= value.untyped_storage().nbytes())
 
 
 def facts_in(file: BinaryIO) -> tuple[str, str] | None:
@@ -161,7 +161,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read what inference needs; see :func:`read_raw` for the errors."""
     content = read_raw(path)
     arguments = content.get("init_args")
+    configuration = arguments.get("configuration") if isinstance(arguments, dict) else None
     axes = content.get("inference_allowed_mirroring_axes")
+    if isinstance(axes, NumberArray) and axes.ndim == 1:
+        axes = axes.tolist()
     if axes is not None and not (
         isinstance(axes, list | tuple)
         and all(isinstance(axis, Integral) and axis in (0, 1, 2) for axis in axes)
@@ -171,7 +174,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(
         weights=content["network_weights"],
         trainer=str(content.get("trainer_name", DEFAULT_TRAINER)),
-        configuration=_text(arguments.get("configuration")) if isinstance(arguments, dict) else None,
+        configuration=configuration if isinstance(configuration, str) else None,
         mirror_axes=tuple(int(a) for a in axes) if axes is not None else None,
         epoch=epochs_in(content),
         made_with=arguments if isinstance(arguments, dict) else {},
@@ -182,10 +185,6 @@ def epochs_in(content: Mapping[str, Any]) -> int | None:
     """Return how many epochs a checkpoint says are finished, None if it does not say."""
     epochs = content.get("current_epoch")
     return int(epochs) if isinstance(epochs, Integral) else None
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def file_hash(path: Path) -> str:
@@ -270,9 +269,9 @@ _INFERENCE = (
 def _writable(value: Any) -> Any:
     """Return a value as nnU-Net can read it: without those that were not made again."""
     if isinstance(value, Mapping):
-        return {key: _writable(item) for key, item in value.items() if not isinstance(item, Unread)}
+        return {key: _writable(item) for key, item in value.items() if not is_unread(item)}
     if isinstance(value, list | tuple):
-        return type(value)(_writable(item) for item in value if not isinstance(item, Unread))
+        return type(value)(_writable(item) for item in value if not is_unread(item))
     return value
 
 

@@ -8,11 +8,11 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_nnunet.errors import ModelError
+from napari_nnunet.errors import ModelError, some
 from napari_nnunet.formats.atomic import write_error
 from napari_nnunet.formats.pickle_limits import DamagedError, walk
 from napari_nnunet.formats.pickles import read_table
@@ -54,15 +54,12 @@ def read_torch(path: Path) -> dict[str, Any]:
             found, verified = _without_torch(path, torch_tensors.rebuilt, mapped=mapped)
         except pickle.UnpicklingError as error:
             raise ModelError(
-                f"{path} is not a complete checkpoint, and was refused; nothing of it was executed. ({reason(error)})"
+                f"{path} is not a complete checkpoint, and was refused; nothing of it was executed. Copy it again. "
+                f"({reason(error)})"
             ) from error
         content = torch_tensors.read_by_torch(path, mapped=mapped) if found is None else found.content
     except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path} was refused: it holds more than weights and numbers, and opening it the usual way would execute "
-            "code. Nothing was executed. If it is yours, load it where it was trained and save it again with nothing "
-            f"but nnU-Net's entries. ({reason(error)})"
-        ) from error
+        raise _refused(path, error) from error
     except _DAMAGED as error:
         raise ModelError(
             f"{path} is not a complete checkpoint; it may be truncated. Copy it again. ({reason(error)})"
@@ -109,6 +106,20 @@ def require_whole(path: Path) -> None:
                             pass
     except _DAMAGED as error:
         raise _not_as_saved(path, name) from error
+
+
+def _refused(path: Path, error: pickle.UnpicklingError) -> ModelError:
+    """Return what to say of a file that nothing may be made of."""
+    if "Unsupported operand" in str(error):
+        return ModelError(
+            f"{path} was saved with a pickle protocol of which not everything can be read safely. Load it where it was "
+            "trained and save it again with torch.save(content, path)."
+        )
+    return ModelError(
+        f"{path} was refused: it holds more than weights and numbers, and opening it the usual way would execute "
+        "code. Nothing was executed. If it is yours, load it where it was trained and save it again with nothing "
+        f"but nnU-Net's entries. ({reason(error)})"
+    )
 
 
 def _not_as_saved(path: Path, name: str) -> ModelError:
@@ -161,6 +172,7 @@ def _without_torch(path: Path, rebuild: _Rebuild, *, mapped: bool) -> tuple[Rebu
                     end = walk(whole, end)
             return None, True  # torch counts the values of this format
         with zipfile.ZipFile(file) as archive:
+            _require_table(path, archive.namelist())
             # Whatever torch takes for its table: it minds neither the case of names nor, as it may be told, checksums.
             tables = [entry for entry in archive.infolist() if entry.filename.lower().endswith("data.pkl")]
             for table in tables:
@@ -173,6 +185,15 @@ def _without_torch(path: Path, rebuild: _Rebuild, *, mapped: bool) -> tuple[Rebu
                     return None, False
                 _require_storages(archive, table.filename, sizes)
     return None, True
+
+
+def _require_table(path: Path, names: Sequence[str]) -> None:
+    """Tell a checkpoint from other zips: programs of torch, and those that a person packed."""
+    folders = {name.rpartition("/")[0] for name in names if name.endswith("/constants.pkl")}
+    if any(f"{folder}/code/" in name for folder in folders for name in names):
+        raise ModelError(f"{path} is a program (TorchScript), not a checkpoint; the file with the weights is expected.")
+    if names and not any(name.lower().endswith("data.pkl") for name in names):
+        raise ModelError(f"{path} is a zip with {some(names, 3)}, not a checkpoint. Unpack it.")
 
 
 def _table(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
@@ -222,6 +243,12 @@ def _require_torch_file(path: Path) -> None:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
     if not begin:
         raise ModelError(f"{path} is empty, not a checkpoint. Copy it again, or train the fold again.")
+    kind = next((kind for start, kind in _OTHERS.items() if begin.startswith(start)), "")
+    kind = "a file of safetensors" if begin[8:10] == b'{"' else kind
+    if kind:
+        raise ModelError(
+            f"{path} is {kind}, not a checkpoint. Unpack it, or save the weights as nnU-Net does (torch.save)."
+        )
     if not begin.startswith(_BEGINNINGS) and begin.isascii():
         raise ModelError(
             f"{path} is a text file, not a checkpoint (it begins with {begin[:20].decode()!r}). A file such as "
@@ -230,6 +257,8 @@ def _require_torch_file(path: Path) -> None:
 
 
 _LOOKED_AT = 256  # bytes
+_OTHERS = {b"\x1f\x8b": "packed with gzip (.gz, .tar.gz)", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a RAR archive",
+           b"BZh": "packed with bzip2", b"\xfd7zXZ": "packed with xz", b"\xff\xfe": "a text in UTF-16"}  # fmt: skip
 _PIECE = 1 << 18
 _PICKLES = 5  # in a file of torch before 1.6, one after the other: three of the format, the content, names of tensors
 _BEGINNINGS = (b"PK", b"\x80")  # of a zip, which torch writes since 1.6, and of a pickle
@@ -254,6 +283,25 @@ def reason(error: Exception) -> str:
     marker = "WeightsUnpickler error: "
     text = text.split(marker, 1)[1] if marker in text else text
     return text[:160] + (" ..." if len(text) > 160 else "")
+
+
+def is_plain_tensor(value: Any) -> bool:
+    """Whether a value is a tensor of real numbers with all its values in memory, each once."""
+    if str(getattr(value, "layout", None)) != "torch.strided" or value.is_meta or value.is_quantized:
+        return False
+    if value.is_complex() or (value.is_floating_point() and value.element_size() < 2):
+        return False
+    return bool(value.numel() * value.element_size() <= value.untyped_storage().nbytes())
+
+
+def what_instead(content: Mapping[str, Any]) -> str:
+    """Say what is there in place of weights with nnU-Net's entries, and what to do."""
+    if "plans" in content and "state_dict" in content:
+        return "It is one of nnU-Net v1; 'napari-nnunet import_old_nnunet_model' imports the folder that it came in."
+    way = "save it where it was trained, with nnU-Net's entries (trainer_name, init_args, network_weights, ...)"
+    if content and all(hasattr(value, "layout") for value in content.values()):
+        return f"It holds weights alone, and does not say what they belong to: {way}."
+    return f"It has {some(sorted(map(str, content)), 6) or 'nothing'}: {way}."
 
 
 def checksum(weights: Mapping[str, Tensor]) -> str:

@@ -10,6 +10,7 @@ import math
 import mmap
 import os
 import pickle
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -46,7 +47,8 @@ def read_by_torch(path: Path, *, mapped: bool) -> Any:
     mapped : bool
         Whether weights can be read when they are needed.
     """
-    with torch.serialization.safe_globals(_ALLOWED), path.open("rb") as file:
+    with torch.serialization.safe_globals(_ALLOWED), path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of protocols and of programs, which are errors here
         return torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
 
 

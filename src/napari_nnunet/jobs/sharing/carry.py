@@ -19,7 +19,7 @@ from napari_nnunet.engine.network.unet import UNet
 from napari_nnunet.errors import ModelError, ResourceError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import remove_leftovers, write_error
-from napari_nnunet.formats.model.bundle import add_file, zip_writer
+from napari_nnunet.formats.model.card import add_file, zip_writer
 from napari_nnunet.formats.model.eight_bit import MOST_LOST, EightBit, EightBitMeasured
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.jobs.prediction.predictor import Predictor, build_predictor

@@ -13,8 +13,7 @@ from napari_nnunet.errors import ModelError, SettingsError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.model.bundle import add_file, zip_writer
-from napari_nnunet.formats.model.card import CARD_FILE, THUMBNAIL, ModelCard
+from napari_nnunet.formats.model.card import CARD_FILE, THUMBNAIL, ModelCard, add_file, zip_writer
 from napari_nnunet.formats.model.checkpoint import file_hash, light_checkpoint
 from napari_nnunet.formats.model.fold import FINAL
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
