@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does,
 def steps(
     begun: float, dataset: str, configuration: str, count: int, device: str, precision: str, *, keep: bool
 ) -> None:
-    """Print what computes, the seconds since ``begun`` to the end of the first step, and those of the others."""
+    """Print what computes and where batches are augmented, the seconds since ``begun`` to the end of the first step, and those of the others."""
     from napari_nnunet.engine.machine import keep_memory
 
     if keep:
@@ -39,6 +39,7 @@ def steps(
         network = drain(fresh_network(order, choice, Group(), Start()))
         session = drain(begin(order, network, choice, Group(), Start()))
         print("COMPUTES", session.learner.choice)
+        print("AUGMENTS", device if session.source.unfinished else "in processes")
         session.load_batches()
         session.set_rate()
         for i in range(count + 2):

@@ -5,7 +5,8 @@
 DIR is a workspace with a planned and preprocessed dataset (nnU-Net's own plans). Each side trains in a process of its
 own with its default loading processes; what is measured is a step with its batch, after two that are not counted, the
 time from the start of the process to the end of the first step, and the peak of the whole process tree (proportional
-set sizes). Sides take turns, so that a noisy machine disturbs both alike; ``--busy`` lets that many loops compute meanwhile.
+set sizes). Sides take turns, so that a noisy machine disturbs both alike; ``--busy`` lets that many loops compute meanwhile. The
+median is compared; where many steps are measured, their mean also holds what a step waits for its batch.
 """
 
 from __future__ import annotations
@@ -57,7 +58,11 @@ def run(python: str, code: str, arguments: list[str], environment: dict[str, str
         script, log = Path(place) / "side.py", Path(place) / "log.txt"
         script.write_text(code)
         found = measure([python, str(script), str(time.time()), *arguments], log, environment=environment)
-        lines = [line.split() for line in log.read_text().splitlines() if line[:4] in ("STEP", "FIRS")]
+        said = log.read_text().splitlines()
+        lines = [line.split() for line in said if line[:4] in ("STEP", "FIRS")]
+    for line in said:
+        if line.startswith(("COMPUTES", "AUGMENTS")):
+            print("   ", line, flush=True)
     steps = [float(line[1]) for line in lines if line[0] == "STEP"]
     first = next(float(line[1]) for line in lines if line[0] == "FIRST")
     return steps, first, found.tree
@@ -99,13 +104,14 @@ def main() -> None:
             for side, found in sides.items():
                 row[side] = {
                     "step": statistics.median(step for steps, _, _ in found for step in steps),
+                    "mean": statistics.fmean(step for steps, _, _ in found for step in steps),
                     "first": min(first for _, first, _ in found),
                     "memory": max(memory for _, _, memory in found),
                 }
             peer, ours = row["peer"], row["ours"]
             print(
-                f"{configuration:<12} step {peer['step']:.2f} / {ours['step']:.2f} s = {peer['step'] / ours['step']:.2f}"
-                f" times faster; first step after {peer['first']:.1f} / {ours['first']:.1f} s; memory "
+                f"{configuration:<12} step {peer['step']:.3f} / {ours['step']:.3f} s = {peer['step'] / ours['step']:.2f}"
+                f" times faster (mean {peer['mean']:.3f} / {ours['mean']:.3f} s); first step after {peer['first']:.1f} / {ours['first']:.1f} s; memory "
                 f"{peer['memory'] / 1e9:.2f} / {ours['memory'] / 1e9:.2f} GB",
                 flush=True,
             )

@@ -45,6 +45,9 @@ def noticed() -> Iterator[Notice]:
 
 
 def deaf() -> None:
-    """Ignore signals that a process gets, too, for which this one works; that one ends this one by SIGTERM."""
-    for number in SIGNALS:  # a process that was forked has the handlers of the one it came from
+    """Ignore signals that a process gets, too, for which this one works; that one ends this one by SIGTERM.
+
+    Ctrl+C in a shell reaches all of them, and what one has made while it ended is not there to be taken any more.
+    """
+    for number in (*SIGNALS, signal.SIGINT):  # a process that was forked has the handlers of the one it came from
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)

@@ -99,9 +99,10 @@ def test_a_shell_is_told_by_the_status_that_a_training_is_not_at_its_end(workspa
     assert folder_of(workspace).latest.is_file() and not folder_of(workspace, 1).path.exists()
 
 
-def test_a_process_that_makes_batches_is_deaf_to_what_queueing_systems_send(workspace):
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGINT], ids=["queueing system", "Ctrl+C"])
+def test_a_process_that_makes_batches_is_deaf_to_what_reaches_all_processes(workspace, number):
     settings = SHORT.replace(workers=1)
-    result, _ = told(workspace, signal.SIGUSR2, settings=settings, to=_worker, step=2)
+    result, _ = told(workspace, number, settings=settings, to=_worker, step=2)
     assert result.finished
 
 

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_nnunet.engine.network.norms import compiled, samples
+from napari_nnunet.engine.network.norms import compiled, samples, whole
 from napari_nnunet.schema.architecture import Architecture
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 _BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
-NormPath = Literal["torch", "group", "samples", "kernels"]
-_NORMALIZED = {"samples": samples.normalized, "kernels": compiled.normalized_by_loops}
+NormPath = Literal["torch", "group", "formula", "samples", "kernels"]
+_Normalized = Callable[[Tensor, Tensor | None, Tensor | None, float, float], Tensor]
+_NORMALIZED: dict[str, _Normalized] = {"samples": samples.normalized, "kernels": compiled.normalized_by_loops}
 
 
 class InstanceNorm(nn.Module):
-    """Normalise every channel of every sample over space, in one of four ways that agree up to rounding.
+    """Normalise every channel of every sample over space, in one of five ways that agree up to rounding.
 
     ``path`` "torch" is torch's own instance normalisation; "group" a group normalisation with one channel per group,
     which keeps the channels-last layout on CPUs; "samples" goes sample by sample, and "kernels" by compiled loops
-    (see ``norms``): the fastest ones where a network learns in the channels-last layout.
+    (see ``norms``): the fastest ones where a network learns in the channels-last layout on a CPU. "formula" is what
+    torch.compile makes one loop of in that layout on a GPU; where nothing is compiled it is torch's own.
     """
 
     def __init__(self, channels: int, *, eps: float, affine: bool) -> None:
@@ -42,7 +44,16 @@ class InstanceNorm(nn.Module):
             return _NORMALIZED[self.path](x, self.weight, self.bias, self.eps, 1.0)
         if self.path == "group":
             return functional.group_norm(x, self.channels, self.weight, self.bias, self.eps)
+        if self.path == "formula" and torch.compiler.is_compiling():
+            return whole.by_formula(x, self.weight, self.bias, self.eps)
         return functional.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+
+    def with_leaky(self, x: Tensor) -> _Normalized | None:
+        """Return what normalises ``x`` and applies a leaky ReLU in one step, None where these are two."""
+        if self.path in _NORMALIZED:
+            return _NORMALIZED[self.path]
+        apart = torch.compiler.is_compiling() or not (x.is_cuda and torch.is_grad_enabled())
+        return None if apart else whole.normalized
 
 
 def _norm(architecture: Architecture, channels: int) -> nn.Module | None:
@@ -110,16 +121,14 @@ class ConvBlock(nn.Module):
         if self.dropout is not None:
             x = self.dropout(x)
         norm, nonlin = self.norm, self.nonlin
-        if isinstance(norm, InstanceNorm) and isinstance(nonlin, nn.LeakyReLU) and self._together(norm):
-            return _NORMALIZED[norm.path](x, norm.weight, norm.bias, norm.eps, nonlin.negative_slope)
+        if isinstance(norm, InstanceNorm) and isinstance(nonlin, nn.LeakyReLU) and not self.nonlin_first:
+            normalized = norm.with_leaky(x)
+            if normalized is not None:
+                return normalized(x, norm.weight, norm.bias, norm.eps, nonlin.negative_slope)
         for step in (self.nonlin, self.norm) if self.nonlin_first else (self.norm, self.nonlin):
             if step is not None:
                 x = step(x)
         return x
-
-    def _together(self, norm: InstanceNorm) -> bool:
-        """Whether normalisation and nonlinearity are one step."""
-        return norm.path in _NORMALIZED and not self.nonlin_first
 
     @property
     def module_names(self) -> list[str]:

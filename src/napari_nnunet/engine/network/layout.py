@@ -14,16 +14,17 @@ from napari_nnunet.engine.network.unet import Biases, UNet
 from napari_nnunet.schema.architecture import Architecture
 
 Layout = Literal["plain", "channels_last"]
-Norms = Literal["kernels", "samples", "torch"]
+Norms = Literal["kernels", "samples", "torch", "formula"]
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+_HALF = ("float16", "bfloat16")
 _WORTH = 10**11  # numbers that a training normalises, from which compiled loops save more than compiling takes
 _WIDE = 32  # features of the first stage from which two-dimensional networks gain by the channels-last layout
 
 
-def best_layout(network: UNet, kind: str) -> Layout:
+def best_layout(network: UNet, kind: str, *, precision: str = "float32", compiled: bool = False) -> Layout:
     """Return the memory layout that was measured to be faster (see docs/benchmarks.md).
 
-    It follows from the network alone, so that a training can be repeated to the bit.
+    It follows from the network and its arithmetic alone, so that a training can be repeated to the bit.
 
     Parameters
     ----------
@@ -31,16 +32,24 @@ def best_layout(network: UNet, kind: str) -> Layout:
         That learns.
     kind : str
         Of the device: "cpu", "cuda" or "mps".
+    precision : str
+        Of its arithmetic. A GPU's units for half precision compute in the channels-last layout alone, and bring every
+        map there and back if need be: a quarter of a step.
+    compiled : bool
+        By torch.compile. Torch's own normalisation is slow in the channels-last layout on a GPU, by more than that
+        gains.
     """
     a = network.architecture
+    if kind == "cuda":
+        return "channels_last" if compiled and precision in _HALF else "plain"
     quick = kind == "cpu" and (a.ndim == 3 or a.features[0] >= _WIDE)
     return "channels_last" if quick else "plain"
 
 
 def lay_out(network: UNet, layout: Layout) -> None:
     """Bring the weights of a network into a layout."""
-    if layout == "channels_last":
-        network.to(memory_format=_FORMATS[network.architecture.ndim + 2])  # type: ignore[call-overload]
+    channels_last = _FORMATS[network.architecture.ndim + 2]
+    network.to(memory_format=channels_last if layout == "channels_last" else torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def choose_norms(network: UNet, layout: Layout, norms: Norms, biases: Biases = "rounded") -> None:
@@ -55,19 +64,21 @@ def choose_norms(network: UNet, layout: Layout, norms: Norms, biases: Biases = "
     norms : Norms
         "kernels" is the fastest on a CPU, and "samples" where numba is not installed: compiled loops, or sample by
         sample, in the channels-last layout, group normalisation in the plain one. Trainings continue with what they
-        began with, since results differ in the last bits.
+        began with, since results differ in the last bits. "formula" is for networks that are compiled for a GPU.
     biases : Biases
-        How transposed convolutions get theirs; but with "torch" they are always within the convolution.
+        How transposed convolutions get theirs; but beside "kernels" and "samples" they are always within the
+        convolution.
     """
     paths: dict[Norms, dict[Layout, NormPath]] = {
         "kernels": {"channels_last": "kernels", "plain": "group"},
         "samples": {"channels_last": "samples", "plain": "group"},
         "torch": {"channels_last": "group", "plain": "torch"},
+        "formula": {"channels_last": "formula", "plain": "torch"},
     }
     for module in network.modules():
         if isinstance(module, InstanceNorm):
             module.path = paths[norms][layout]
-    network.decoder.biases = "within" if norms == "torch" else biases
+    network.decoder.biases = biases if norms in ("kernels", "samples") else "within"
 
 
 def worth_compiling(architecture: Architecture, patch: Sequence[int], samples: int) -> bool:

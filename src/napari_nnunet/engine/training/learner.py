@@ -77,18 +77,23 @@ class Learner:
         self.choice = choice
         self.loss = loss
         self.device = torch.device(choice.device)
-        self.layout = best_layout(network, choice.kind)
         network.deep_supervision = recipe.deep_supervision
         outputs = network.architecture.stages - 1 if recipe.deep_supervision else 1
         self.weights = output_weights(outputs)
         self.network = network.to(self.device)
-        lay_out(self.network, self.layout)
-        self.use_norms("samples" if choice.kind == "cpu" and not compiled else "torch")
+        self._arrange(compiled=compiled)
         self.optimizer = make_optimizer(network.parameters(), recipe)
         self._module: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
-        self.compiled = compiled
         self._autocast = autocast(self.device, choice.precision)
         self.scaler = torch.amp.GradScaler("cuda") if choice.precision == "float16" and choice.kind == "cuda" else None
+
+    def _arrange(self, *, compiled: bool) -> None:
+        """Lay weights out and normalise in the way that is fast where the network is compiled, or is not."""
+        choice = self.choice
+        self.compiled = compiled
+        self.layout = best_layout(self.network, choice.kind, precision=choice.precision, compiled=compiled)
+        lay_out(self.network, self.layout)
+        self.use_norms("samples" if choice.kind == "cpu" and not compiled else "torch")
 
     def use_norms(self, norms: Norms, biases: Biases = "rounded") -> None:
         """Normalise and add biases in another way; a training that is resumed keeps the one it began with.
@@ -98,7 +103,8 @@ class Learner:
         kind = torch.bfloat16 if self.choice.precision == "bfloat16" else torch.float32
         if norms == "kernels" and not (self.layout == "channels_last" and loops.is_ready(kind)):
             norms = "samples"
-        self.norms: Norms = norms if self.choice.kind == "cpu" else "torch"
+        on_gpu: Norms = "formula" if self.compiled and self.choice.kind == "cuda" else "torch"
+        self.norms: Norms = norms if self.choice.kind == "cpu" else on_gpu
         choose_norms(self.network, self.layout, self.norms, biases)
 
     def distribute(self) -> None:
@@ -131,6 +137,9 @@ class Learner:
     def step(self, image: Tensor, targets: Sequence[Tensor], *, processes: int = 1) -> float:
         """Move the weights once and return the loss; where that is not finite, the weights stay as they are.
 
+        With a scaler, on a GPU, gradients that are not finite do the same, as in nnU-Net, and the loss is read last:
+        whoever reads it before waits for the GPU, which then waits for its next work (a twentieth of a step).
+
         Parameters
         ----------
         image : Tensor of float32, shape (B, C, [z,] y, x)
@@ -143,21 +152,20 @@ class Learner:
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         value = self._compare(self._outputs(image), targets)
-        found = float(value.detach())
-        if not math.isfinite(found):
-            return found
         # Every process computes the loss of the whole batch from its part; averaging would divide it once too often.
         scaled = value * processes if processes > 1 else value
-        if self.scaler is None:
-            scaled.backward()
-            self._clip()
-            self.optimizer.step()
-        else:
+        if self.scaler is not None:
             self.scaler.scale(scaled).backward()
             self.scaler.unscale_(self.optimizer)
             self._clip()
             self.scaler.step(self.optimizer)
             self.scaler.update()
+            return float(value.detach())
+        found = float(value.detach())
+        if math.isfinite(found):
+            scaled.backward()
+            self._clip()
+            self.optimizer.step()
         return found
 
     def try_step(self, image: Tensor, targets: Sequence[Tensor]) -> tuple[float, str]:
@@ -184,9 +192,8 @@ class Learner:
             if not self.compiled or is_out_of_memory(error):
                 raise
             problem = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-            self._module, self.compiled = self.network, False
-            if self.choice.kind == "cpu":
-                self.use_norms("samples")
+            self._module = self.network
+            self._arrange(compiled=False)
             self._gradients(image, targets)
         began = time.perf_counter()
         self._gradients(image, targets)

@@ -48,7 +48,9 @@ def test_samples_in_parts_are_more_exact_than_torch_far_from_zero(shape, kind):
     exact = both_passes(samples.normalized, [t.detach().double().requires_grad_() for t in inputs])
     ours, theirs = both_passes(compiled.normalized_by_loops, inputs), both_passes(samples.normalized, inputs)
     for own, other, true in zip(ours, theirs, exact, strict=True):
-        assert error(own, true) <= 1.2 * error(other, true) + 1e-7
+        assert (
+            error(own, true) <= 1.2 * error(other, true) + 3e-7
+        )  # some versions of torch are more exact on some processors
 
 
 @pytest.mark.parametrize("shape", [(2, 32, 40, 40, 40), (64, 8, 24, 24)])
