@@ -53,7 +53,7 @@ class InstanceNorm(nn.Module):
         if self.path in _NORMALIZED:
             return _NORMALIZED[self.path]
         apart = torch.compiler.is_compiling() or not (x.is_cuda and torch.is_grad_enabled())
-        return None if apart else whole.normalized
+        return None if apart else whole.normalized_at_once
 
 
 def _norm(architecture: Architecture, channels: int) -> nn.Module | None:

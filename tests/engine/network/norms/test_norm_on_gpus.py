@@ -38,7 +38,7 @@ def test_normalising_and_a_leaky_relu_in_one_step_give_what_two_give_to_the_bit(
     for together in (True, False):
         inputs = [None if part is None else part.clone().requires_grad_() for part in (x, weight, bias)]
         if together:
-            y = whole.normalized(*inputs, 1e-5, 0.01)
+            y = whole.normalized_at_once(*inputs, 1e-5, 0.01)
         else:
             one = functional.instance_norm(inputs[0], weight=inputs[1], bias=inputs[2], eps=1e-5)
             y = functional.leaky_relu(one, 0.01)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def normalized(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, slope: float) -> Tensor:
+def normalized_at_once(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, slope: float) -> Tensor:
     """Normalise every channel of every sample over space, then apply a leaky ReLU in place.
 
     It is what torch's instance normalisation does by itself. That returns a view, and whatever changes a view in place
@@ -42,7 +42,7 @@ def by_formula(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     Parameters
     ----------
     x, weight, bias, eps
-        As for :func:`normalized`.
+        As for :func:`normalized_at_once`.
 
     Returns
     -------
