@@ -15,9 +15,8 @@ from typing import Any
 
 import cc3d
 import numpy as np
+import scipy  # its parts are loaded when they are used: a prediction of classes needs none
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from napari_nnunet.engine.objects.split import Cut, cut_seeds
 
@@ -183,8 +182,9 @@ def _parts(
     if total + first > np.iinfo(np.uint32).max:
         raise OverflowError(f"{total} parts cannot be numbered in 32 bits")
     touching = np.concatenate(seams, axis=1) if seams else np.zeros((2, 0), dtype=np.int64)
-    graph = coo_array((np.ones(touching.shape[1], dtype=bool), (touching[0], touching[1])), shape=(total + 1,) * 2)
-    _, group = connected_components(graph, directed=False)
+    pairs = (np.ones(touching.shape[1], dtype=bool), (touching[0], touching[1]))
+    graph = scipy.sparse.coo_array(pairs, shape=(total + 1,) * 2)
+    _, group = scipy.sparse.csgraph.connected_components(graph, directed=False)
     lowest = np.full(int(group.max(initial=0)) + 1, total + 1, dtype=np.int64)
     np.minimum.at(lowest, group, np.arange(total + 1))
     roots = lowest[group]

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are loaded when they are used: a prediction of classes needs none
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 _PIECE = 1 << 24  # voxels counted at once
@@ -140,8 +139,8 @@ class Matching:
         if not len(good):
             return good
         rows, columns = self.reference[good], self.prediction[good]
-        graph = csr_array((good + 1, (rows, columns)), shape=(len(self.references), len(self.predictions)))
-        partner = maximum_bipartite_matching(graph, perm_type="column")
+        graph = scipy.sparse.csr_array((good + 1, (rows, columns)), shape=(len(self.references), len(self.predictions)))
+        partner = scipy.sparse.csgraph.maximum_bipartite_matching(graph, perm_type="column")
         return good[partner[rows] == columns]
 
     def counts(self, threshold: float = 0.5) -> tuple[int, int, int]:

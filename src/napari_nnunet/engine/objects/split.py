@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import skimage  # its parts are loaded when they are used: a prediction of classes needs none
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.morphology import h_maxima
-from skimage.segmentation import watershed
 
 _FULL = 0.95  # of its ellipse; two discs that touch fill 0.89 of theirs
 _LARGEST = 1 << 24  # voxels of the box of a part that is cut
@@ -157,14 +156,14 @@ def _pieces(mask: NDArray[np.bool_], core: NDArray[np.float32], cut: Cut) -> NDA
     inside = np.pad(mask, 1)
     distance = np.asarray(ndimage.distance_transform_edt(inside, sampling=tuple(cut.voxel)), dtype=np.float32)
     height = ndimage.gaussian_filter(distance * np.pad(core, 1) ** 2, [_SMOOTH / edge for edge in cut.voxel]) * inside
-    middles, count = ndimage.label(h_maxima(height, cut.height) & inside)
+    middles, count = ndimage.label(skimage.morphology.h_maxima(height, cut.height) & inside)  # type: ignore[attr-defined]
     if count > 1:
-        pieces = watershed(-height, middles, mask=inside)
+        pieces = skimage.segmentation.watershed(-height, middles, mask=inside)
         small = np.bincount(pieces.reshape(-1), minlength=count + 1) < cut.smallest
         small[0] = False
         if small.any():
             middles = np.where(small[middles], 0, middles)
-            pieces = watershed(-height, middles, mask=inside)
+            pieces = skimage.segmentation.watershed(-height, middles, mask=inside)
         kept = np.unique(pieces)
         pieces = np.searchsorted(kept[kept != 0], pieces, side="right")
     else:

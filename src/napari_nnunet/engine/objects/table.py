@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import skimage  # its parts are loaded when they are used: a prediction of classes needs none
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.measure import regionprops
 
 Row = dict[str, float | int | str | bool]
 _FEW = 8  # numbers; masks of classes hardly have more
@@ -53,7 +53,7 @@ def object_table(
     names = list(channels) or [f"channel {c}" for c in range(0 if image is None else len(image))]
     for place, box in enumerate(ndimage.find_objects(small, len(numbers))):
         number = int(numbers[place])
-        (found,) = regionprops((small[box] == place + 1).astype(np.uint8), spacing=tuple(spacing))
+        (found,) = skimage.measure.regionprops((small[box] == place + 1).astype(np.uint8), spacing=tuple(spacing))
         row: Row = {"object": number}
         if kinds is not None:
             row["kind"] = kinds.get(number, "")

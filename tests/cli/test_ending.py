@@ -1,0 +1,36 @@
+"""A command of a shell ends at once, after all that is to be done at its end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SCRIPT = """
+import atexit, sys, threading, time
+from napari_nnunet.cli import main
+
+class Kept:
+    def __del__(self):
+        print("taken apart")
+
+kept = Kept()
+sys.argv = ["napari-nnunet", "predict_from_modelfolder", "-i", "nowhere", "-m", "nowhere", "-o", "out"]
+status = main()
+threading.Thread(target=lambda: (time.sleep(0.3), print("a thread ended"))).start()
+atexit.register(print, "done at the end")
+sys.stdout.write("not flushed ")
+sys.exit(status)
+"""
+
+
+def test_what_is_to_be_done_at_the_end_is_done_and_what_was_imported_is_not_taken_apart():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "nowhere" in done.stderr
+    assert done.stdout == "not flushed a thread ended\ndone at the end\n"
+
+
+def test_a_prediction_of_classes_loads_nothing_that_only_objects_need():
+    code = "import sys, napari_nnunet.cli.rooms.prediction; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"scipy.sparse", "scipy.spatial", "skimage.morphology", "skimage.measure"} & set(done.stdout.split())
