@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 
 import pytest
+import torch
 
 from napari_nnunet.engine.network.device import Timed, choose, preferred, training_precision
+from napari_nnunet.engine.planning import probe as child
 from napari_nnunet.engine.planning.probe import beginning, is_worth_measuring
 from napari_nnunet.errors import ResourceError
 from napari_nnunet.formats import speed
@@ -196,3 +198,35 @@ def test_the_beginning_of_a_network_is_its_two_finest_stages():
     small = beginning(NETWORK)
     assert (small.features, small.blocks, small.decoder_convs) == ((8, 16), (1, 3), (1,))
     assert (small.strides, small.bottleneck_channels, small.dropout) == (((1, 1, 1), (1, 2, 2)), (4, 8), None)
+
+
+def test_candidates_that_are_close_are_compared_on_a_whole_batch(monkeypatch):
+    """torch gets fresh memory for every layer of a batch: quick on one image, it can be the slowest on many."""
+    each = {("torch", "float32"): (9.0, 9.0), ("torch", "bfloat16"): (1.0, 5.0), ("openvino", "bfloat16"): (1.5, 1.5)}
+    now = [0.0]
+
+    def made(_architecture, _patch, backend, precision, images=1):
+        def run():
+            now[0] += images * each[backend, precision][images > 1]
+            return torch.ones(3)
+
+        return run
+
+    monkeypatch.setattr(child, "backend_candidates", lambda: list(each))
+    monkeypatch.setattr(child, "_prediction", made)
+    monkeypatch.setattr(child.time, "process_time", lambda: now[0])
+    job = child.time_candidates("prediction", NETWORK)
+    while True:
+        try:
+            next(job)
+        except StopIteration as end:
+            found = {(entry.backend, entry.precision): entry.seconds for entry in end.value}
+            break
+    assert found == pytest.approx({("torch", "float32"): 9, ("torch", "bfloat16"): 5, ("openvino", "bfloat16"): 1.5})
+
+
+def test_predictions_that_were_measured_on_single_images_are_measured_again(answers):
+    arithmetic.prediction_choice(CPU, NETWORK)
+    (key,) = speed.comparisons()
+    speed.remember(key.removesuffix("; close ones in batches"), [vars(Timed("openvino", "float16", 1.0))])
+    assert (arithmetic.known().others, len(arithmetic.known().timed)) == (1, 1)

@@ -32,6 +32,7 @@ from napari_nnunet.schema.requests.training import TrainSettings
 
 _LIBRARIES = ("torch", "openvino")  # their versions change what is fast
 _STEPS = "fastest of three, in the layout of training"  # figures that were remembered otherwise do not count
+_BATCHES = "close ones in batches"  # likewise, for predictions
 REAL = "real"  # ends the names of steps that were timed in trainings
 _measuring = Lock()  # two measurements at once would disturb each other
 
@@ -131,7 +132,8 @@ def _timed(purpose: Purpose, architecture: Architecture) -> list[Timed]:
 
 
 def _remember(purpose: Purpose, architecture: Architecture, found: Sequence[Timed]) -> None:
-    speed.remember(f"{measurement_name(purpose, architecture)} | {_computer()}", [vars(entry) for entry in found])
+    name = measurement_name(purpose, architecture)
+    speed.remember(f"{name} | {_where(name)}", [vars(entry) for entry in found])
 
 
 def known() -> Measurements:
@@ -140,7 +142,7 @@ def known() -> Measurements:
     others = damaged = 0
     for key, value in speed.comparisons().items():
         name, _, where = key.partition(" | ")
-        if where != _computer():
+        if where != _where(name):
             others += 1
         elif (entries := _entries(value)) is None:
             damaged += 1
@@ -169,6 +171,11 @@ def measurement_name(purpose: Purpose, architecture: Architecture) -> str:
     small = beginning(architecture)
     digest = hashlib.sha256(json.dumps(small.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]
     return f"{purpose}, {small.ndim}-D from {small.features[0]} ({digest})"
+
+
+def _where(name: str) -> str:
+    """Return what decides whether a measurement counts here: the computer, and how it was measured."""
+    return f"{_computer()}; {_BATCHES}" if name.startswith(PURPOSES[0]) else _computer()
 
 
 @lru_cache(maxsize=1)
