@@ -1,6 +1,6 @@
-"""Deciding the labels of a volume from its logits: by the corners of cells, plane by plane, and beside the network.
+"""Deciding the labels of a volume from its logits: class by class, as it is done, and beside the network.
 
-    python benchmarks/decide.py [--classes 2 20 60 118] [--size 200 256 256] [--coarse 32 12] [--json FILE]
+    python benchmarks/decide.py [--classes 2 20 60 118] [--size 200 256 256] [--coarse 32 12] [--spacing Z Y X] [--json FILE]
 
 The logits are smooth fields, random every 32 voxels (objects as large as organs) or every 12 (many small ones, which
 leave more open than trained networks do), or every 6 (nearly everything is open), on a grid of 240 x 230 x 230 voxels (for the default size), pushed in slabs of 32 planes;
@@ -37,17 +37,17 @@ from napari_nnunet.schema.requests.prediction import PredictSettings
 SLAB, FEATURES = 32, LARGEST_3D[0]
 WINDOW = (128, 128, 128)
 HEAD = (
-    "| classes | random every | plane by plane | by corners | times faster | same labels | the network | share of it |\n"
+    "| classes | random every | class by class | as it is done | times faster | same labels | the network | share of it |\n"
     + "|---" * 8
     + "|"
 )
 
 
-class ByPlanes(Assembler):
+class ByClasses(Assembler):
     """The way that works for any device and for probabilities."""
 
     def _write(self, outputs, planes, first):
-        self._write_by_planes(outputs, planes, first)
+        self._write_class_by_class(outputs, planes, first)
 
 
 def slabs(shape: tuple[int, ...], channels: int, coarse: int):
@@ -111,23 +111,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, nargs="*", default=[2, 20, 60, 118])
     parser.add_argument("--size", type=int, nargs=3, default=[200, 256, 256])
+    parser.add_argument("--spacing", type=float, nargs=3, default=[1.2, 0.9, 0.9], help="mm; of the network's grid 1")
     parser.add_argument("--coarse", type=int, nargs="*", default=[32, 12, 6])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     size = tuple(options.size)
-    network = tuple(round(n * f) for n, f in zip(size, (1.2, 0.9, 0.9), strict=True))
-    record = PrepareRecord((0, 1, 2), size, tuple((0, n) for n in size), (1.2, 0.9, 0.9), network, (1.0, 1.0, 1.0))
+    spacing = tuple(options.spacing)
+    network = tuple(round(n * f) for n, f in zip(size, spacing, strict=True))
+    record = PrepareRecord((0, 1, 2), size, tuple((0, n) for n in size), spacing, network, (1.0, 1.0, 1.0))
     rows = []
     networks = {classes: network_seconds(classes, network) for classes in options.classes}
     print(HEAD)
     for classes, coarse in product(options.classes, options.coarse):
-        found: dict[type[Assembler], list[tuple[float, np.ndarray]]] = {ByPlanes: [], Assembler: []}
+        found: dict[type[Assembler], list[tuple[float, np.ndarray]]] = {ByClasses: [], Assembler: []}
         for _ in range(3):
             for kind, results in found.items():
                 results.append(measure(kind, record, classes, coarse))
         before, now = (min(seconds for seconds, _ in results) for results in found.values())
-        same = float(np.mean(found[ByPlanes][0][1] == found[Assembler][0][1]))
+        same = float(np.mean(found[ByClasses][0][1] == found[Assembler][0][1]))
         row = {
             "classes": classes,
             "coarse": coarse,

@@ -12,18 +12,27 @@ from hypothesis import strategies as st
 
 from napari_nnunet.engine.image.prepare import PrepareRecord
 from napari_nnunet.engine.prediction import decode
-from napari_nnunet.engine.prediction.cells import UNDECIDED, ahead
+from napari_nnunet.engine.prediction.cells import UNDECIDED, Comparison
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.plans import Resampling
 
 SIZES = st.tuples(*[st.integers(1, 24)] * 3)
 
 
-class ByPlanes(decode.Assembler):
+class ByClasses(decode.Assembler):
     """Interpolates every class everywhere."""
 
     def _write(self, outputs, planes, first):
-        self._write_by_planes(outputs, planes, first)
+        self._write_class_by_class(outputs, planes, first)
+
+
+class ByWholePlanes(decode.Assembler):
+    """Interpolates every class everywhere, and compares all classes of a plane at once."""
+
+    def _write(self, outputs, planes, first):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(decode, "_TWO", 0)
+            self._write_by_planes(outputs, planes, first)
 
 
 class ByCells(decode.Assembler):
@@ -32,12 +41,8 @@ class ByCells(decode.Assembler):
     def _write(self, outputs, planes, first):
         self._write_by_cells(outputs, planes, first)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _never_by_planes():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode, "_MOST_UNDECIDED", 1.0)
-        yield
+    def _cells_pay(self, _unclear):
+        return True
 
 
 def _scheme(classes, *, regions):
@@ -70,9 +75,10 @@ def _labels(kind, record, scheme, logits, cuts, head=None, average="logits"):
 @given(
     network=SIZES, image=SIZES, cuts=st.sets(st.integers(1, 23)), classes=st.integers(1, 20), seed=st.integers(0, 99),
     thick=st.booleans(), regions=st.booleans(), features=st.booleans(), kind=st.sampled_from(["smooth", "noise", "ties"]),
+    way=st.sampled_from([ByCells, ByWholePlanes]),
 )  # fmt: skip
 def test_labels_are_those_of_interpolating_every_class(
-    network, image, cuts, classes, seed, thick, regions, features, kind
+    network, image, cuts, classes, seed, thick, regions, features, kind, way
 ):
     scheme = _scheme(classes, regions=regions)
     generator = torch.Generator().manual_seed(seed)
@@ -87,7 +93,7 @@ def test_labels_are_those_of_interpolating_every_class(
     if features:
         head = torch.randn((scheme.heads, 3), generator=generator), torch.randn(scheme.heads, generator=generator)
     given_ = (_record(network, image, thick), scheme, logits, cuts, head)
-    expected, found = _labels(ByPlanes, *given_), _labels(ByCells, *given_)
+    expected, found = _labels(ByClasses, *given_), _labels(way, *given_)
     different = expected != found
     if different.any():
         # Two values that are equal but for rounding; nothing else may differ.
@@ -113,7 +119,11 @@ def _values(record, scheme, logits, cuts, head):
 @given(classes=st.integers(1, 200), seed=st.integers(0, 99), scale=st.sampled_from([1e-30, 1e-3, 1.0, 1e6, 1e30]))
 def test_the_class_that_is_ahead_is_the_largest_or_it_is_not_said(classes, seed, scale):
     values = torch.randn((classes, 50), generator=torch.Generator().manual_seed(seed)) * scale
-    found = ahead(values.clone())
+    before = values.clone()
+    comparison = Comparison(classes, None)
+    found = comparison.ahead(values)
+    assert torch.equal(comparison.largest(values).long(), values.argmax(0))
+    assert torch.equal(values, before)
     said = found != UNDECIDED
     assert torch.equal(found[said].long(), values.argmax(0)[said])
     if 1 < classes < 50:
@@ -122,14 +132,18 @@ def test_the_class_that_is_ahead_is_the_largest_or_it_is_not_said(classes, seed,
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_nothing_is_said_of_values_that_are_no_numbers(value):
+    ahead = Comparison(3, None).ahead
     assert ahead(torch.full((3, 4), value)).tolist() == [UNDECIDED] * 4
     assert ahead(torch.tensor([[0.0, 1.0], [1.0, 0.0], [float("nan")] * 2])).tolist() == [UNDECIDED] * 2
 
 
 def test_equal_values_leave_it_to_a_comparison_which_takes_the_first():
-    assert ahead(torch.tensor([[1.0], [1.0], [0.0]])).tolist() == [UNDECIDED]
+    three = Comparison(3, None)
+    assert three.ahead(torch.tensor([[1.0], [1.0], [0.0]])).tolist() == [UNDECIDED]
+    assert three.largest(torch.tensor([[-1.0, 0.0], [-1.0, 2.0], [-2.0, 2.0]])).tolist() == [0, 1]
     record = _record((4, 4, 4), (7, 7, 7), thick=False)
-    assert not _labels(ByCells, record, _scheme(9, regions=False), torch.ones((9, 4, 4, 4)), ()).any()
+    for way in (ByCells, ByWholePlanes):
+        assert not _labels(way, record, _scheme(9, regions=False), torch.ones((9, 4, 4, 4)), ()).any()
 
 
 def test_the_logits_that_are_given_stay_as_they_are():
@@ -140,7 +154,6 @@ def test_the_logits_that_are_given_stay_as_they_are():
 
 
 def test_where_most_is_open_planes_are_taken(monkeypatch):
-    monkeypatch.setattr(decode, "_MOST_UNDECIDED", 0.6)
     taken = []
     monkeypatch.setattr(decode.Assembler, "_write_by_planes", lambda _self, outputs, *_: taken.append(outputs))
     noise = torch.randn((20, 16, 8, 8), generator=torch.Generator().manual_seed(0))
@@ -151,3 +164,23 @@ def test_where_most_is_open_planes_are_taken(monkeypatch):
     clear[3] = 1
     assert (_labels(decode.Assembler, record, scheme, clear, ()) == 3).all()
     assert len(taken) == 1
+
+
+def test_where_the_image_has_no_more_voxels_than_the_network_grid_has_points_planes_are_taken(monkeypatch):
+    """Looking at the corners of all cells would cost as much as deciding all voxels."""
+    taken = []
+    for name in ("_write_by_cells", "_write_by_whole_planes"):
+        monkeypatch.setattr(decode.Assembler, name, lambda *_, name=name: taken.append(name))
+    scheme, logits = _scheme(20, regions=False), torch.zeros((20, 16, 8, 8))
+    for image in ((16, 8, 8), (24, 12, 12)):
+        _labels(decode.Assembler, _record((16, 8, 8), image, thick=False), scheme, logits, ())
+    assert taken == ["_write_by_whole_planes", "_write_by_cells"]
+
+
+def test_points_of_many_classes_are_compared_in_pieces_that_fit_into_the_cache(monkeypatch):
+    monkeypatch.setattr("napari_nnunet.engine.prediction.cells.AT_ONCE", 200)
+    generator = torch.Generator().manual_seed(0)
+    head = torch.randn((30, 5), generator=generator), torch.randn(30, generator=generator)
+    plane = torch.randn((5, 7, 9), generator=generator)
+    expected = (torch.einsum("ck,kyx->cyx", head[0], plane) + head[1][:, None, None]).argmax(0)
+    assert torch.equal(Comparison(30, head).best(plane).long(), expected)

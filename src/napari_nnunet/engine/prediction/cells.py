@@ -19,7 +19,7 @@ from torch.nn import functional
 
 UNDECIDED = -1
 _AHEAD = 1e-5  # of its value: how far from its threshold a region must be, about 80 times what rounding can change
-AT_ONCE = 2**18  # values that are compared together: a few such arrays fit into the cache
+AT_ONCE = 2**17  # values that are compared together: a few such arrays fit into the cache
 
 
 @dataclass(frozen=True)
@@ -52,52 +52,91 @@ class Corners:
         return bool(np.array_equal(self.lower, self.upper))
 
 
-def winners(plane: Tensor, classes: Callable[[Tensor], Tensor], count: int, *, threshold: float | None) -> Tensor:
-    """Return which class is ahead of all others at every point of a plane.
+class Comparison:
+    """Compares the classes of many points, in memory that is used again and fits into the cache.
 
     Parameters
     ----------
-    plane : Tensor of float32, shape (K, y, x)
-        What ``classes`` turns into classes.
-    classes : callable
-        From (K, n) to the values (C, n).
-    count : int
+    classes : int
         C.
-    threshold : float, optional
-        Where classes are regions: the value from which a voxel belongs to one.
-
-    Returns
-    -------
-    Tensor of int32, shape (y, x)
-        The class, or for regions 1 + the last region that is there (0 for none); -1 where it is not clear.
+    head : tuple of Tensor, optional
+        Weights (C, K) and biases (C,) that turn the K features of a point into classes; none where those are given.
     """
-    flat = plane.flatten(1)
-    code = torch.empty(flat.shape[1], dtype=torch.int32)
-    step = max(1, AT_ONCE // count)
-    for lo in range(0, len(code), step):
-        values = classes(flat[:, lo : lo + step])
-        code[lo : lo + step] = ahead(values) if threshold is None else _there(values, threshold)
-    return code.view(plane.shape[1:])
 
+    def __init__(self, classes: int, head: tuple[Tensor, Tensor] | None) -> None:
+        self.step = max(1, AT_ONCE // classes)
+        self._head = head
+        self._digits = max(1, (classes - 1).bit_length())
+        self._numbers = torch.arange(classes, dtype=torch.int32)[:, None]
+        self._keys = torch.empty((classes, self.step), dtype=torch.int32)
+        if head is not None:
+            self._weights = torch.cat((head[0], head[1][:, None]), dim=1)
+            self._features = torch.ones((self._weights.shape[1], self.step))
+            self._values = torch.empty((classes, self.step))
 
-def ahead(values: Tensor) -> Tensor:
-    """Return the class (n,) with the largest of the values (C, n), -1 where the next one is close.
+    def values(self, points: Tensor) -> Tensor:
+        """Return the classes (C, n) of at most ``step`` points (K, n); the next call may overwrite them."""
+        if self._head is None:
+            return points
+        if points.shape[1] < self.step:
+            return torch.addmm(self._head[1][:, None], self._head[0], points)
+        self._features[:-1].copy_(points)  # a last row of ones: adding biases would be another pass over all classes
+        return torch.mm(self._weights, self._features, out=self._values)
 
-    The number of the class takes the place of the last binary digits of its value, so that the quickest operation there
-    is, a maximum, finds both.
-    """
-    digits = max(1, (len(values) - 1).bit_length())
-    lowest = (1 << digits) - 1
-    numbered = values.view(torch.int32) & ~lowest
-    numbered |= torch.arange(len(values), dtype=torch.int32)[:, None]
-    keys = numbered.view(torch.float32)
-    best = keys.amax(0)
-    code = best.view(torch.int32) & lowest
-    keys.scatter_(0, code[None].long(), -torch.inf)
-    second = keys.amax(0)
-    # Twice what the lost digits can change in either, and far more than rounding can.
-    clear = best - second > 2.0 ** (digits - 21) * torch.maximum(best.abs(), second.abs())
-    return code.masked_fill_(~clear, UNDECIDED)
+    def ahead(self, values: Tensor) -> Tensor:
+        """Return the class (n,) with the largest of the values (C, n), -1 where the next one is close.
+
+        The number of the class takes the place of the last binary digits of its value, so that the quickest operation
+        there is, a maximum, finds both.
+        """
+        lowest = (1 << self._digits) - 1
+        keys = self._keys[:, : values.shape[1]]
+        torch.bitwise_and(values.view(torch.int32), ~lowest, out=keys)
+        keys |= self._numbers
+        found = keys.view(torch.float32)
+        best = found.amax(0)
+        code = best.view(torch.int32) & lowest
+        found.scatter_(0, code[None].long(), -torch.inf)
+        second = found.amax(0)
+        # Twice what the lost digits can change in either, and far more than rounding can.
+        clear = best - second > 2.0 ** (self._digits - 21) * torch.maximum(best.abs(), second.abs())
+        return code.masked_fill_(~clear, UNDECIDED)
+
+    def largest(self, values: Tensor) -> Tensor:
+        """Return the first class (n,) with the largest of the values (C, n)."""
+        code = self.ahead(values)
+        close = torch.nonzero(code < 0)[:, 0]
+        if len(close):
+            code[close] = values[:, close].argmax(0).to(code.dtype)
+        return code
+
+    def winners(self, plane: Tensor, threshold: float | None) -> Tensor:
+        """Return which class is ahead of all others at every point of a plane.
+
+        Parameters
+        ----------
+        plane : Tensor of float32, shape (K, y, x)
+            Classes, or features.
+        threshold : float, optional
+            Where classes are regions: the value from which a voxel belongs to one.
+
+        Returns
+        -------
+        Tensor of int32, shape (y, x)
+            The class, or for regions 1 + the last region that is there (0 for none); -1 where it is not clear.
+        """
+        return self._each(plane, self.ahead if threshold is None else lambda values: _there(values, threshold))
+
+    def best(self, plane: Tensor) -> Tensor:
+        """Return the first class with the largest value at every point of a plane (K, y, x)."""
+        return self._each(plane, self.largest)
+
+    def _each(self, plane: Tensor, look: Callable[[Tensor], Tensor]) -> Tensor:
+        flat = plane.flatten(1)
+        code = torch.empty(flat.shape[1], dtype=torch.int32)
+        for points, part in zip(flat.split(self.step, dim=1), code.split(self.step), strict=True):
+            part.copy_(look(self.values(points)))
+        return code.view(plane.shape[1:])
 
 
 def _there(values: Tensor, threshold: float) -> Tensor:
@@ -114,7 +153,7 @@ def decided(code: Tensor, axes: Sequence[Corners]) -> Tensor:
     Parameters
     ----------
     code : Tensor of int32, shape (z, y, x)
-        See :func:`winners`.
+        See :meth:`Comparison.winners`.
     axes : sequence of Corners
         One per axis.
     """

@@ -1,8 +1,8 @@
 """From finished slabs of logits to labels and probabilities on the image grid.
 
-Where the corners of a cell of the network grid agree, nothing is interpolated; elsewhere, and where probabilities are
-asked for, logits are interpolated class by class. Neither the logits nor the probabilities of a whole volume are ever
-held unless the caller asks for probabilities.
+Where the image has more voxels than the network grid has points, nothing is interpolated where the corners of a cell
+agree. Elsewhere planes are interpolated, and all classes of a plane compared at once; for probabilities class by class.
+Neither the logits nor the probabilities of a whole volume are ever held unless the caller asks for probabilities.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from napari_nnunet.engine.image.axis_operators import nearest_index, take
 from napari_nnunet.engine.image.prepare import PrepareRecord
-from napari_nnunet.engine.prediction.cells import AT_ONCE, Corners, Points, ahead, decided, winners
+from napari_nnunet.engine.prediction.cells import Comparison, Corners, Points, decided
 from napari_nnunet.engine.prediction.sampling import CornerSampling, Samplings, plane_axes, samplings
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.plans import Resampling
@@ -29,8 +29,10 @@ from napari_nnunet.schema.requests.prediction import Average
 _CHUNK_VOXELS = 16e6  # float32 values of one interpolated piece
 _CHUNK_ON_DEVICE = 64e6  # of one on a GPU, where all channels of it are interpolated together
 _CELL_VOXELS = 2.5e5  # voxels of the image that are decided together, by the corners of their cells
-_MOST_UNDECIDED = 0.6  # of them; where there are more, planes are quicker than single voxels
+_OPEN = 1.2  # what a voxel that stays open costs by itself, compared with one of an interpolated plane
+_USUALLY_OPEN = 0.2  # of all voxels, as long as nothing was looked at
 _PIECES = 8  # of what is written at once, at least, so that not much is lost where the first one leaves most open
+_TWO = 2  # classes, for which one channel at a time is quicker
 _FEW_CLASSES = 16  # up to which planes are quicker
 _HEADS_AT_ONCE = 8  # classes per product with the features, so that these are read from memory less often
 
@@ -88,6 +90,7 @@ class Assembler:
         self._corners = tuple(axis.corners for axis in self._axes)
         self._edges: dict[int, Tensor] = {}
         self._points: Points | None = None
+        self._compared_by: Comparison | None = None
         self._together: CornerSampling | None = None
         self._at_once = at_once
 
@@ -135,11 +138,16 @@ class Assembler:
         return (int(across[0]), int(across[-1]) + 1) if across.size else (0, 0)
 
     def _write(self, outputs: tuple[int, int], planes: Tensor, first: int) -> None:
-        many = self.scheme.heads > _FEW_CLASSES
-        if self._probabilities is None and many and planes.device.type == "cpu":
+        many = self.scheme.heads > _FEW_CLASSES and self._probabilities is None and planes.device.type == "cpu"
+        if many and self._cells_pay(_USUALLY_OPEN):
             self._write_by_cells(outputs, planes, first)
         else:
             self._write_by_planes(outputs, planes, first)
+
+    def _cells_pay(self, unclear: float) -> bool:
+        """Whether comparing classes at network points, and at a share of the voxels, costs less than at all voxels."""
+        points = math.prod(self.record.network_shape) / max(1, math.prod(self.record.cropped_shape))
+        return points + _OPEN * unclear < 1
 
     def _write_by_cells(self, outputs: tuple[int, int], planes: Tensor, first: int) -> None:
         """Decide what the corners of the cells decide, and interpolate the rest."""
@@ -157,7 +165,7 @@ class Assembler:
             axes = (z.among(needed), *self._corners[1:])
             found = decided(torch.stack(list(known.values())), axes)
             unclear = found < 0
-            if int(unclear.sum()) > _MOST_UNDECIDED * found.numel():
+            if not self._cells_pay(float(unclear.float().mean())):
                 # What follows is most likely no clearer.
                 self._write_by_planes((lo, outputs[1]), planes, first)
                 return
@@ -167,18 +175,23 @@ class Assembler:
 
     def _decide(self, labels: Tensor, unclear: Tensor, points: Points, planes: Tensor, corners: Corners) -> None:
         """Interpolate the voxels (k, y, x) that are not clear, and write their labels."""
-        step = max(1, AT_ONCE // self.scheme.heads)
+        comparison = self._comparison
         for plane, (where, own) in enumerate(zip(unclear.flatten(1), labels.flatten(1), strict=True)):
-            for voxels in torch.nonzero(where)[:, 0].split(step):
+            for voxels in torch.nonzero(where)[:, 0].split(comparison.step):
                 if len(voxels):
                     z = int(corners.lower[plane]), int(corners.upper[plane]), float(corners.weight[plane])
-                    own[voxels] = self._compared(self._classes(points(voxels, planes, *z).t()).contiguous())
+                    own[voxels] = self._labels_at(comparison.values(points(voxels, planes, *z).t()).contiguous())
+
+    @property
+    def _comparison(self) -> Comparison:
+        """Compares classes at points, on a CPU."""
+        if self._compared_by is None:
+            self._compared_by = Comparison(self.scheme.heads, self.head)
+        return self._compared_by
 
     def _winners(self, plane: Tensor) -> Tensor:
         """Return which class is ahead at the points of a network plane (K, y, x)."""
-        return winners(
-            plane, self._classes, self.scheme.heads, threshold=self._threshold if self.scheme.has_regions else None
-        )
+        return self._comparison.winners(plane, self._threshold if self.scheme.has_regions else None)
 
     def _labels_of(self, code: Tensor) -> Tensor:
         """Return the labels of classes, or of the last regions that are there."""
@@ -186,17 +199,33 @@ class Assembler:
             code = torch.tensor((0, *(self.scheme.regions_class_order or ())))[code]
         return code.to(_label_type(self.scheme))
 
-    def _compared(self, values: Tensor) -> Tensor:
+    def _labels_at(self, values: Tensor) -> Tensor:
         """Return the labels (n,) of the values (C, n) of single voxels."""
         if self.scheme.has_regions:
             return self._hard(iter(values))
-        code = ahead(values)
-        close = code < 0
-        if bool(close.any()):
-            code[close] = self._hard(iter(values[:, close])).to(code.dtype)
-        return self._labels_of(code)
+        return self._labels_of(self._comparison.largest(values))
+
+    def _write_by_whole_planes(self, outputs: tuple[int, int], planes: Tensor, first: int) -> None:
+        """Interpolate all channels of an image plane together, and compare all classes while they are in the cache."""
+        z = self._corners[0].part(*outputs, first)
+        for n, (lower, upper, weight) in enumerate(zip(z.lower, z.upper, z.weight, strict=True), start=outputs[0]):
+            plane = planes[:, lower]
+            if upper != lower:
+                plane = torch.lerp(plane, planes[:, upper], float(weight))
+            for axis in plane_axes(self._axes):
+                plane = self._axes[axis].apply(plane, axis)
+            self._labels[n] = self._labels_of(self._comparison.best(plane)).numpy()
 
     def _write_by_planes(self, outputs: tuple[int, int], planes: Tensor, first: int) -> None:
+        _, height, width = self.record.cropped_shape
+        plain = self._probabilities is None and not self.scheme.has_regions and planes.device.type == "cpu"
+        if plain and self.scheme.heads > _TWO and planes.shape[0] * height * width <= self._at_once:
+            self._write_by_whole_planes(outputs, planes, first)
+        else:
+            self._write_class_by_class(outputs, planes, first)
+
+    def _write_class_by_class(self, outputs: tuple[int, int], planes: Tensor, first: int) -> None:
+        """Interpolate one class after the other, and keep the best so far; or all of them, for probabilities."""
         _, height, width = self.record.cropped_shape
         channels, at_once = 1, self._at_once
         if planes.device.type != "cpu":
@@ -253,13 +282,6 @@ class Assembler:
             some = slice(lowest, lowest + _HEADS_AT_ONCE)
             for logits in torch.addmm(biases[some, None], weights[some], features):
                 yield logits.view(shape)
-
-    def _classes(self, features: Tensor) -> Tensor:
-        """Return the logits (C, n) of all classes, given those or features (K, n)."""
-        if self.head is None:
-            return features
-        weights, biases = self.head
-        return torch.addmm(biases[:, None], weights, features)
 
     def _hard(self, logits: Iterator[Tensor]) -> Tensor:
         """Return the first class with the largest logit, keeping only the best so far."""
