@@ -15,6 +15,7 @@ may be too large for nnunetv2: ``--alone`` leaves it out.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import shutil
 import sys
@@ -24,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+import napari_nnunet
 from _measure import busy, measure
 
 FOLDERS = {"nnUNet_raw": "/tmp", "nnUNet_preprocessed": "/tmp", "nnUNet_results": "/tmp"}
@@ -152,6 +154,7 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="leave nnunetv2 out")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    compileall.compile_dir(Path(napari_nnunet.__file__).parent, quiet=1)  # as pip leaves it, and nnunetv2's modules are
     rows = []
     with tempfile.TemporaryDirectory() as folder, busy(options.busy):
         work = Path(folder)
