@@ -142,6 +142,9 @@ def test_equal_values_leave_it_to_a_comparison_which_takes_the_first():
     assert three.ahead(torch.tensor([[1.0], [1.0], [0.0]])).tolist() == [UNDECIDED]
     assert three.largest(torch.tensor([[-1.0, 0.0], [-1.0, 2.0], [-2.0, 2.0]])).tolist() == [0, 1]
     record = _record((4, 4, 4), (7, 7, 7), thick=False)
+    for values in (torch.zeros((3, 4)), torch.full((3, 4), 1e-44), torch.full((3, 4), -1e-44)):
+        assert three.ahead(values).tolist() == [UNDECIDED] * 4
+        assert three.largest(values).tolist() == [0] * 4
     for way in (ByCells, ByWholePlanes):
         assert not _labels(way, record, _scheme(9, regions=False), torch.ones((9, 4, 4, 4)), ()).any()
 

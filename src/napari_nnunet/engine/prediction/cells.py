@@ -98,8 +98,9 @@ class Comparison:
         code = best.view(torch.int32) & lowest
         found.scatter_(0, code[None].long(), -torch.inf)
         second = found.amax(0)
-        # Twice what the lost digits can change in either, and far more than rounding can.
-        clear = best - second > 2.0 ** (self._digits - 21) * torch.maximum(best.abs(), second.abs())
+        # Twice what the lost digits can change in either, and far more than rounding can; at 0 they are all there is.
+        close = 2.0 ** (self._digits - 21) * torch.maximum(best.abs(), second.abs())
+        clear = best - second > close.clamp_min_(torch.finfo(torch.float32).tiny)
         return code.masked_fill_(~clear, UNDECIDED)
 
     def largest(self, values: Tensor) -> Tensor:
