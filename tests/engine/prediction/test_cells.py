@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from napari_nnunet.engine.image.prepare import PrepareRecord
 from napari_nnunet.engine.prediction import decode
-from napari_nnunet.engine.prediction.cells import UNDECIDED, Comparison
+from napari_nnunet.engine.prediction.cells import UNDECIDED, ClassComparison
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.plans import Resampling
 
@@ -120,7 +120,7 @@ def _values(record, scheme, logits, cuts, head):
 def test_the_class_that_is_ahead_is_the_largest_or_it_is_not_said(classes, seed, scale):
     values = torch.randn((classes, 50), generator=torch.Generator().manual_seed(seed)) * scale
     before = values.clone()
-    comparison = Comparison(classes, None)
+    comparison = ClassComparison(classes, None)
     found = comparison.ahead(values)
     assert torch.equal(comparison.largest(values).long(), values.argmax(0))
     assert torch.equal(values, before)
@@ -132,13 +132,13 @@ def test_the_class_that_is_ahead_is_the_largest_or_it_is_not_said(classes, seed,
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_nothing_is_said_of_values_that_are_no_numbers(value):
-    ahead = Comparison(3, None).ahead
+    ahead = ClassComparison(3, None).ahead
     assert ahead(torch.full((3, 4), value)).tolist() == [UNDECIDED] * 4
     assert ahead(torch.tensor([[0.0, 1.0], [1.0, 0.0], [float("nan")] * 2])).tolist() == [UNDECIDED] * 2
 
 
 def test_equal_values_leave_it_to_a_comparison_which_takes_the_first():
-    three = Comparison(3, None)
+    three = ClassComparison(3, None)
     assert three.ahead(torch.tensor([[1.0], [1.0], [0.0]])).tolist() == [UNDECIDED]
     assert three.largest(torch.tensor([[-1.0, 0.0], [-1.0, 2.0], [-2.0, 2.0]])).tolist() == [0, 1]
     record = _record((4, 4, 4), (7, 7, 7), thick=False)
@@ -186,4 +186,4 @@ def test_points_of_many_classes_are_compared_in_pieces_that_fit_into_the_cache(m
     head = torch.randn((30, 5), generator=generator), torch.randn(30, generator=generator)
     plane = torch.randn((5, 7, 9), generator=generator)
     expected = (torch.einsum("ck,kyx->cyx", head[0], plane) + head[1][:, None, None]).argmax(0)
-    assert torch.equal(Comparison(30, head).best(plane).long(), expected)
+    assert torch.equal(ClassComparison(30, head).best(plane).long(), expected)

@@ -52,7 +52,7 @@ class Corners:
         return bool(np.array_equal(self.lower, self.upper))
 
 
-class Comparison:
+class ClassComparison:
     """Compares the classes of many points, in memory that is used again and fits into the cache.
 
     Parameters
@@ -154,7 +154,7 @@ def decided(code: Tensor, axes: Sequence[Corners]) -> Tensor:
     Parameters
     ----------
     code : Tensor of int32, shape (z, y, x)
-        See :meth:`Comparison.winners`.
+        See :meth:`ClassComparison.winners`.
     axes : sequence of Corners
         One per axis.
     """

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from napari_nnunet.engine.image.axis_operators import nearest_index, take
 from napari_nnunet.engine.image.prepare import PrepareRecord
-from napari_nnunet.engine.prediction.cells import Comparison, Corners, Points, decided
+from napari_nnunet.engine.prediction.cells import ClassComparison, Corners, Points, decided
 from napari_nnunet.engine.prediction.sampling import CornerSampling, Samplings, plane_axes, samplings
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.plans import Resampling
@@ -90,7 +90,7 @@ class Assembler:
         self._corners = tuple(axis.corners for axis in self._axes)
         self._edges: dict[int, Tensor] = {}
         self._points: Points | None = None
-        self._compared_by: Comparison | None = None
+        self._compared_by: ClassComparison | None = None
         self._together: CornerSampling | None = None
         self._at_once = at_once
 
@@ -183,10 +183,10 @@ class Assembler:
                     own[voxels] = self._labels_at(comparison.values(points(voxels, planes, *z).t()).contiguous())
 
     @property
-    def _comparison(self) -> Comparison:
+    def _comparison(self) -> ClassComparison:
         """Compares classes at points, on a CPU."""
         if self._compared_by is None:
-            self._compared_by = Comparison(self.scheme.heads, self.head)
+            self._compared_by = ClassComparison(self.scheme.heads, self.head)
         return self._compared_by
 
     def _winners(self, plane: Tensor) -> Tensor:
