@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
@@ -73,6 +74,29 @@ def test_a_text_that_cannot_be_written_again_is_refused():
 def test_what_is_no_object_is_said(text, sentence):
     with pytest.raises(DatasetError, match=f"a.json .*{sentence}"):
         json_object(text, "a.json", DatasetError)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ('{"a": 1, // one\n "b": 2}', "no comments: remove what begins with //"),
+        ('# mine\n{"a": 1}', "no comments: remove what begins with #"),
+        ('{"a": 1,\n}', "Remove the comma before }"),
+        ('{"a": [1, 2, ]}', "Remove the comma before ]"),
+        ("{'a': 1}", "double quotes only; this one begins with '"),
+        ('{\u201ca\u201d: 1}', "straight double quotes only; this one begins with \u201c"),
+        ('{"a": None}', "true, false and null; None is Python's"),
+        (" ", "The file is empty"),
+    ],
+)
+def test_what_people_write_that_json_does_not_have_is_named(text, remedy):
+    refused(text, f"is not valid JSON: .*{re.escape(remedy)}")
+
+
+def test_a_key_that_is_written_twice_is_refused_where_the_values_differ():
+    """The first of two classes, or of two configurations, was dropped without a word."""
+    refused('{"labels": {"liver": 1, "liver": 2}}', r"a\.json: 'liver' is written twice .* as 1 and as 2\. Keep one")
+    assert json_value('{"a": 1, "b": {"c": 2, "c": 2}, "a": 1}', "a.json", DatasetError) == {"a": 1, "b": {"c": 2}}
 
 
 def test_a_message_that_cannot_be_read_says_nothing(tmp_path):

@@ -100,13 +100,15 @@ def json_value(text: str, where: str, error: type[NnunetError]) -> Any:
     where : str
         Named in errors: the file.
     error : type
-        What is raised where the text is damaged, nested too deeply, or holds a number or a text that no program can
-        use.
+        What is raised where the text is damaged, nested too deeply, holds a number or a text that no program can use,
+        or names a key twice with different values.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_once if len(text) <= _LOOKED_THROUGH else None)
     except json.JSONDecodeError as reason:
-        raise error(f"{where} is not valid JSON: {reason}.") from reason
+        raise error(f"{where} is not valid JSON: {reason}.{_slip(text, reason.pos)}") from reason
+    except _Twice as reason:
+        raise error(f"{where}: {reason}") from reason
     except RecursionError as reason:
         raise error(_too_deep(where)) from reason
     except ValueError as reason:  # Python's own limit of digits
@@ -172,6 +174,43 @@ def shortened(value: Any) -> str:
     except (ValueError, RecursionError):  # a number or a nesting that Python itself does not write
         return f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:56]} ..."
+
+
+class _Twice(Exception):
+    """A key that an object has twice; JSON's readers drop the first one without a word."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for key, value in pairs:
+            if value != found[key]:
+                raise _Twice(
+                    f"'{key[:100]}' is written twice within one object, as {shortened(value)} and as "
+                    f"{shortened(found[key])}. Keep one, or give the other its own name."
+                )
+    return found
+
+
+_SLIPS = (  # what people write that JSON does not have, before or at the place where reading stops
+    (re.compile(r"[\s,]*(//|/\*|#)"), "JSON has no comments: remove what begins with {}."),
+    (re.compile(r"\s*(')"), "JSON has texts in double quotes only; this one begins with {}."),
+    (re.compile(r"\s*([\u2018-\u201f])"), "JSON has texts in straight double quotes only; this one begins with {}."),
+    (re.compile(r"\s*(True|False|None)\b"), "JSON has true, false and null; {} is Python's."),
+    (re.compile(r",?\s*([}\]])"), "Remove the comma before {}."),
+)
+
+
+def _slip(text: str, place: int) -> str:
+    """Return what was written where reading stopped, if people often write it; empty otherwise."""
+    if not text.strip():
+        return " The file is empty."
+    before = text[:place].rstrip()
+    for pattern, said in _SLIPS:
+        found = pattern.match(text, place)
+        if found and (found[1] not in "}]" or before.endswith(",") or text[place] == ","):
+            return f" {said.format(found[1])}"
+    return ""
 
 
 def _too_deep(where: str) -> str:
