@@ -163,3 +163,40 @@ def test_groups_are_read_as_they_were_named_though_none_is_a_formula_in_their_ta
         if line[0] in "=+-@" or ",=" in line
     ]
     assert read_groups(list(of), stored_groups(tmp_path)).of == of
+
+
+@pytest.mark.parametrize("cell", ["{}.nii.gz", "{}_0000.nii.gz", "/data/imagesTr/{}_0000.NII.GZ", "C:\\data\\{}.nii"])
+def test_a_table_may_name_cases_by_their_files(tmp_path, cell):
+    by = _table(tmp_path, "file,patient", [f"{cell.format(name)},{name[:3]}" for name in TWICE])
+    assert read_groups(TWICE, by).of == {name: name[:3] for name in TWICE}
+
+
+def test_a_path_is_not_searched_for_in_names(tmp_path):
+    """A table with another ending was taken for a pattern that names no case."""
+    path = tmp_path / "groups.txt"
+    path.write_text("case|group\n" + "".join(f"{name}|{name[:3]}\n" for name in TWICE))
+    assert set(read_groups(TWICE, str(path)).of.values()) == {"p00", "p01"}
+    with pytest.raises(SettingsError, match="is a folder; a file is expected"):
+        read_groups(TWICE, str(tmp_path))
+    (tmp_path / "groups.xlsx").write_bytes(b"PK")
+    with pytest.raises(SettingsError, match="is a spreadsheet. Save it as CSV"):
+        read_groups(TWICE, str(tmp_path / "groups.xlsx"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "{}_links {}_rechts", "p{}L p{}R", "L_p{} R_p{}", "t0_p{} t1_p{}", "p{}t0 p{}t1", "p{}_6m p{}_12m",
+        "X-{}-000 X-{}-001",
+    ],
+)  # fmt: skip
+def test_more_ways_to_name_images_of_one_patient(names):
+    cases = sorted(name.format(f"{i:04d}") for i in range(5) for name in names.split())
+    pattern = likely_pattern(cases)
+    assert pattern is not None
+    assert len(set(read_groups(cases, pattern).of.values())) == 5
+
+
+@pytest.mark.parametrize("name", ["hippocampus_{:03d}", "amos_{:04d}", "BraTS2021_{:05d}", "site1_{:03d}", "m{}"])
+def test_numbers_of_cases_are_not_taken_for_images_of_one_patient(name):
+    assert likely_pattern([name.format(i) for i in range(40)]) is None

@@ -72,6 +72,16 @@ def test_the_column_of_a_table_that_was_taken_for_the_groups_is_said(workspace, 
     assert sorted(row.held for row in found.rows) == [("anna",), ("bob",)]
 
 
+def test_groups_that_differ_in_spelling_only_are_pointed_out(workspace, tmp_path):
+    table = tmp_path / "groups.csv"
+    table.write_text("case,group\n" + "".join(f"{n},{g}\n" for n, g in zip(NAMES, ("P7", "p07", "x", "x"), strict=True)))
+    _, notes = _make(workspace, group_by=str(table))
+    assert any(note.startswith("Are these one group? P7 and p07 differ in spelling only") for note in notes)
+    table.write_text("case,group\n" + "".join(f"{name},all\n" for name in NAMES))
+    with pytest.raises(DatasetError, match=r"All 4 cases are in one group \('all'\), so that none is left to validate"):
+        _make(workspace, group_by=str(table))
+
+
 def test_several_brackets_tell_more_groups_apart(workspace):
     _, notes = _make(workspace, group_by=BY, folds=2)
     assert any("a group of its own for every case" in note for note in notes)

@@ -77,9 +77,14 @@ def group_splits(groups: Mapping[str, str], folds: int) -> tuple[Split, ...]:
     members: dict[str, list[str]] = {}
     for case in sorted(groups):
         members.setdefault(groups[case], []).append(case)
+    if len(members) == 1:
+        raise DatasetError(
+            f"All {len(groups)} cases are in one group ('{next(iter(members))}'), so that none is left to validate. "
+            "Group them otherwise, or train the fold 'all'."
+        )
     if not 2 <= folds <= len(members):
         raise DatasetError(
-            f"{len(groups)} cases in {len(members)} group{'s' if len(members) != 1 else ''} cannot be split into "
+            f"{len(groups)} cases in {len(members)} groups cannot be split into "
             f"{folds} folds; a fold needs a group of its own. Ask for fewer folds (at least 2), or group otherwise."
         )
     names = sorted(members)

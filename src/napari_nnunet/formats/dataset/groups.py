@@ -6,30 +6,38 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, SettingsError, some
 from napari_nnunet.formats.atomic import write_text
+from napari_nnunet.formats.images.files import ENDINGS
 from napari_nnunet.formats.tables import cell, without_marks
 from napari_nnunet.schema.json_text import read_text
 
 #: In a raw dataset: which cases somebody said belong together. Folds that are made go by it.
 FILE = "groups.csv"
-_SEPARATORS = ",;\t"
+_SEPARATORS = ",;\t|"
 #: Headings of the two columns; "Patient_ID" counts as patient, "file name" as file.
 _CASE_HEADINGS = ("case", "name", "id", "identifier", "file", "image", "img", "scan", "volume")
 _GROUP_HEADINGS = ("group", "patient", "pat", "subject", "subj", "sub", "participant", "person", "animal", "donor")
 #: How names tell cases of one patient apart: sides, time points, slices and frames of one image, BIDS.
 _USUAL = (
     r"^(sub-[A-Za-z0-9]+)",
-    r"^(.+?)[ _.-]?(?i:left|right|lt|rt|od|os)$",
+    r"^(.+?)[ _.-]?(?i:left|right|lt|rt|od|os|links|rechts|gauche|droite)$",
+    r"^(.*\d)(?i:l|r)$",
+    r"^(?i:left|right|lt|rt|od|os|links|rechts|l|r)[ _.-](.+)$",
     r"^(.+?)[ _.-](?i:l|r|a|b|ed|es|bl|fu|pre|post|baseline|follow[ _-]?up\d*)$",
     r"^(.+?)[ _.-](?i:t|tp|time|timepoint|ses|session|visit|v|scan|day|d|week|w|month|m|year|y|fu)[ _.-]?\d+$",
     r"^(.+?)[ _.-](?i:slice|sl|z|frame|fr|tile|patch|crop|roi|fov|section)[ _.-]?\d+$",
     r"^(.+?)[ _.-](?:19|20)\d\d[ _.-]?[01]\d[ _.-]?[0-3]\d$",
+    r"^(.+?)[ _.-]\d+[ _.-]?(?i:d|days?|w|weeks?|m|mo|months?|y|years?)$",
+    r"^(.*\d)(?i:t|tp|v|visit)\d{1,2}$",
+    r"^(?i:t|tp|time|timepoint|ses|session|visit|v)[ _.-]?\d+[ _.-](.+)$",
     r"^(.*\d)[_-]\d{1,2}$",
+    r"^(.*\d)[_-]00\d$",
 )
 
 
@@ -74,11 +82,11 @@ def read_groups(cases: Sequence[str], by: str) -> Groups:
     DatasetError
         If it names no case, or one case twice.
     """
-    table = by.lower().endswith((".csv", ".tsv"))
+    table = by.lower().endswith((".csv", ".tsv")) or _is_path(by)
     found, remark = _read_table(Path(by).expanduser(), set(cases)) if table else (_search(cases, by), "")
     if not found:
         what = f"The table {by}" if table else f"The pattern {by!r}"
-        raise DatasetError(f"{what} names none of the {len(cases)} cases, which are called {some(sorted(cases), 3)}")
+        raise DatasetError(f"{what} names none of the {len(cases)} cases, which are called {some(sorted(cases), 3)}.")
     groups = set(found.values())
     alone = tuple(sorted(name for name in cases if name not in found and name not in groups))
     # A case that is called like a group ("anna" beside "anna_left") belongs to it.
@@ -104,6 +112,15 @@ def write_groups(folder: Path, of: Mapping[str, str]) -> None:
         path.unlink(missing_ok=True)
 
 
+def _is_path(by: str) -> bool:
+    """Whether a pattern is a file or folder that there is; a name without a folder is a pattern first."""
+    if not re.search(r"[\\/]|\.(?:txt|xlsx?|ods|json)$", by, re.IGNORECASE):
+        return False
+    with suppress(OSError, ValueError):  # too long for a name
+        return Path(by).expanduser().exists()
+    return False
+
+
 def _search(cases: Iterable[str], pattern: str) -> dict[str, str]:
     try:
         compiled = re.compile(pattern)
@@ -123,13 +140,15 @@ def _search(cases: Iterable[str], pattern: str) -> dict[str, str]:
 
 def _read_table(path: Path, cases: set[str]) -> tuple[dict[str, str], str]:
     """Return the groups of a table, and which column they were taken from, where its heading does not tell."""
+    if path.suffix.lower() in (".xls", ".xlsx", ".ods"):
+        raise SettingsError(f"{path} is a spreadsheet. Save it as CSV, with the columns case and group.")
     lines = [line for line in read_text(path, SettingsError).splitlines() if line.strip()]
     separator = max(_SEPARATORS, key=lambda sign: lines[0].count(sign)) if lines else ","
     try:
         read = [[without_marks(text) for text in row] for row in csv.reader(lines, delimiter=separator)]
     except csv.Error as error:
         raise SettingsError(f"{path} is not a table: {error}. Each line must be: case,group.") from error
-    rows = [row for row in read if any(row)]
+    rows = [[_case_of(text, cases) for text in row] for row in read if any(row)]
     headed, case, group, told = _columns(path, rows, cases)
     found: dict[str, str] = {}
     for row in rows[headed:]:
@@ -139,6 +158,16 @@ def _read_table(path: Path, cases: set[str]) -> tuple[dict[str, str], str]:
         if name in cases and found.setdefault(name, word) != word:
             raise DatasetError(f"{path} puts {name} into two groups, {found[name]} and {word}.")
     return found, "" if told else f"{path}: the groups were taken from the column {rows[0][group]!r}"
+
+
+def _case_of(text: str, cases: Collection[str]) -> str:
+    """Return the case that a cell means, also by one of its files; what means none stays as it is."""
+    if text in cases:
+        return text
+    name = re.split(r"[\\/]", text)[-1]
+    ending = next((end for end in ENDINGS if name.lower().endswith(end)), "")
+    name = name[: len(name) - len(ending)]
+    return next((found for found in (name, re.sub(r"_\d{4}$", "", name)) if found in cases), text)
 
 
 def _columns(path: Path, rows: Sequence[Sequence[str]], cases: set[str]) -> tuple[bool, int, int, bool]:

@@ -286,7 +286,8 @@ def holds_models(root: Path, *, most: int = 5000) -> bool:
 def _folders_in(root: Path, most: int | None = None) -> Iterator[Path]:
     try:
         with os.scandir(root) as entries:
-            yield from (root / e.name for e in islice(entries, most) if not e.name.startswith(".") and e.is_dir())
+            named = (root / entry.name for entry in islice(entries, most) if not entry.name.startswith("."))
+            yield from (path for path in named if path.is_dir())  # a link that leads back to itself is none
     except OSError:
         return
 

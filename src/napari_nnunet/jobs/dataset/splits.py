@@ -30,8 +30,9 @@ def read_splits(path: Path) -> tuple[Split, ...]:
             raise TypeError(f"it holds {type(content).__name__}")
         return tuple(Split(_names(entry["train"]), _names(entry["val"])) for entry in content)
     except (ValueError, KeyError, TypeError) as error:
+        why = f"{error} is missing" if isinstance(error, KeyError) else error
         raise DatasetError(
-            f'{path} cannot be read ({error}). It must be a list of {{"train": [names], "val": [names]}}; delete it to '
+            f'{path} cannot be read ({why}). It must be a list of {{"train": [names], "val": [names]}}; delete it to '
             "make new folds."
         ) from error
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -303,10 +304,20 @@ def _warnings(splits: Sequence[Split], groups: Groups | None, cases: Sequence[st
                 f"{len(groups.alone)} of {len(cases)} cases are not named by {groups.by} and stand alone: "
                 f"{some(groups.alone)}. Do they belong to a group?"
             )
-        found += _parted(splits, groups)
+        found += [*_parted(splits, groups), *_spelt_alike(groups)]
         if max(Counter(groups.of.values()).values()) == 1:
             found.append(f"{groups.by} finds a group of its own for every case, so that nothing is kept together.")
     return [*found, *unused_warning(splits, cases)]
+
+
+def _spelt_alike(groups: Groups) -> list[str]:
+    """Return what is said of groups that are one, perhaps: "P01" and "p01", "7" and "007"."""
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for group in groups.of.values():
+        spellings[re.sub(r"(?<!\d)0+(?=\d)|[\W_]+|\.0$", "", group.casefold())].add(group)
+    same = [" and ".join(sorted(found)) for found in spellings.values() if len(found) > 1]
+    text = f"Are these one group? {some(sorted(same))} differ in spelling only, and are kept apart. Write them alike."
+    return [text] if same else []
 
 
 def _parted(splits: Sequence[Split], groups: Groups) -> list[str]:
