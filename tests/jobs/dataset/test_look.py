@@ -149,3 +149,70 @@ def test_the_masks_of_a_folder_are_judged_together(tmp_path):
     assert len(asked) == 1
     assert asked[0].startswith("the 3 masks of this folder: The masks number their objects")
     assert "as a mask" in look_at(tmp_path / "atlas_labels" / "c0.tif").remarks[-1], "alone, it may be objects as well"
+
+
+def _said(*paths):
+    return "\n".join(look_table(drain(look(LookRequest(paths=paths)))))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("checkpoint_final.pth", "it is a file of weights, not an image"),
+        ("model.zip", "it is an archive that is to be unpacked first"),
+        ("plans.json", "it is text; look at the folder in which it lies"),
+        ("case_0.b2nd", "it is an array of Python's or of preprocessing's"),
+    ],
+)
+def test_a_file_that_is_no_image_is_named_as_what_it_is(tmp_path, name, said):
+    (tmp_path / name).write_bytes(b"x")
+    assert f"{name}: {said}" in _said(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (("plans.json", "dataset.json", "fold_0/checkpoint_final.pth"), "It is a trained model"),
+        (("M/plans.json", "M/dataset.json", "M/fold_0/checkpoint_final.pth"), "It holds trained models"),
+        (("checkpoint_final.pth",), "It is a fold of a trained model"),
+        (("plans_3d/case_0.b2nd",), "It holds preprocessed cases"),
+        (("nnUNet_raw/Dataset001_X/dataset.json",), "It is a workspace; its datasets lie in nnUNet_raw"),
+        (("Dataset001_X/dataset.json", "Dataset001_X/imagesTr/c.png"), "It holds datasets: Dataset001_X. Look at one"),
+        (("more/c.png",), r"Its subfolders more/ hold images: name one, or look into all of them \(--subfolders\)"),
+    ],
+)
+def test_a_folder_without_images_is_named_as_what_it_is(tmp_path, files, said):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    with pytest.raises(DatasetError, match=said):
+        _said(tmp_path)
+
+
+def test_cases_that_a_dataset_cannot_use_are_rows_of_its_table(tmp_path):
+    """A case without its label was left out of the table without a word."""
+    make_dataset(tmp_path, cases=2)
+    folder = tmp_path / "nnUNet_raw" / "Dataset005_Test"
+    (folder / "labelsTr" / "c1.nii.gz").unlink()
+    (folder / "imagesTs").mkdir()
+    notes = []
+    table = "\n".join(look_table(drain(look(LookRequest(paths=(folder,))), notes.append)))
+    assert "c1" in table.splitlines()[-1]
+    assert "label" in table.splitlines()[-1]
+    assert any("imagesTs, which no training uses" in note.text for note in notes if isinstance(note, Note))
+    assert main(["look", str(folder)]) == 1
+
+
+def test_links_that_lead_nowhere_and_in_circles_end_no_folder(folder):
+    (folder / "circle").symlink_to(folder / "circle")
+    (folder / "gone.nii.gz").symlink_to(folder / "nothing.nii.gz")
+    table = _said(folder)
+    assert "a.nii.gz  4 x 6 x 7" in table
+    assert "gone.nii.gz: " in table
+    assert "gone.nii.gz: " in _said(folder / "gone.nii.gz")
+    assert "one voxel thick" not in table
+
+
+def test_a_volume_one_voxel_thick_is_pointed_out(tmp_path):
+    write_nifti(tmp_path / "a.nii.gz", STACK[:, :1], (1.0, 1.0, 1.0))
+    assert "! it is one voxel thick along y" in _said(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,12 +24,24 @@ from napari_nnunet.formats.masks.facts import MaskFacts, facts_of
 from napari_nnunet.formats.masks.kinds import recognise, to_look_at
 from napari_nnunet.formats.masks.pieces import pieces_of
 from napari_nnunet.formats.masks.stored import read_mask
+from napari_nnunet.formats.model.folder import holds_models, is_model_folder
 from napari_nnunet.jobs.dataset.import_plan import words_of
+from napari_nnunet.schema.names import shown
 from napari_nnunet.schema.requests.dataset import LookRequest
 from napari_nnunet.volume import Volume
 
 _MASK_WORDS = {"mask", "masks", "seg", "segmentation", "segmentations", "label", "labels", "gt", "annotations"}
+_RAW = "nnUNet_raw"
 _PARTS = (".raw", ".zraw")  # voxels of MetaImages
+_NO_IMAGES = (  # what else people look at
+    ((".pth", ".pt", ".ckpt", ".model"), "a file of weights"),
+    (
+        (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar"),
+        "an archive that is to be unpacked first, or to be installed if it holds a model",
+    ),
+    ((".b2nd", ".npz", ".npy", ".pkl"), "an array of Python's or of preprocessing's"),
+    ((".json", ".csv", ".txt", ".xml"), "text; look at the folder in which it lies, or at the image beside it"),
+)
 _FEW = 8  # values that are listed one by one
 _SMALLEST, _LARGEST = 1e-7, 100.0  # mm
 _THICKEST = 50.0  # ratio of the largest to the smallest side of a voxel
@@ -91,7 +104,7 @@ class Look:
             "channels": str(self.channels),
             "values": self.values,
         }
-        return {"file": self.path.name, **(dict.fromkeys(read, "") if self.error else read)}
+        return {"file": shown(self.path.name), **(dict.fromkeys(read, "") if self.error else read)}
 
 
 def look(request: LookRequest) -> Job[tuple[Look, ...]]:
@@ -113,8 +126,9 @@ def look(request: LookRequest) -> Job[tuple[Look, ...]]:
         If a path does not exist, or there is no image at all.
     """
     files = [entry for path in request.paths for entry in _files(path, request.subfolders)]
-    if not files:
-        came = what_came(request.paths[0]) if len(request.paths) == 1 else ""
+    lacking = [entry for path in request.paths if _is_dataset(path) for entry in _incomplete(path)]
+    if not files and not lacking:
+        came = _what_it_is(request.paths[0]) if len(request.paths) == 1 else ""
         raise DatasetError(f"There are no images in {', '.join(map(str, request.paths))}. {came}".rstrip())
     if unread := [name for path in request.paths for name in _unread(path, {file for file, _, _ in files})]:
         yield Note(level="warning", text=Inputs((), tuple(unread)).left_out_text)
@@ -126,6 +140,9 @@ def look(request: LookRequest) -> Job[tuple[Look, ...]]:
             "--subfolders does.",
             in_window=f"Not looked into: {listed} ({len(passed)} subfolder{'s' * (len(passed) > 1)} with images).",
         )
+    for path in request.paths:
+        if _is_dataset(path) and (path / "imagesTs").is_dir():
+            yield Note(text=f"Not looked into: {path / 'imagesTs'}, which no training uses.")
     yield Stage(name="Looking", total=len(files))
     folders = Counter(path.parent for path, reader, _ in files if reader is None and _is_mask(path))
     masks: dict[Path, dict[str, MaskFacts]] = defaultdict(dict)
@@ -139,7 +156,37 @@ def look(request: LookRequest) -> Job[tuple[Look, ...]]:
             first = next(i for i, entry in enumerate(found) if entry.path.parent == folder and not entry.error)
             about = f"the {len(masks[folder])} masks of this folder: {text}"
             found[first] = replace(found[first], remarks=(*found[first].remarks, about), way=way)
-    return tuple(found)
+    return (*found, *lacking)
+
+
+def _is_dataset(path: Path) -> bool:
+    return (path / "dataset.json").is_file() and (path / "imagesTr").is_dir()
+
+
+def _incomplete(folder: Path) -> Iterator[Look]:
+    """Yield what makes cases of a dataset unusable: a label that is missing, a channel too few."""
+    yield from (Look(folder / p.where, error=p.text, in_window=p.text) for p in survey(folder)[1] if p.fatal)
+
+
+def _what_it_is(path: Path) -> str:
+    """Return what a folder without images is, in words, or how its files end."""
+    if is_model_folder(path):
+        return "It is a trained model."
+    with suppress(OSError):
+        folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        if datasets := [folder.name for folder in folders if _is_dataset(folder)]:
+            return f"It holds datasets: {some(datasets)}. Look at one of them."
+        if (path / _RAW).is_dir():
+            return f"It is a workspace; its datasets lie in {_RAW}."
+        if holds_models(path):
+            return "It holds trained models."
+        if any(path.glob("checkpoint_*.pth")):
+            return "It is a fold of a trained model."
+        if any(path.glob("*.b2nd")) or any(path.glob("*/*.b2nd")):
+            return "It holds preprocessed cases, which are arrays; look at the raw dataset."
+        if inside := _passed_over(path):
+            return f"Its subfolders {some(inside)} hold images: name one, or look into all of them (--subfolders)."
+    return what_came(path)
 
 
 def _files(
@@ -149,11 +196,11 @@ def _files(
 
     A link that leads back to one of the folders ``above`` is not followed.
     """
-    if path.is_file():
-        yield path, None, None
+    if path.is_file() or (os.path.lexists(path) and not path.is_dir()):
+        yield path, None, None  # also a link that leads nowhere, and a pipe: reading it tells that
     elif not path.is_dir():
         raise DatasetError(f"{path} does not exist.")
-    elif (path / "dataset.json").is_file() and (path / "imagesTr").is_dir():
+    elif _is_dataset(path):
         dataset, _ = survey(path)
         reader = reader_of(dataset) if dataset.cases else None
         for case in dataset.cases:
@@ -172,11 +219,7 @@ def _files(
 
 def _passed_over(path: Path) -> list[str]:
     """Return the subfolders of a plain folder that hold images and are not looked into."""
-    if (
-        not path.is_dir()
-        or dicom.is_series(path)
-        or ((path / "dataset.json").is_file() and (path / "imagesTr").is_dir())
-    ):
+    if not path.is_dir() or dicom.is_series(path) or _is_dataset(path):
         return []
     found = []
     for folder in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
@@ -188,7 +231,7 @@ def _passed_over(path: Path) -> list[str]:
 
 def _unread(path: Path, read: set[Path]) -> list[str]:
     """Return the files of the folders that were looked into that are no images; those of a header do not count."""
-    if not path.is_dir() or ((path / "dataset.json").is_file() and (path / "imagesTr").is_dir()):
+    if not path.is_dir() or _is_dataset(path):
         return []
     found = []
     for folder in sorted({path, *(file.parent for file in read if path in file.parents)}):
@@ -229,6 +272,10 @@ def _look_at(
     path: Path, reader: str | None, masks: dict[str, MaskFacts] | None, series: dicom.DicomSeries | None = None
 ) -> Look:
     """Look at a file; a mask of a folder of masks is kept for what they mean together, others are judged alone."""
+    other = next((said for endings, said in _NO_IMAGES if path.name.lower().endswith(endings)), "")
+    if other and path.is_file():
+        text = f"it is {other}, not an image."
+        return Look(path, error=text, in_window=text)
     try:
         with memory_told():
             volume = (
@@ -287,6 +334,8 @@ def _remarks(volume: Volume, array: np.ndarray) -> Iterator[str]:
         yield "it has no voxel size" + ("; 1 mm would be assumed" if volume.geometry.ndim == 3 else "")
     elif not all(_SMALLEST <= v <= _LARGEST for v in spacing) or max(spacing) > _THICKEST * min(spacing):
         yield "its voxel size is implausible"
+    if thin := [axis for axis, n in zip("zyx", volume.shape, strict=False) if n == 1 and len(volume.shape) == 3]:
+        yield f"it is one voxel thick along {' and '.join(thin)}"
     if array.dtype.kind == "f" and (count := int(array.size - np.count_nonzero(np.isfinite(array)))):
         yield f"{count} voxels are NaN or infinite"
     if array.size > 1 and array.min() == array.max():
@@ -326,7 +375,7 @@ def look_table(found: Sequence[Look]) -> list[str]:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(head, widths, strict=True)).rstrip()]
     for entry in found:
         if entry.error:
-            lines.append(f"{entry.path.name}: {entry.error}")
+            lines.append(f"{shown(entry.path.name)}: {entry.error}")
             continue
         cells = entry.cells.values()
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
