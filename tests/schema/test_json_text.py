@@ -84,7 +84,7 @@ def test_what_is_no_object_is_said(text, sentence):
         ('{"a": 1,\n}', "Remove the comma before }"),
         ('{"a": [1, 2, ]}', "Remove the comma before ]"),
         ("{'a': 1}", "double quotes only; this one begins with '"),
-        ('{\u201ca\u201d: 1}', "straight double quotes only; this one begins with \u201c"),
+        ("{\u201ca\u201d: 1}", "straight double quotes only; this one begins with \u201c"),
         ('{"a": None}', "true, false and null; None is Python's"),
         (" ", "The file is empty"),
     ],

@@ -194,3 +194,58 @@ def test_a_slip_in_dataset_json_is_named_with_file_and_key(changes, sentence):
 def test_what_is_there_but_wrong_is_not_said_to_be_missing(change, said):
     with pytest.raises(DatasetError, match=said):
         DatasetInfo.parse({**DATASET, **change})
+
+
+CT = {"mean": 40.0, "std": 20.0, "percentile_00_5": -30.0, "percentile_99_5": 90.0}
+
+
+def _edited(**entries):
+    content = json.loads(json.dumps(PLANS))
+    content["configurations"]["3d_fullres"].update(entries)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"use_mask_for_norm": False}, "'use_mask_for_norm' is False; it must be a list"),
+        ({"normalization_schemes": [], "use_mask_for_norm": []}, "'normalization_schemes' is empty"),
+        ({"architecture": [1]}, r"'architecture' is \[1\]; it must be an object"),
+        ({"inherits_from": "3d_ful"}, "no configuration '3d_ful', from which '3d_fullres' inherits"),
+        ({"resampling_fn_data_kwargs": {"order": 9}}, "'resampling_fn_data_kwargs': 'order' is 9"),
+        ({"resampling_fn_seg_kwargs": [1]}, r"'resampling_fn_seg_kwargs' is \[1\]; it must be an object"),
+    ],
+)
+def test_slips_in_plans_name_key_and_value(entries, said):
+    with pytest.raises(PlanError, match=said):
+        Plans.parse(_edited(**entries)).configuration("3d_fullres")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"percentile_00_5": 90.0, "percentile_99_5": -30.0}, "'percentile_00_5' 90, which is above"),
+        ({"std": 0.0}, "'std' 0, although intensities run from -30 to 90"),
+        ({"std": -2.0}, "'std' -2, although"),
+    ],
+)
+def test_intensities_that_would_make_every_image_flat_are_refused(change, said):
+    """Limits in the wrong order made every voxel of every case the same, without a word."""
+    content = _edited(normalization_schemes=["CTNormalization"], use_mask_for_norm=[False])
+    content["foreground_intensity_properties_per_channel"] = {"0": CT}
+    Plans.parse(content).configuration("3d_fullres")
+    content["foreground_intensity_properties_per_channel"] = {"0": {**CT, **change}}
+    with pytest.raises(PlanError, match=said):
+        Plans.parse(content).configuration("3d_fullres")
+    for wrong in ([CT], {"CT": CT}):
+        content["foreground_intensity_properties_per_channel"] = wrong
+        with pytest.raises(PlanError, match="'foreground_intensity_properties_per_channel' is .* by their numbers"):
+            Plans.parse(content)
+
+
+@pytest.mark.parametrize("key", ["previous_stage", "next_stage"])
+def test_stages_that_plans_do_not_have_are_refused_before_a_training(key):
+    for stage, said in (("3d_lowres", "a configuration that these plans lack"), ("3d_fullres", "itself")):
+        plans = Plans.parse(_edited(**{key: stage}))
+        with pytest.raises(PlanError, match=f"'{key}' is '{stage}', .*{said}"):
+            plans.require_stages(plans.configuration("3d_fullres"))

@@ -114,6 +114,8 @@ class Architecture(BaseModel):
             If the network, or a part of it, is not known.
         """
         described = entries.get("architecture")
+        if described and not isinstance(described, Mapping):
+            raise PlanError(f"{where}: 'architecture' is {shortened(described)}; it must be an object.")
         kwargs = described["arch_kwargs"] if described else _legacy_kwargs(entries, where)
         path = str(described["network_class_name"]) if described else str(entries["UNet_class_name"])
         name = path.rsplit(".", 1)[-1]
@@ -237,6 +239,9 @@ def _check(network: Architecture, where: str) -> None:
 
 def _details(kwargs: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return what a convolution is followed by."""
+    for key in ("nonlin_kwargs", "norm_op_kwargs", "dropout_op_kwargs"):
+        if kwargs.get(key) and not isinstance(kwargs[key], Mapping):
+            raise PlanError(f"{where}: '{key}' is {shortened(kwargs[key])}; it must be an object, or null.")
     nonlin_kwargs = kwargs.get("nonlin_kwargs") or {}
     norm_kwargs = kwargs.get("norm_op_kwargs") or {}
     return {

@@ -73,6 +73,16 @@ class IntensityStatistics(_Frozen):
         """Whether an image can be normalised by them; those of a channel without foreground are not numbers."""
         return all(math.isfinite(v) for v in (self.mean, self.std, self.percentile_00_5, self.percentile_99_5))
 
+    @property
+    def fault(self) -> str:
+        """What contradicts itself, so that an image would lose all or most of its values; empty where nothing does."""
+        low, high = self.percentile_00_5, self.percentile_99_5
+        if low > high:
+            return f"says 'percentile_00_5' {low:g}, which is above 'percentile_99_5' {high:g}"
+        if self.std < 0 or (self.std == 0 and low < high):
+            return f"says 'std' {self.std:g}, although intensities run from {low:g} to {high:g}"
+        return ""
+
 
 class Configuration(_Frozen):
     """One configuration with everything inherited filled in.
@@ -137,20 +147,23 @@ class Plans(_Frozen):
         entries["data_identifier"] = entries.get("data_identifier") or f"{self.plans_name}_{name}"
         configuration = _configuration(name, entries, self.where)
         for channel, scheme in enumerate(configuration.normalization_schemes):
-            if scheme == "CTNormalization" and not (
-                channel < len(self.intensities) and self.intensities[channel].is_finite
-            ):
+            if scheme != "CTNormalization":
+                continue
+            own = self.intensities[channel] if channel < len(self.intensities) else None
+            fault = "has no numbers for it" if own is None or not own.is_finite else own.fault
+            if fault:
                 raise PlanError(
                     f"{self.where}, configuration '{name}': channel {channel} has CTNormalization, but "
-                    f"'foreground_intensity_properties_per_channel' has no numbers for it. Plan the dataset again."
+                    f"'foreground_intensity_properties_per_channel' {fault}. Plan the dataset again."
                 )
         return configuration
 
     def resolved(self, name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         """Return the entries of a configuration as in the file, with all it inherits."""
         if name not in self.configurations:
+            heir = f", from which '{seen[-1]}' inherits" if seen else ""
             raise PlanError(
-                f"The plans '{self.plans_name}' have no configuration '{name}'. They have: "
+                f"The plans '{self.plans_name}' have no configuration '{name}'{heir}. They have: "
                 f"{', '.join(self.configurations) or 'none'}."
             )
         if name in seen:
@@ -165,6 +178,18 @@ class Plans(_Frozen):
         own = dict(self.configurations[name])
         parent = own.get("inherits_from")
         return {**self.resolved(str(parent), (*seen, name)), **own} if parent else own
+
+    def require_stages(self, own: Configuration) -> None:
+        """Refuse stages of a cascade that these plans do not have; else that shows when a training is done."""
+        stages = [("previous_stage", own.previous_stage)] if own.previous_stage else []
+        for key, stage in (*stages, *(("next_stage", stage) for stage in own.next_stage)):
+            if stage == own.name or stage not in self.configurations:
+                others = [name for name in self.configurations if name != own.name]
+                why = "the configuration itself" if stage == own.name else "a configuration that these plans lack"
+                raise PlanError(
+                    f"{self.where}, configuration '{own.name}': '{key}' is '{stage}', {why}. Give one of "
+                    f"{', '.join(others) or 'none'}, or remove the key where there is no cascade."
+                )
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], *, where: str = "plans.json") -> Plans:
@@ -182,6 +207,11 @@ class Plans(_Frozen):
             "foreground_intensity_properties_per_channel",
             content.get("foreground_intensity_properties_by_modality", {}),
         )
+        if not isinstance(statistics, Mapping) or not all(str(key).isdecimal() for key in statistics):
+            raise PlanError(
+                f"{where}: 'foreground_intensity_properties_per_channel' is {shortened(statistics)}; it must name the "
+                "channels by their numbers: {'0': {...}, '1': {...}}."
+            )
         for what, name in (("dataset_name", content.get("dataset_name") or "-"), ("plans_name", _plans_name(content))):
             _require_plain(name, f"{where}: '{what}'")
         for name in configurations:
@@ -245,10 +275,12 @@ def _parsed(name: str, entries: Mapping[str, Any], where: str) -> Configuration:
     missing = [key for key in ("patch_size", "spacing", "normalization_schemes") if key not in entries]
     if missing:
         raise PlanError(f"{where}: missing {', '.join(missing)}.")
-    for key in ("patch_size", "spacing", "normalization_schemes"):
-        if not isinstance(entries[key], list | tuple):
+    for key in ("patch_size", "spacing", "normalization_schemes", "use_mask_for_norm"):
+        if not isinstance(entries.get(key, []), list | tuple):
             raise PlanError(f"{where}: '{key}' is {entries[key]!r}; it must be a list.")
     schemes = entries["normalization_schemes"]
+    if not schemes:
+        raise PlanError(f"{where}: 'normalization_schemes' is empty; every channel needs one.")
     unknown = [scheme for scheme in schemes if scheme not in NORMALIZATIONS]
     if unknown:
         raise PlanError(f"{where}: unknown normalisation {unknown[0]!r}. Known: {', '.join(NORMALIZATIONS)}.")
@@ -302,6 +334,12 @@ def _resampling(entries: Mapping[str, Any], role: str, where: str) -> Resampling
     function = entries.get(f"resampling_fn_{role}", "resample_data_or_seg_to_shape")
     if function not in RESAMPLERS:
         raise PlanError(f"{where}: unknown resampling function {function!r}. Known: {', '.join(RESAMPLERS)}.")
-    kwargs = dict(entries.get(f"resampling_fn_{role}_kwargs") or {})
-    kwargs.setdefault("order", 3 if role == "data" else 1)
-    return Resampling.model_validate({"function": function, **kwargs})
+    key = f"resampling_fn_{role}_kwargs"
+    kwargs = entries.get(key) or {}
+    if not isinstance(kwargs, Mapping):
+        raise PlanError(f"{where}: '{key}' is {shortened(kwargs)}; it must be an object such as {{'order': 3}}.")
+    order = 3 if role == "data" else 1
+    try:
+        return Resampling.model_validate({"order": order, **kwargs, "function": function})
+    except ValidationError as error:
+        raise PlanError(f"{where}, '{key}': {first_problem(error)}") from error

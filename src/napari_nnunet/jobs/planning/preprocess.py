@@ -167,6 +167,12 @@ def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset
             yield Note(text=f"{plans.plans_name} has no configuration {name} for this dataset; skipped.")
             continue
         configuration = plans.configuration(name)
+        schemes, channels = configuration.normalization_schemes, dataset.info.channel_names
+        if len(schemes) != len(channels):
+            raise PlanError(
+                f"{plans.where}, configuration '{name}': 'normalization_schemes' has {len(schemes)} entries; the "
+                f"dataset has {len(channels)} channels ({', '.join(channels)}). Give one for each."
+            )
         identifier = configuration.data_identifier
         rules = rules_of(plans, configuration, dataset)
         before = targets.get(identifier)

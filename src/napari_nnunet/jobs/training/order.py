@@ -195,6 +195,7 @@ def make_order(
     base = workspace.preprocessed / dataset_name
     plans = plans_to_train(workspace, dataset_name, request.plans)
     configuration = plans.configuration(request.configuration)
+    plans.require_stages(configuration)
     info = yield from _dataset_info(base, workspace.raw / dataset_name)
     require_learnable(info.labels)
     data = base / configuration.data_identifier
