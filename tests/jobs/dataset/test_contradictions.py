@@ -10,14 +10,23 @@ import pytest
 from helpers import make_dataset, smooth_image, write_nifti
 from napari_nnunet.engine.image.likeness import likeness_of
 from napari_nnunet.engine.training.splits import Split
-from napari_nnunet.events import drain
+from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.case_checks import CaseFacts
-from napari_nnunet.jobs.dataset.contradictions import fold_problems, scheme_problems, thin_problems, twin_problems
+from napari_nnunet.jobs.dataset.contradictions import (
+    description_problems,
+    fold_problems,
+    intensity_problems,
+    scheme_problems,
+    thin_problems,
+    twin_problems,
+)
 from napari_nnunet.jobs.dataset.verify import verify
-from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
+from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.requests.dataset import VerifyRequest
+from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
 
 pytestmark = pytest.mark.usefixtures("in_one_process")
 
@@ -160,3 +169,40 @@ def test_regions_painted_with_a_value_that_is_not_theirs_are_named():
     (problem,) = scheme_problems(LabelScheme(labels=regions, regions_class_order=(1, 7)))
     assert problem.level == "warning"
     assert "the region 'core' (2) is painted as 7 in results, a value that no region has" in problem.text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"channel_names": {"CT": 0}}, "'channel_names' has the keys CT where 0, 1, ... are expected"),
+        ({"channel_names": {"1": "CT"}}, "its values count, in their order: _0000 is 'CT'"),
+        ({"channel_names": {"0": "CT scan"}}, "the channel 'CT scan' is normalised case by case"),
+        ({"labels": {"background": 0, "a": 1, "b": 1}}, "'a', 'b' have the same value, 1"),
+        ({"labels": {"background": 0, "a": 1, "Ignore": 2}}, "'Ignore' is learnt as a class"),
+        ({"labels": {"background": 0, "a": [0, 1]}, "regions_class_order": [1]}, "has the background"),
+    ],
+)
+def test_what_is_said_otherwise_than_it_is_meant_is_pointed_out(change, said):
+    content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".png"}
+    assert not list(description_problems(DatasetInfo.parse(content)))
+    (problem,) = description_problems(DatasetInfo.parse({**content, **change}))
+    assert said in problem.text
+
+
+def test_a_ct_that_was_scaled_in_every_case_is_pointed_out():
+    facts = {name: CaseFacts((), intensities=((0.0, 1.0),)) for name in "abcd"}
+    (problem,) = intensity_problems(["CT"], facts)
+    assert "run from 0 to 1 in most cases, which are no Hounsfield units" in problem.text
+    assert not list(intensity_problems(["MRI"], facts))
+
+
+def test_planning_says_what_dataset_json_says_otherwise_than_it_is(raw):
+    content = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+    cases = content["numTraining"]
+    (raw / "dataset.json").write_text(json.dumps({**content, "numTraining": 9, "channel_names": {"1": "MRI"}}))
+    notes = []
+    request = PlanAndPreprocessRequest(dataset=raw.name, preprocess=False)
+    drain(plan_and_preprocess(Workspace.at(raw.parents[1]), request), notes.append)
+    said = "\n".join(note.text for note in notes if isinstance(note, Note))
+    assert f"'numTraining' is 9, but there are {cases} complete cases. Are some missing?" in said
+    assert "dataset.json: 'channel_names' has the keys 1 where 0, 1, ... are expected" in said

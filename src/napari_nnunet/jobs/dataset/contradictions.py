@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from napari_nnunet.formats.masks.pieces import pieces_of
 from napari_nnunet.formats.masks.stored import read_mask
 from napari_nnunet.jobs.dataset.case_checks import CaseFacts, Problem
 from napari_nnunet.jobs.dataset.splits import apart_warning, never_see
-from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.dataset import IGNORE, DatasetInfo, LabelScheme
 
+_LEAST_OF_CT = 10.0  # Hounsfield units between the darkest and the brightest voxels; 0 to 1 is no CT any more
 _SEVERAL = 4  # cases, from which on most of them tell what is usual
 
 
@@ -43,6 +45,36 @@ def scheme_problems(scheme: LabelScheme) -> Iterable[Problem]:
         text = f"{' and '.join(same)} are both painted as {value}, so that a result cannot tell them apart"
         yield Problem("warning", "dataset.json", text)
     yield from _painted_otherwise(scheme, order, members)
+
+
+def description_problems(info: DatasetInfo) -> Iterable[Problem]:
+    """Name what dataset.json says otherwise than it is probably meant, and what nnU-Net would not notice."""
+    keys = [str(key) for key in info.raw.get("channel_names", info.raw.get("modality", {}))]
+    if keys and keys != [str(number) for number in range(len(keys))]:
+        order = some([f"_{number:04d} is '{name}'" for number, name in enumerate(info.channel_names)])
+        text = f"'channel_names' has the keys {some(keys)} where 0, 1, ... are expected; "
+        text += "its values count, in their order: "
+        yield Problem("warning", "dataset.json", text + order)
+    for name in info.channel_names:
+        if name.casefold() != "ct" and "ct" in re.split(r"[\W_]+", name.casefold()):
+            text = (
+                f"the channel '{name}' is normalised case by case; only one that is named 'CT' is taken for CT, whose "
+            )
+            yield Problem("warning", "dataset.json", f"{text}intensities mean the same in every case")
+    scheme = info.labels
+    values = [value for value in scheme.labels.values() if isinstance(value, int)]
+    for value in sorted({value for value in values if values.count(value) > 1}):
+        same = some([f"'{name}'" for name, other in scheme.labels.items() if other == value])
+        yield Problem("warning", "dataset.json", f"{same} have the same value, {value}: they are one class in results")
+    for name, value in scheme.labels.items():
+        if name.casefold() == IGNORE != name:
+            text = f"'{name}' is learnt as a class; voxels that nobody annotated are named '{IGNORE}', in lower case"
+            yield Problem("warning", "dataset.json", text)
+        if isinstance(value, tuple) and len(set(value)) > 1 and 0 in value:
+            text = (
+                f"the region '{name}' has the background (0) among its values, so that it covers what is around it, too"
+            )
+            yield Problem("warning", "dataset.json", text)
 
 
 def _painted_otherwise(scheme: LabelScheme, order: Sequence[int], members: Sequence[set[int]]) -> Iterable[Problem]:
@@ -80,6 +112,12 @@ def intensity_problems(channels: Sequence[str], facts: Mapping[str, CaseFacts]) 
             continue
         low, high = np.median(list(ranges.values()), axis=0)
         usual = max(high - low, np.finfo(float).tiny)
+        if channel.casefold() == "ct" and usual < _LEAST_OF_CT:
+            text = (
+                f"the intensities of {channel} run from {low:.4g} to {high:.4g} in most cases, which are no Hounsfield "
+            )
+            text += "units. Were the images scaled? What is segmented later must be scaled alike"
+            yield Problem("warning", "dataset.json", text)
         moved = 0.5 if channel.casefold() == "ct" else FAR_RANGE
         for name, (first, last) in sorted(ranges.items()):
             ratio, shift = (last - first) / usual, min(abs(first - low), abs(last - high)) / usual

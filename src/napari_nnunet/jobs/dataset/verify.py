@@ -21,6 +21,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.dataset.case_checks import CaseFacts, FixName, Problem, look_at_case, needed_bytes, times
 from napari_nnunet.jobs.dataset.contradictions import (
+    description_problems,
     fold_problems,
     intensity_problems,
     number_problems,
@@ -116,6 +117,7 @@ def verify(workspace: Workspace, request: VerifyRequest, *, apart: WhenApart | N
 
 def _contradictions(workspace: Workspace, dataset: RawDataset, facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
     """Return what shows when cases, classes and the folds that there are, or would be made, are compared."""
+    yield from description_problems(dataset.info)
     yield from scheme_problems(dataset.info.labels)
     yield from number_problems(dataset, facts)
     yield from thin_problems(facts)

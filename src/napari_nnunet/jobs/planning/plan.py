@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from napari_nnunet.formats.preprocessed.journal import usual
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import measure_bytes
+from napari_nnunet.jobs.dataset.contradictions import description_problems
 from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.classes import MEASURED_FROM, VALUES_MEASURED, VALUES_OF_CASES
 from napari_nnunet.jobs.planning.folds import folds_of, make_folds, own_groups, take_raw_folds
@@ -72,6 +73,7 @@ def extract_fingerprint(
     yield from keep_drawn(workspace.raw / dataset_name, request.workers)
     dataset = open_dataset(workspace.raw / dataset_name)
     yield from left_out_notes(dataset)
+    yield from _doubts(dataset)
     folder = workspace.preprocessed / dataset_name
     joining = _joining(folder, dataset) if as_before else Gathering(request.apart)
     sources = _sources(dataset, request, joining)
@@ -289,3 +291,14 @@ def _tell_of_trouble(content: dict[str, Any]) -> Job[None]:
                 f"{name} inherits from {parent}, which this dataset no longer has; remove it or change 'inherits_from'."
             )
             yield Note(level="warning", text=text)
+
+
+def _doubts(dataset: RawDataset) -> Iterator[Note]:
+    """Yield what dataset.json says otherwise than it is probably meant."""
+    yield from (Note(level="warning", text=f"dataset.json: {p.text}.") for p in description_problems(dataset.info))
+    stated, found = dataset.info.num_training, len(dataset.cases)
+    if stated not in (None, found):
+        yield Note(
+            level="warning",
+            text=f"dataset.json: 'numTraining' is {stated}, but there are {found} complete cases. Are some missing?",
+        )
