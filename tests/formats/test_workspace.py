@@ -127,3 +127,13 @@ def test_the_models_of_a_dataset_are_listed_where_another_is_asked_for(places):
     assert places.model_folder("4", **names, configuration="2d") == folder
     with pytest.raises(ModelError, match="nnUNetTrainer__nnUNetPlans__2d"):
         places.model_folder("4", **names, configuration="3d_fullres")
+
+
+def test_a_part_of_a_workspace_and_a_file_are_named_as_what_they_are(tmp_path):
+    for inner in ("nnUNet_raw", "nnUNet_raw/Dataset001_A"):
+        (tmp_path / inner).mkdir()
+        with pytest.raises(DatasetError, match=f"The workspace is the folder that holds nnUNet_raw: {tmp_path}"):
+            Workspace.at(tmp_path / inner).dataset_name("7")
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(DatasetError, match=r"a\.txt is a file\. Set --workspace"):
+        Workspace.at(tmp_path / "a.txt").dataset_name("7")

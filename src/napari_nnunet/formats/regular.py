@@ -8,6 +8,11 @@ import stat
 from pathlib import Path
 
 
+def no_folder(path: Path) -> str:
+    """Return what to say of a path that is no folder where one is needed."""
+    return f"{path} is a file; a folder is expected." if path.is_file() else f"The folder {path} does not exist."
+
+
 def regular(path: Path) -> Path:
     """Return a path that leads to a file; whatever opens paths by itself is given them through here.
 

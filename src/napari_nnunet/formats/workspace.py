@@ -144,9 +144,18 @@ class Workspace:
             )
         raise DatasetError(
             f"No dataset with the number {name_or_id} in {self.raw}, {self.preprocessed} or {self.results}.",
-            shell="Set --workspace, or nnU-Net's variables nnUNet_raw, nnUNet_preprocessed and nnUNet_results.",
+            shell=f"{self._misplaced()}Set --workspace, or nnU-Net's variables nnUNet_raw, nnUNet_preprocessed and "
+            "nnUNet_results.",
             window="Choose another workspace.",
         )
+
+    def _misplaced(self) -> str:
+        """Return what to say where the folder is not a workspace but part of one, or a file; empty otherwise."""
+        given = self.raw.parent
+        if given.is_file():
+            return f"{given} is a file. "
+        inner = next((folder for folder in (given, *given.parents) if folder.name in _VARIABLES.values()), None)
+        return "" if inner is None else f"The workspace is the folder that holds {inner.name}: {inner.parent}. "
 
     def model(self, dataset: str, name: ModelName) -> Path:
         """Return where a model of a dataset (its full name) lies, or will."""

@@ -37,7 +37,7 @@ from napari_nnunet.jobs.choosing.evaluate import (
     evaluate_pairs,
     other_classes,
 )
-from napari_nnunet.jobs.choosing.pairs import case_tasks, pair_up
+from napari_nnunet.jobs.choosing.pairs import case_tasks, files_of, pair_up
 from napari_nnunet.processes import pool
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
@@ -115,6 +115,12 @@ def test_an_empty_folder_and_one_of_something_else_are_told_apart(tmp_path):
     for name, words in (("empty", "no files ending in .nii.gz"), ("png", "it has .png"), ("no", "does not exist")):
         with pytest.raises(DatasetError, match=words):
             pair_up(tmp_path / name, tmp_path / name, ".nii.gz")
+
+
+def test_a_file_in_the_place_of_a_folder_is_named_as_one(tmp_path):
+    (tmp_path / "a.nii.gz").touch()
+    with pytest.raises(DatasetError, match=r"a\.nii\.gz is a file; a folder is expected"):
+        files_of(tmp_path / "a.nii.gz", ".nii.gz")
 
 
 def test_a_class_that_occurs_nowhere_is_pointed_out(tmp_path):

@@ -200,3 +200,9 @@ def test_no_segmentation_takes_the_place_of_an_image(model, images, tmp_path):
         with pytest.raises(SettingsError, match=r"would overwrite the image|are the same folder"):
             segment(model, source, target)
     assert image.read_bytes() == before
+
+
+def test_segmentations_are_not_written_into_the_folder_of_a_model(model, images):
+    """They come with plans.json and dataset.json, which replaced those of another model."""
+    with pytest.raises(SettingsError, match="is the folder of a model, whose plans.json and dataset.json would be"):
+        segment(model, images, model.folder)

@@ -27,6 +27,7 @@ from napari_nnunet.formats.dataset.channel_files import (
 )
 from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.masks.class_files import ClassFiles, find_class_files, parted
+from napari_nnunet.formats.regular import no_folder
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def pair_subfolders(images: Path, masks: Path, *, suffixes: Sequence[str] = (), 
     """
     for folder in (images, masks):
         if not folder.is_dir():
-            raise DatasetError(f"The folder {folder} does not exist.")
+            raise DatasetError(no_folder(folder))
     pairs: dict[str, ImagePair] = {}
     left: tuple[list[Path], list[Path]] = ([], [])
     for place in sorted({*_places(images), *_places(masks)}):
@@ -269,7 +270,7 @@ def _joined(cases: Cases, spare: Sequence[Path], masks: ClassFiles) -> Pairing:
 
 def _entries(folder: Path, skip: Container[str]) -> list[Path]:
     if not folder.is_dir():
-        raise DatasetError(f"The folder {folder} does not exist.")
+        raise DatasetError(no_folder(folder))
     found = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name in skip:

@@ -14,6 +14,7 @@ from napari_nnunet.engine.choosing.metrics import Metrics
 from napari_nnunet.errors import DatasetError, NnunetError, some
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.images.files import adapter_for, read_header
+from napari_nnunet.formats.regular import no_folder
 from napari_nnunet.formats.results.objects import found_files
 from napari_nnunet.processes.cluster.team import Elsewhere, spread
 from napari_nnunet.processes.pool import Outcome, Task, collected, each_case, results_of
@@ -102,7 +103,7 @@ def files_of(folder: Path, ending: str) -> dict[str, Path]:
         If there are none, or two for one name.
     """
     if not folder.is_dir():
-        raise DatasetError(f"The folder {folder} does not exist.")
+        raise DatasetError(no_folder(folder))
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.lower().endswith(ending.lower()) and not path.name.startswith("."):

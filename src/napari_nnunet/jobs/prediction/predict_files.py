@@ -22,7 +22,7 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, Inputs, find_cases, size_of_case
 from napari_nnunet.formats.dicom.output import SegmentationOutput
 from napari_nnunet.formats.model.fold import NOT_COMPARED
-from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder
 from napari_nnunet.formats.model.side_files import made_by, what_is_there, write_side_files
 from napari_nnunet.formats.results.objects import found_file
 from napari_nnunet.jobs.objects.find import NO_RULES, write_rules
@@ -80,6 +80,11 @@ def predict_folder(
     DatasetError, SettingsError, ModelError, ResourceError
         Before any work, if the input is incomplete or the output cannot be written.
     """
+    if is_model_folder(folder.target) and any(folder.target.glob("fold_*/checkpoint_*")):
+        raise SettingsError(
+            f"{folder.target} is the folder of a model, whose plans.json and dataset.json would be replaced. Choose "
+            "another folder for the segmentations."
+        )
     settings = folder.settings(model.resolve_folds(None, folder.checkpoint))
     found = _cases_of(model, folder)
     _require_images_kept(found.cases, model, folder)
