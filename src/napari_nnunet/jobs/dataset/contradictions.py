@@ -66,11 +66,11 @@ def description_problems(info: DatasetInfo) -> Iterable[Problem]:
     for value in sorted({value for value in values if values.count(value) > 1}):
         same = some([f"'{name}'" for name, other in scheme.labels.items() if other == value])
         yield Problem("warning", "dataset.json", f"{same} have the same value, {value}: they are one class in results")
-    for name, value in scheme.labels.items():
+    for name, region in scheme.labels.items():
         if name.casefold() == IGNORE != name:
             text = f"'{name}' is learnt as a class; voxels that nobody annotated are named '{IGNORE}', in lower case"
             yield Problem("warning", "dataset.json", text)
-        if isinstance(value, tuple) and len(set(value)) > 1 and 0 in value:
+        if isinstance(region, tuple) and len(set(region)) > 1 and 0 in region:
             text = (
                 f"the region '{name}' has the background (0) among its values, so that it covers what is around it, too"
             )
