@@ -74,7 +74,9 @@ def test_the_column_of_a_table_that_was_taken_for_the_groups_is_said(workspace, 
 
 def test_groups_that_differ_in_spelling_only_are_pointed_out(workspace, tmp_path):
     table = tmp_path / "groups.csv"
-    table.write_text("case,group\n" + "".join(f"{n},{g}\n" for n, g in zip(NAMES, ("P7", "p07", "x", "x"), strict=True)))
+    table.write_text(
+        "case,group\n" + "".join(f"{n},{g}\n" for n, g in zip(NAMES, ("P7", "p07", "x", "x"), strict=True))
+    )
     _, notes = _make(workspace, group_by=str(table))
     assert any(note.startswith("Are these one group? P7 and p07 differ in spelling only") for note in notes)
     table.write_text("case,group\n" + "".join(f"{name},all\n" for name in NAMES))
