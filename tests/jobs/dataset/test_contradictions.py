@@ -192,7 +192,7 @@ def test_what_is_said_otherwise_than_it_is_meant_is_pointed_out(change, said):
 def test_a_ct_that_was_scaled_in_every_case_is_pointed_out():
     facts = {name: CaseFacts((), intensities=((0.0, 1.0),)) for name in "abcd"}
     (problem,) = intensity_problems(["CT"], facts)
-    assert "run from 0 to 1 in most cases, which are no Hounsfield units" in problem.text
+    assert "run from 0 to 1 in most cases, not in Hounsfield units" in problem.text
     assert not list(intensity_problems(["MRI"], facts))
 
 

@@ -113,9 +113,7 @@ def intensity_problems(channels: Sequence[str], facts: Mapping[str, CaseFacts]) 
         low, high = np.median(list(ranges.values()), axis=0)
         usual = max(high - low, np.finfo(float).tiny)
         if channel.casefold() == "ct" and usual < _LEAST_OF_CT:
-            text = (
-                f"the intensities of {channel} run from {low:.4g} to {high:.4g} in most cases, which are no Hounsfield "
-            )
+            text = f"the intensities of {channel} run from {low:.4g} to {high:.4g} in most cases, not in Hounsfield "
             text += "units. Were the images scaled? What is segmented later must be scaled alike"
             yield Problem("warning", "dataset.json", text)
         moved = 0.5 if channel.casefold() == "ct" else FAR_RANGE
