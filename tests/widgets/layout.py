@@ -135,12 +135,10 @@ def _cut_heads(table: QTableWidget, name: str) -> Iterator[str]:
     header = table.horizontalHeader()
     for column in range(table.columnCount()):
         item = table.horizontalHeaderItem(column)
-        hidden = table.isColumnHidden(column)
-        if (
-            item is not None
-            and not hidden
-            and header.sectionSize(column) < header.fontMetrics().horizontalAdvance(item.text())
-        ):
+        if item is None or table.isColumnHidden(column):
+            continue
+        needed = max(header.fontMetrics().horizontalAdvance(line) for line in item.text().split("\n"))
+        if header.sectionSize(column) < needed:
             yield f"{name}: the head {item.text()!r} has {header.sectionSize(column)}"
 
 

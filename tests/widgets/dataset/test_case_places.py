@@ -143,7 +143,7 @@ def test_the_table_follows_the_slice_that_is_seen(viewer, cases, home, qtbot):
     qtbot.waitUntil(lambda: "7 → 1 class_7" in settled(cases, qtbot))
     old = cases.request()
     viewer.dims.set_point(0, 6.0)
-    qtbot.waitUntil(lambda: "1 → 1 class_1, 7 → 2 class_7" in settled(cases, qtbot))
+    qtbot.waitUntil(lambda: "Labels: 1 class_1, 7 → 2 class_7" in settled(cases, qtbot))
     press(cases, qtbot)
     dataset = home / "nnUNet_raw" / "Dataset001_Spots"
     saved = read_labels(dataset / "labelsTr" / "T1.nii.gz")[0]
@@ -184,11 +184,11 @@ def test_names_that_were_typed_come_back_with_their_slice(viewer, cases, qtbot):
     cases.form.extent_box.value = SLICE
     qtbot.waitUntil(lambda: "7 → 1 class_7" in settled(cases, qtbot))
     cases.form.table.item(1, 2).setText("tumour")
-    for place, said in ((6.0, "1 → 1 class_1"), (2.0, "7 → 1 tumour")):
+    for place, said in ((6.0, "Labels: 1 class_1"), (2.0, "7 → 1 tumour")):
         viewer.dims.set_point(0, place)
         qtbot.waitUntil(lambda said=said: said in settled(cases, qtbot))
     cases.form.extent_box.value = "Whole volume"
-    qtbot.waitUntil(lambda: "1 → 1 class_1, 7 → 2 tumour" in settled(cases, qtbot))
+    qtbot.waitUntil(lambda: "Labels: 1 class_1, 7 → 2 tumour" in settled(cases, qtbot))
 
 
 def test_what_a_doubtful_volume_is_taken_for_is_asked_once(viewer, cases, home, qtbot, monkeypatch):

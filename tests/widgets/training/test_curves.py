@@ -46,3 +46,16 @@ def test_no_more_classes_are_drawn_than_can_be_told_apart(qtbot):
     names = tuple(map(str, range(4000)))
     curves.show_epochs([epoch(0, names=names, dice=(0.5,) * 4000)])
     assert len(curves.plots["Pseudo Dice"].listDataItems()) == 101
+
+
+def test_epochs_are_whole_numbers(qtbot):
+    """There is no epoch 1.5."""
+    curves = Curves()
+    qtbot.addWidget(curves)
+    curves.resize(330, 300)
+    for count in (1, 2, 3, 60):
+        curves.show_epochs([epoch(i, time=float(count)) for i in range(count)])
+        curves.grab()
+        axis = curves.plots["Loss"].getAxis("bottom")
+        ticks = [value for _, values in axis.tickValues(*axis.range, axis.size().width()) for value in values]
+        assert ticks and all(float(value).is_integer() for value in ticks), (count, ticks)

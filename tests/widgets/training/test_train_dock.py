@@ -333,8 +333,8 @@ def test_a_training_on_objects_shows_what_became_of_each(viewer, home, qtbot):
     _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
     qtbot.waitUntil(lambda: dock.details.scores.rowCount() == 1)
     others = len(numbers) - 1
-    row = [name, f"{others / (others + 2):.3f}", f"{others}, 1", "1", "0, 0"]
-    heads = ["Case", "AP\n@0.5", "Found,\nmissed", "Invented", "Split,\nmerged"]
+    row = [name, f"{others / (others + 2):.3f}", f"{others}, 1, 1", "0, 0"]
+    heads = ["Case", "AP\n@0.5", "Found,\nmissed,\ninvented", "Split,\nmerged"]
     assert dock.details.scores.texts() == [heads, row]
     assert dock.details.scores.horizontalScrollBar().maximum() == 0  # nothing is out of sight
     assert f"1 validation case, {len(numbers)} objects: average precision" in dock.details.scores_title.text()

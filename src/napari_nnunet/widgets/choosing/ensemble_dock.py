@@ -37,6 +37,7 @@ from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.tabs import leads_to
+from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.frame.worker import Latest, on_a_thread
 from napari_nnunet.widgets.prediction.form import SegmentForm
 from napari_nnunet.widgets.prediction.show import ResultView
@@ -207,7 +208,7 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         dice = ", ".join(
             f"{' + '.join(model.configuration for model in entry.models)} {entry.dice:.3f}" for entry in found.scored
         )
-        return f"Compared {len(found.scored)}: {dice}."
+        return f"Compared {counted(len(found.scored), 'candidate')}: {dice}."
 
     def _calibrate(self) -> None:
         """Find out on the members' validation how sure they may be."""

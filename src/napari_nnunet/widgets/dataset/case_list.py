@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,8 +105,14 @@ class CaseList(QWidget):
 
     def _count(self, count: int) -> None:
         items = (self.list.item(i) for i in range(self.list.count()))
-        self.listed.emit([item.data(Qt.ItemDataRole.UserRole) for item in items if item is not None])
+        named = {item.data(Qt.ItemDataRole.UserRole): item for item in items if item is not None}
+        for name, text in telling_ends(list(named), self._fits).items():
+            named[name].setText(text)
+        self.listed.emit(list(named))
         self.title.setText(f"<b>{counted(count, 'case')}</b> – double-click to open")
+
+    def _fits(self, text: str) -> bool:
+        return self.list.fontMetrics().horizontalAdvance(text) <= _SIDE
 
     def _add(self, event: Any) -> None:
         if not isinstance(event, CaseDone | CaseFailed):
@@ -116,6 +123,13 @@ class CaseList(QWidget):
         if isinstance(event, CaseDone):
             item.setIcon(QIcon(event.path))
         self.list.addItem(item)
+
+
+def telling_ends(names: Sequence[str], fits: Callable[[str], bool]) -> dict[str, str]:
+    """Return what is shown of names: where one is too long, without the beginning that all share."""
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)) if len(names) > 1 else ()
+    shared = "".join(letters[0] for letters in alike).rstrip("0123456789")
+    return {name: name if fits(name) or not shared else f"…{name.removeprefix(shared)}" for name in names}
 
 
 class GroupTable(QWidget):

@@ -270,7 +270,10 @@ def describe_case(case: NewCase, replaced: Replaced) -> str:
     for old, value in sorted(case.mapping.items()):
         if old or value:
             olds.setdefault(value, []).append(old)
-    becomes = ", ".join(f"{_few(found)} → {value} {names.get(value, '')}".rstrip() for value, found in olds.items())
+    becomes = ", ".join(
+        f"{'' if found == [value] else f'{_few(found)} → '}{value} {names.get(value, '')}".rstrip()
+        for value, found in olds.items()
+    )
     size = f" of {size_text(case.geometry.spacing)}" if case.geometry.spacing_known else ""
     verb = _VERBS[replaced]
     new = "" if stamp(case.folder / "dataset.json") is not None else " (new)"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 300  # pairs in the table; all are imported
 _SIDE = 40  # of a picture
+_WIDEST = 280  # of the column of names, which tell cases apart
 
 
 class PairTable(Table):
@@ -41,7 +42,7 @@ class PairTable(Table):
 
     def __init__(self) -> None:
         super().__init__("Pairs of images and masks", ("Case", "Images", "Mask", "Size", "Left out because"), most=3)
-        for column in (1, 2, 4):  # with the first: equal shares, long names are cut in their middle
+        for column in (1, 2, 4):  # equal shares, long names are cut in their middle
             self.horizontalHeader().setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.setIconSize(QSize(_SIDE, _SIDE))
@@ -70,6 +71,9 @@ class PairTable(Table):
                     first.setCheckState(Qt.CheckState.Checked)
                     self.setRowHeight(r, _SIDE + 4)
         self.setColumnHidden(4, not (problems or left_out))
+        header = self.horizontalHeader()
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Interactive)
+        header.resizeSection(0, min(max(header.sectionSizeHint(0), self.sizeHintForColumn(0) + _SIDE), _WIDEST))
         self.fit()
 
     def show_picture(self, event: Any) -> None:

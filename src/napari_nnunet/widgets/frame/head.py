@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qtpy.QtCore import QEvent, QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.widgets.frame.forms import let_shrink
-from napari_nnunet.widgets.frame.parts import ElidingLabel, Sentence, button, refresh_button
+from napari_nnunet.widgets.frame.parts import ElidingLabel, NameBox, Sentence, button, refresh_button
 from napari_nnunet.widgets.frame.state import State
 from napari_nnunet.widgets.frame.words import as_text
 from napari_nnunet.widgets.pages.browser import HelpButton
+
+_DATASET = "The dataset that all docks work on."
 
 
 class Head(QWidget):
@@ -51,9 +53,8 @@ class Head(QWidget):
         self.place.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.other = button("Change…", "Open another workspace, or the one of a dataset, in all docks.")
         self.help = HelpButton(page)
-        self.box = QComboBox()
+        self.box = NameBox()
         self.box.setAccessibleName("Dataset")
-        self.box.setToolTip("The dataset that all docks work on.")
         let_shrink(self.box)
         self.refresh = refresh_button("datasets")
         form = QFormLayout(self)
@@ -125,6 +126,7 @@ class Head(QWidget):
             if self._new is not None or not names:
                 self.box.addItem(self._new or "(no dataset yet)", None)
             self.box.setCurrentIndex(self.box.count() - 1 if wanted is None else names.index(wanted))
+        self.box.setToolTip(as_text("\n".join(filter(None, (wanted, _DATASET)))))
 
     def _follow(self) -> None:
         now = self.state.choice

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer, QUrl
-from qtpy.QtGui import QColor, QDesktopServices, QIcon, QResizeEvent
+from qtpy.QtGui import QColor, QDesktopServices, QIcon, QPaintEvent, QResizeEvent
 from qtpy.QtWidgets import (
     QApplication,
+    QComboBox,
     QHeaderView,
     QLabel,
     QPushButton,
     QSizePolicy,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
     QTableWidget,
     QTableWidgetItem,
     QTabWidget,
@@ -28,6 +32,7 @@ from napari_nnunet.widgets.frame.words import as_text, path_in
 
 _MARKS = re.compile(r"&lt;(b|/b|br)&gt;")  # what sentences are marked with, escaped
 _COPIED_MS = 1500
+_BESIDE = 4  # pixels that a style leaves beside the text of a box
 _NAME = (80, 140)  # pixels for the first column of a table that is wider than its dock
 
 
@@ -159,6 +164,28 @@ class ElidingLabel(QElidingLabel):
         """Tell the label how much of its width its frame takes, which it takes for nothing."""
         frame = QLabel.sizeHint(self).width() - self.fontMetrics().horizontalAdvance(QLabel.text(self))
         self.setEllipsesWidth(frame)
+
+
+class NameBox(QComboBox):
+    """A box of long names: where one does not fit, its middle is left out, and the tool tip has it whole."""
+
+    def shown(self) -> str:
+        """Return what of the chosen name is to be seen."""
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        style, part = self.style(), QStyle.SubControl.SC_ComboBoxEditField
+        assert style is not None
+        room = style.subControlRect(QStyle.ComplexControl.CC_ComboBox, option, part, self).width() - _BESIDE
+        return self.fontMetrics().elidedText(self.currentText(), Qt.TextElideMode.ElideMiddle, room)
+
+    def paintEvent(self, _: QPaintEvent | None) -> None:
+        """Draw the box with as much of the name as fits."""
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        option.currentText = self.shown()
+        painter = QStylePainter(self)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
 
 
 class FolderButton(QPushButton):
@@ -298,9 +325,10 @@ class Table(QTableWidget):
     def _share_width(self) -> None:
         """Give the first column what is left, or where that is too little for names, let the table scroll."""
         header, viewport = self.horizontalHeader(), self.viewport()
-        if viewport is None or self.columnCount() < 2 or header.sectionResizeMode(1) is QHeaderView.ResizeMode.Stretch:
+        others = range(1, self.columnCount())
+        if viewport is None or any(header.sectionResizeMode(c) is QHeaderView.ResizeMode.Stretch for c in others):
             return
-        left = viewport.width() - sum(header.sectionSize(c) for c in range(1, self.columnCount()))
+        left = viewport.width() - sum(header.sectionSize(c) for c in others)
         (least, most), needed = _NAME, self.sizeHintForColumn(0)
         if left >= min(least, needed):
             header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)

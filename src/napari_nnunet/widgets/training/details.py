@@ -119,14 +119,10 @@ class TrainingDetails(QGroupBox):
 
     def _show_bar(self, training: Training) -> None:
         self.bar.setVisible(training.alive)
-        if training.status == "waiting" or training.progress is None:
-            self.bar.setRange(0, 0)
-            return
-        self.bar.setRange(0, 1000)
-        within, last = training.progress.done / max(training.progress.total, 1), training.last
-        if training.stage.startswith("Epoch"):
-            within = 0.0 if last is None else min(1.0, (last.epoch + 1 + within) / last.epochs)
-        self.bar.setValue(round(1000 * within))
+        share = None if training.status == "waiting" else _share(training)
+        self.bar.setRange(0, 0 if share is None else 1000)
+        if share is not None:
+            self.bar.setValue(round(1000 * share))
 
     def _show_buttons(self, training: Training, *, asked: bool) -> None:
         status, saved = training.status, bool(training.checkpoints)
@@ -183,6 +179,16 @@ class TrainingDetails(QGroupBox):
             part.setVisible(visible)
         self.compared.setVisible(visible and self._compares)
         self.doubt.setVisible(visible and self._compares and bool(self.doubt.text()))
+
+
+def _share(training: Training) -> float | None:
+    """Return how much is done: of all epochs, or of what else is being done; None where that is not known."""
+    progress = training.progress
+    within = None if progress is None else min(1.0, progress.done / max(progress.total, 1))
+    match training.stage.split():
+        case ["Epoch", number, "of", epochs] if number.isdecimal() and epochs.isdecimal():
+            return min(1.0, (int(number) - 1 + (within or 0.0)) / max(int(epochs), 1))
+    return within
 
 
 def _read_scores(training: Training) -> Job[Validated]:

@@ -27,8 +27,9 @@ _MOST_CURVES = 100
 _LARGEST = 1e30  # of what is drawn; no loss of use comes near it
 _OBJECT_HEADS = {  # narrow, so that a dock shows them all
     "AP\n@0.5": "Average precision at an IoU of 0.5: found / (found + missed + invented).",
-    "Found,\nmissed": "Objects of the reference that were found, and those that were not.",
-    "Invented": "Objects that were found where the reference has none.",
+    "Found,\nmissed,\ninvented": (
+        "Objects of the reference that were found, those that were not, and objects where the reference has none."
+    ),
     "Split,\nmerged": "Objects of the reference that were found as several, and those that were found as one.",
 }
 _TRAIN, _VAL = "#8c8c8c", "#ff8c00"
@@ -168,8 +169,16 @@ class Curves(QWidget):
             )
 
 
+class _Epochs(pyqtgraph.AxisItem):
+    """An axis of whole numbers: there is no epoch 1.5."""
+
+    def tickSpacing(self, minVal: float, maxVal: float, size: float) -> list[tuple[float, float]]:
+        """Leave out what lies between epochs."""
+        return [level for level in super().tickSpacing(minVal, maxVal, size) if level[0] >= 1] or [(1.0, 0.0)]
+
+
 def _plot(title: str) -> pyqtgraph.PlotWidget:
-    plot = pyqtgraph.PlotWidget(background=None)
+    plot = pyqtgraph.PlotWidget(background=None, axisItems={"bottom": _Epochs("bottom")})
     plot.setFixedHeight(140)
     plot.setMouseEnabled(x=False, y=False)
     plot.hideButtons()
@@ -227,8 +236,8 @@ def _object_cells(figures: Mapping[str, Any] | None) -> list[str]:
     if figures is None:
         return ["–"] * len(_OBJECT_HEADS)
     value = figures["AP@0.5"]
-    one, two = (f"{figures[a]}, {figures[b]}" for a, b in (("found", "missed"), ("split", "merged")))
-    return [_dice_text(math.nan if value is None else value), one, str(figures["invented"]), two]
+    counts = (", ".join(str(figures[fate]) for fate in head.lower().split(",\n")) for head in list(_OBJECT_HEADS)[1:])
+    return [_dice_text(math.nan if value is None else value), *counts]
 
 
 def _dice_text(value: float) -> str:

@@ -1,0 +1,79 @@
+"""Names that are longer than their place show what tells them apart."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from napari._qt.qt_resources import get_stylesheet
+from qtpy.QtWidgets import QWidget
+
+from napari_nnunet.formats.masks.facts import ValueRow
+from napari_nnunet.formats.masks.kinds import Recognised
+from napari_nnunet.widgets.dataset.case_list import telling_ends
+from napari_nnunet.widgets.dataset.import_tables import PairTable, ValueTable
+from napari_nnunet.widgets.frame.parts import NameBox
+
+
+@pytest.fixture
+def show(qtbot):
+    """Show a part as wide as it is in a dock or dialog."""
+    kept = []
+
+    def wide(part, width):
+        around = QWidget()
+        kept.append(around)
+        qtbot.addWidget(around)
+        around.setStyleSheet(get_stylesheet("dark"))
+        part.setParent(around)
+        part.resize(width, 200)
+        around.resize(width, 200)
+        around.show()
+        qtbot.wait(50)
+        return part
+
+    return wide
+
+
+def test_a_dataset_is_named_from_its_number_to_its_end(show):
+    box = NameBox()
+    box.addItems(["Dataset001_Short", "Dataset001_hippocampus_of_many_hospitals"])
+    show(box, 170)
+    assert box.shown() == "Dataset001_Short"
+    box.setCurrentIndex(1)
+    assert box.shown().startswith("Datas") and "…" in box.shown() and box.shown().endswith("itals")
+    box.grab()
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["patient001_frame01", "patient002_frame01"], ["…001_frame01", "…002_frame01"]),
+        (["a long name of one", "short"], ["a long name of one", "short"]),
+        (["one case with a name"], ["one case with a name"]),
+        (["hippocampus_001", "hippocampus_010"], ["…001", "…010"]),
+        (["c1", "c10"], ["c1", "c10"]),
+        ([], []),
+    ],
+)
+def test_of_cases_that_begin_alike_the_end_is_shown(names, shown):
+    assert list(telling_ends(names, lambda text: len(text) < 13).values()) == shown
+
+
+def test_the_names_of_an_import_have_room_and_numbers_take_none(show):
+    pairs = show(PairTable(), 820)
+    images = tuple(SimpleNamespace(name=f"patient00{i}_frame01.nii.gz") for i in (1, 2))
+    cases = [
+        SimpleNamespace(
+            name=f"patient00{i}_frame01", pair=SimpleNamespace(images=images[i - 1 : i], mask_words="mask.nii.gz"),
+            shape=(10, 256, 216), spacing=(10.0, 1.5, 1.5), turned=False,
+        )
+        for i in (1, 2)
+    ]  # fmt: skip
+    pairs.show_cases(cases, (), {})
+    assert pairs.columnWidth(0) >= pairs.fontMetrics().horizontalAdvance("patient001_frame01") + 40
+    values = show(ValueTable(), 820)
+    rows = tuple(ValueRow(str(i), 4000, 0.5, 6, f"class_{i}") for i in range(3))
+    values.show_recognised(Recognised("classes", rows, True, "", {}), asked=False)
+    values.resize(800, 200)
+    assert values.columnWidth(0) < 100 < values.columnWidth(4)
