@@ -149,6 +149,30 @@ def test_where_nothing_can_be_measured_networks_run_in_float32_and_the_reason_is
     assert (choice.precision, "no more processes" in choice.why) == ("float32", True)
 
 
+@pytest.mark.parametrize(
+    ("features", "patch", "precision"),
+    [
+        ({"amx_bf16", "avx512_bf16"}, (8, 224, 224), "float32"),
+        ({"amx_bf16", "avx512_bf16"}, (12, 256, 256), "float32"),
+        ({"amx_bf16", "avx512_bf16"}, (40, 56, 40), "bfloat16"),
+        ({"amx_bf16", "avx512_bf16"}, (256, 256), "bfloat16"),
+        ({"amx_bf16", "avx512_bf16"}, (), "bfloat16"),
+        ({"avx512_bf16"}, (8, 224, 224), "bfloat16"),
+    ],
+)
+def test_with_amx_flat_patches_are_trained_in_float32(monkeypatch, features, patch, precision):
+    """Gradients in bfloat16 hang or crash there: the Plan dock measured for ever, or took napari with it."""
+    timed = [Timed("torch", "float32", 3.0), Timed("torch", "bfloat16", 1.0, 0.01)]
+    monkeypatch.setattr(arithmetic, "time_apart", lambda *_: timed)
+    monkeypatch.setattr(arithmetic, "cpu_features", lambda: frozenset(features))
+    device = arithmetic.training_device(TRAIN, "cpu")
+    assert arithmetic.training_choice(TRAIN, NETWORK, device, patch).precision == precision
+    asked = TRAIN.replace(precision="bfloat16")
+    assert arithmetic.training_choice(asked, NETWORK, arithmetic.training_device(asked, "cpu"), patch).precision == (
+        "bfloat16"
+    )
+
+
 def test_the_child_times_every_candidate_and_says_how_far_its_numbers_are_off():
     found = probe.time_apart("prediction", NETWORK)
     assert ("torch", "float32") in {(entry.backend, entry.precision) for entry in found}

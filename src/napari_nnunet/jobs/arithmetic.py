@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from napari_nnunet.schema.requests.training import TrainSettings
 _LIBRARIES = ("torch", "openvino")  # their versions change what is fast
 _STEPS = "fastest of three, in the layout of training"  # figures that were remembered otherwise do not count
 _BATCHES = "close ones in batches"  # likewise, for predictions
+_FLAT = 3000  # voxels of a plane for each plane of a patch; from about 5000 on, gradients with AMX fail
 REAL = "real"  # ends the names of steps that were timed in trainings
 _measuring = Lock()  # two measurements at once would disturb each other
 
@@ -98,8 +100,13 @@ def training_device(settings: TrainSettings, device: str) -> BackendChoice:
     return choice
 
 
-def training_choice(settings: TrainSettings, architecture: Architecture, choice: BackendChoice) -> BackendChoice:
+def training_choice(
+    settings: TrainSettings, architecture: Architecture, choice: BackendChoice, patch: Sequence[int] = ()
+) -> BackendChoice:
     """Pick the precision of a training: bfloat16 on a CPU where that is faster by a third, float16 on CUDA.
+
+    With AMX, the gradients of torch 2.13 (oneDNN 3.12) in bfloat16 never end, or end the process, where patches are a
+    few large planes: 8 x 224 x 224, 12 x 256 x 256, 16 x 320 x 320; not 14 x 256 x 256 or 20 x 320 x 256.
 
     Parameters
     ----------
@@ -109,9 +116,13 @@ def training_choice(settings: TrainSettings, architecture: Architecture, choice:
         Of the network.
     choice : BackendChoice
         Where to train, see :func:`training_device`.
+    patch : sequence of int, optional
+        What the network is trained with.
     """
     if settings.precision != "auto" or choice.kind != "cpu":
         return choice
+    if len(patch) == 3 and math.prod(patch[1:]) > _FLAT * patch[0] and "amx_bf16" in cpu_features():
+        return replace(choice, why="bfloat16 fails for flat patches on processors with AMX")
     if not is_worth_measuring(architecture):
         return replace(choice, why="as nnU-Net trains")
     try:

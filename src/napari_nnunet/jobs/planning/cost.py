@@ -75,7 +75,8 @@ def training_costs(
             configuration = plans.configuration(name)
             channels = _channels(configuration, info)
             settings = TrainSettings(device=chosen)
-            choice = training_choice(settings, configuration.architecture, training_device(settings, chosen))
+            patch, place = configuration.patch_size, training_device(settings, chosen)
+            choice = training_choice(settings, configuration.architecture, place, patch)
             key = step_key(configuration, channels, info.labels.heads, choice)
             seconds, memory = speed.seconds_per_run(f"{key}-step"), speed.bytes_per_run(f"{key}-bytes")
             real = None if anew else speed.seconds_per_run(f"{key}-{REAL}")
@@ -85,7 +86,7 @@ def training_costs(
                         configuration.architecture,
                         channels,
                         info.labels.heads,
-                        configuration.patch_size,
+                        patch,
                         configuration.batch_size,
                         device=choice.device,
                         precision=choice.precision,

@@ -117,7 +117,7 @@ def train(workspace: Workspace, request: TrainRequest, anew: Sequence[Fold] = ()
     device = training_device(request, own_device(request.device))
     require_trackers(request.trackers)
     order = yield from make_order(workspace, request, anew=anew)
-    choice = training_choice(request, order.architecture, device)
+    choice = training_choice(request, order.architecture, device, order.configuration.patch_size)
     with joined_processes(choice.device) as group, ExitStack() as stack:
         # Each process of a group measures for itself; they compute alike.
         precision = PRECISIONS[int(group.agree(float(PRECISIONS.index(choice.precision))))]

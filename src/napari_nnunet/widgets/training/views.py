@@ -200,6 +200,7 @@ class ScoreTable(Table):
     def __init__(self) -> None:
         super().__init__("Validation cases, worst first")
         self.scores: list[CaseScore] = []
+        self.setTextElideMode(Qt.TextElideMode.ElideLeft)  # names that begin alike differ at their end
         self.setToolTip("Double-click opens the case with reference, result and their differences.")
         self.cellDoubleClicked.connect(lambda row, _: self.opened.emit(row))
 
