@@ -314,7 +314,7 @@ def test_models_are_compared_from_the_dock(viewer, ensemble, workspace, qtbot):
     wait_until_idle(qtbot, ensemble)
     qtbot.waitUntil(lambda: ensemble.members.best is not None)
     assert [model.configuration for model in ensemble.members.best.models] == ["2d"]
-    assert "Compared 2 candidates: 2d" in ensemble.panel.status.text()
+    assert "Compared 2 candidates: 2d, Dice 0." in ensemble.panel.status.text()
 
 
 def test_a_cancelled_ensemble_keeps_the_rest_of_the_window(viewer, ensemble, qtbot, monkeypatch):

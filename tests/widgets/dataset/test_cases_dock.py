@@ -25,6 +25,7 @@ def name_classes(cases, *names):
 
 def test_what_is_missing_is_said_one_after_the_other(viewer, cases, qtbot):
     refused(cases, qtbot, "Open an image first")
+    refused(cases, qtbot, "press 'From folders…'.")
     viewer.add_image(smooth_image((6, 20, 24))[0], name="brain")
     refused(cases, qtbot, "Add a Labels layer and paint the classes in it")
     painted = viewer.add_labels(np.zeros((6, 20, 24), int), name="painted")

@@ -66,7 +66,7 @@ class Form:
         command = texts["command line"].replace("INPUT_FOLDER", str(self.work / "in"))
         command = command.replace("OUTPUT_FOLDER", str(self.work / "out"))
         out = by_command(command, self.work, fresh=FRESH)
-        (found,) = [path for path in Path(out).iterdir() if path.name.startswith("CASE")]
+        (found,) = [path for path in Path(out).iterdir() if path.name in ("CASE.nii.gz", "CASE.png")]
         python = by_python(texts["Python"], inputs, self.work, fresh=FRESH)
         return np.squeeze(read_labels(found)[0]), np.squeeze(python)
 

@@ -205,10 +205,10 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
 
     def _compared(self, found: Any) -> str:
         self.members.refresh()
-        dice = ", ".join(
-            f"{' + '.join(model.configuration for model in entry.models)} {entry.dice:.3f}" for entry in found.scored
+        told = "; ".join(
+            f"{' + '.join(model.configuration for model in entry.models)}, {entry.told}" for entry in found.scored
         )
-        return f"Compared {counted(len(found.scored), 'candidate')}: {dice}."
+        return f"Compared {counted(len(found.scored), 'candidate')}: {told}."
 
     def _calibrate(self) -> None:
         """Find out on the members' validation how sure they may be."""

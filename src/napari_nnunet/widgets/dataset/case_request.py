@@ -153,7 +153,8 @@ def resolve_case(choices: CaseChoices) -> NewCase:
 def _chosen_layers(choices: CaseChoices) -> tuple[Image, Labels]:
     first = next((layer for layer in choices.layers if layer is not None), None)
     if first is None:
-        raise NotReadyError("Open an image first (File > Open, or File > Open Sample > nnU-Net).")
+        folders = "" if choices.dataset is not None else " For folders of images and masks, press 'From folders…'."
+        raise NotReadyError(f"Open an image first (File > Open, or File > Open Sample > nnU-Net).{folders}")
     if choices.labels is None:
         raise NotReadyError("Add a Labels layer and paint the classes in it: New labels layer, above the layer list.")
     if choices.dataset is None and not choices.new_name.strip():

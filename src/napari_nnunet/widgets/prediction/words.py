@@ -45,7 +45,8 @@ def expect(request: SegmentRequest, own: Any) -> str:
     network = size_text(own.network_spacing[-request.model.configuration.ndim :])
     of = f" of {network}" if request.grid.spacing_known else ""
     tiles = f"{own.tiles} tile{'s' if own.tiles > 1 else ''}"
-    lines = [describe(request), f"The network sees {times_text(own.network_shape)} voxels{of}, in {tiles}"]
+    seen = own.network_shape[-len(request.frames[0].volume.shape) :]  # a picture has no planes
+    lines = [describe(request), f"The network sees {times_text(seen)} voxels{of}, in {tiles}"]
     when = "Time unknown" if own.seconds is None else about_time(own.seconds * frames)
     guess = "" if own.measured or own.seconds is None else " (a first estimate)"
     lines.append(f"{when}{guess} and {own.memory_bytes / 1e9:.1f} GB of memory, on {own.choice}")

@@ -23,6 +23,7 @@ from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.parts import folded_away
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
+from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.frame.worker import follow, lazy, on_a_thread
 from napari_nnunet.widgets.training.correcting import Correcting
 from napari_nnunet.widgets.training.details import TrainingDetails
@@ -206,7 +207,8 @@ class TrainWidget(RequestDock[Asked, Needs]):
         if training.status != "finished":
             self._start_again(training, lambda request: request)
             return
-        more, yes = QInputDialog.getInt(self, "Train longer", "Additional epochs:", 50, 1, 100_000)
+        each = "" if training.last is None else f", {plain_time(training.last.seconds)} each"
+        more, yes = QInputDialog.getInt(self, "Train longer", f"Additional epochs{each}:", 50, 1, 100_000)
         if yes:
             self.train_longer(more, training)
 
