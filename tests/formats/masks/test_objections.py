@@ -29,6 +29,8 @@ def many_of(*values, rare=()):
         (many_of(0, 1, 2, rare=(3,)),),  # rare, but it counts on
         (many_of(0, 10, 20), many_of(0, 10, 20)),
         (many_of(0),),
+        ({0: 100_000, 1: 9_000, 2: 9_000, 3: 900_000},),  # a large class beside a large background
+        ({0: 1_000, 1: 9_000, 2: 900_000},),
         (many_of(7),),  # a single value alone: nothing else could be the background
     ],
 )
@@ -46,6 +48,7 @@ def test_values_that_can_be_classes_are_not_asked_about(masks):
         ((many_of(0, 1, 254, 255),), "The values 254, 255 lie apart from the others; they often mean", (254, 255)),
         ((many_of(0, 1, 2**32 - 1),), "The value 4294967295 lies apart", (2**32 - 1,)),
         ((many_of(-2147483648, 0, 1),), "the value -2147483648, which", (-2147483648,)),
+        (({0: 4_000, 1: 4_000, 2: 7_000, 3: 6_000, 4: 3_000_000},), "The value 4 has 99 % of the voxels", (4,)),
     ],
 )
 def test_what_often_means_not_annotated_is_asked_about_as_it_would_be_typed(masks, said, ignored):

@@ -169,6 +169,7 @@ def test_rgb_pictures_fit_three_channel_models(viewer, dock, new_model, qtbot):
     dock.add_model(model.folder)
     _ready(dock, qtbot)
     assert "pixels count as 1" in dock.summary.text()
+    assert "The network sees 40 × 30 voxels" in dock.summary.text()  # and not 1 × 40 × 30
     _run(dock, qtbot)
     assert _result(viewer, "image – 2d").data.shape == (40, 30)
     assert dock.result.table.table.item(0, 1).text() == "–"

@@ -12,7 +12,8 @@ from napari_nnunet.schema.requests.mask_words import value_word
 
 _VOID = frozenset((99, 100, 127, 128, *range(250, 256), 999, 1000, 9999, 32767, 65534, 65535, 2**31 - 1, 2**32 - 1))
 _STRAY = 1e-3  # of all foreground: a value with fewer voxels, apart from the others, may be a slip
-_SEVERAL = 3  # masks of which each has a value of its own
+_SEVERAL = 3  # masks of which each has a value of its own, or classes
+_FILLS = 0.9  # of all voxels: no class of several has that much, but what was not annotated has
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,13 @@ def objection_to(folder: FolderFacts) -> Objection | None:
         which = f"value {value_word(void[0])} lies" if len(void) == 1 else f"values {_listed(void)} lie"
         it = "it often means" if len(void) == 1 else "they often mean"
         return Objection(f"The {which} apart from the others; {it} that nobody annotated a voxel.", tuple(void))
+    if _fills(folder):
+        last = folder.foreground[-1]
+        text = (
+            f"The value {value_word(last)} has {100 * folder.counts[last] / folder.voxels:.0f} % of the voxels, more "
+            "than the background; it may mean that nobody annotated a voxel."
+        )
+        return Objection(text, (last,))
     strays = _strays(folder)
     if strays:
         listed = ", ".join(f"{value_word(value)} ({many(folder.counts[value], 'voxel')})" for value in strays[:5])
@@ -90,6 +98,14 @@ def _void(folder: FolderFacts) -> list[float]:
     near = [value for value in folder.foreground if value >= 0 and value not in far]
     apart = near and gapless(near) and far and far[0] > near[-1] + 1
     return far if apart else []
+
+
+def _fills(folder: FolderFacts) -> bool:
+    """Whether the highest of several values fills the images, and 0 hardly occurs, as where scribbles were drawn."""
+    if len(folder.foreground) < _SEVERAL or not gapless(folder.foreground):
+        return False
+    most = folder.counts[folder.foreground[-1]]
+    return most > _FILLS * folder.voxels and 0 < folder.counts[0] < most / 10
 
 
 def _strays(folder: FolderFacts) -> list[float]:
