@@ -93,6 +93,17 @@ def test_every_failure_names_the_file_and_the_cause(tmp_path, number, words):
     assert str(tmp_path / "a.json") in error.message
 
 
+def test_of_a_copy_the_source_that_is_gone_is_named_and_not_the_target(tmp_path):
+    source, target = tmp_path / "stick" / "a.png", tmp_path / "w" / "b" / "a_0000.png"
+    gone = write_error(target, FileNotFoundError(errno.ENOENT, "No such file or directory", str(source)))
+    assert gone.message == f"{source} does not exist any more. If its disk was removed, connect it again."
+    locked = write_error(target, PermissionError(errno.EACCES, "Permission denied", str(source)))
+    assert locked.message == f"{source} could not be read: Permission denied."
+    for own in (target, target.with_name(".a.tmp"), target.parent.parent):
+        failure = PermissionError(errno.EACCES, "Permission denied", str(own))
+        assert write_error(target, failure).message.startswith(f"No permission to write {target}")
+
+
 def test_a_name_that_the_disk_refuses_is_a_sentence(tmp_path):
     with pytest.raises(ResourceError, match="could not be written"):
         write_text(tmp_path / ("x" * 300), "x")

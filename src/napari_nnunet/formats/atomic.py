@@ -98,7 +98,12 @@ def _unlink(path: Path, home: int | None) -> None:
 
 
 def write_error(path: Path, cause: OSError | str) -> ResourceError:
-    """Return the sentence for a failed write: what, where, what to do."""
+    """Return the sentence for a failed write: what, where, what to do; of a copy, it may be the source that is gone."""
+    source = _source_of(path, cause)
+    if source is not None and isinstance(cause, FileNotFoundError):
+        return ResourceError(f"{source} does not exist any more. If its disk was removed, connect it again.")
+    if source is not None and isinstance(cause, OSError):
+        return ResourceError(f"{source} could not be read: {cause.strerror}.")
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(f"No space left while writing {path}. Free some disk space, or choose another folder.")
     if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -108,6 +113,14 @@ def write_error(path: Path, cause: OSError | str) -> ResourceError:
     if isinstance(cause, FileExistsError | NotADirectoryError):
         return ResourceError(f"{path} is a file or lies below one, but a folder is expected. Choose another.")
     return ResourceError(f"{path} could not be written: {cause}.")
+
+
+def _source_of(path: Path, cause: OSError | str) -> Path | None:
+    """Return the file that a failure is about where that lies apart from what was to be written."""
+    if not isinstance(cause, OSError) or not isinstance(cause.filename, str):
+        return None
+    about, target = Path(cause.filename).absolute(), path.absolute()
+    return None if about.is_relative_to(target.parent) or target.is_relative_to(about) else about
 
 
 def make_folder(path: Path) -> Path:
