@@ -20,10 +20,10 @@ from napari_nnunet.formats.images.files import read_labels
 FRESH = bool(os.environ.get("NAPARI_NNUNET_FRESH"))  # in processes of their own, as people do it
 SHAPE, SPACING = (12, 30, 28), (1.3, 0.9, 0.9)
 STRAIGHT = np.eye(3)
-ROUND_X = np.array([[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]])
+FLIPPED = np.diag([-1.0, -1.0, 1.0])
 COLOURS = {
-    "channels": ("R", "G", "B"), "patch": (32, 32), "configuration": "2d", "reader": "NaturalImage2DIO",
-    "file_ending": ".png",
+    "channels": ("R", "G", "B"), "patch": (32, 32), "spacing": (1.0, 1.0), "configuration": "2d",
+    "reader": "NaturalImage2DIO", "file_ending": ".png",
 }  # fmt: skip
 
 
@@ -148,15 +148,15 @@ def a_volume_by_slices(form, new_model):
     form.open(smooth_image(SHAPE)[0])
 
 
-def regions_of_an_oblique_volume(form, new_model):
+def regions_of_a_flipped_volume(form, new_model):
     labels = {"background": 0, "whole": [1, 2], "core": 2}
     form.dock.add_model(new_model(labels=labels, regions_class_order=(1, 2)).folder)
-    form.open(smooth_image(SHAPE)[0], direction=ROUND_X)
+    form.open(smooth_image(SHAPE)[0], direction=FLIPPED)
 
 
 STATES = (
     a_drawn_region, a_typed_voxel_size, a_time_point, channels_in_another_order, with_postprocessing, the_fast_quality,
-    a_step_and_arithmetic_of_ones_own, two_of_three_folds, a_picture, a_volume_by_slices, regions_of_an_oblique_volume,
+    a_step_and_arithmetic_of_ones_own, two_of_three_folds, a_picture, a_volume_by_slices, regions_of_a_flipped_volume,
 )  # fmt: skip
 
 
