@@ -116,8 +116,8 @@ def _targets(recipe: Recipe) -> list[Target]:
 def _files(recipe: Recipe) -> list[str]:
     """Return the names of the channel files of a case."""
     first = _members(recipe)[0]
-    channels = first.get("channels") or [""]
-    return [f"CASE_{c:04d}{first.get('file_ending', '.nii.gz')}" for c in range(len(channels))]
+    count = 1 if recipe.get("colours") else len(first.get("channels") or [""])
+    return [f"CASE_{c:04d}{first.get('file_ending', '.nii.gz')}" for c in range(count)]
 
 
 def _remarks(recipe: Recipe, source: str) -> list[str]:
@@ -128,7 +128,9 @@ def _remarks(recipe: Recipe, source: str) -> list[str]:
     channels = _members(recipe)[0].get("channels") or [""]
     layers = recipe.get("layers") or []
     remarks = []
-    if len(channels) > 1:
+    if recipe.get("colours"):
+        remarks.append(f"{source}: {_files(recipe)[0]} is a picture in colours: {', '.join(map(str, channels))}")
+    elif len(channels) > 1:
         named = [
             f"{file} is {channel}" + (f" ('{layers[i]}')" if i < len(layers) else "")
             for i, (file, channel) in enumerate(zip(_files(recipe), channels, strict=True))

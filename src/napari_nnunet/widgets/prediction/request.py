@@ -149,6 +149,7 @@ class SegmentRequest:
             "any_spacing": self.settings.any_spacing,
             "probabilities": self.settings.probabilities,
             "layers": [layer.name for layer in self.layers] if len(self.layers) > 1 else [],
+            "colours": self.source.rgb,
             "time_points": [frame.index for frame in self.frames if frame.index is not None],
         }
 
