@@ -160,7 +160,7 @@ CALLED_BY_OTHERS = {
     "set_thread_id": "batchgenerators", "persistent_load": "pickle", "reducer_override": "pickle", "forward": "torch",
     "model_post_init": "pydantic", "redirect_request": "urllib", "handle": "logging", "get_sync": "zarr",
     "get_partial_values": "zarr", "get_config": "numcodecs", "compute_encoded_size": "zarr", "_decode_single": "zarr",
-    "paintEvent": "Qt", "moveEvent": "Qt", "hideEvent": "Qt", "eventFilter": "Qt", "last_norm": "tests/parity",
+    "tickSpacing": "pyqtgraph", "paintEvent": "Qt", "moveEvent": "Qt", "hideEvent": "Qt", "eventFilter": "Qt", "last_norm": "tests/parity",
 }  # fmt: skip
 
 

@@ -153,8 +153,8 @@ def resolve_case(choices: CaseChoices) -> NewCase:
 def _chosen_layers(choices: CaseChoices) -> tuple[Image, Labels]:
     first = next((layer for layer in choices.layers if layer is not None), None)
     if first is None:
-        folders = "" if choices.dataset is not None else " For folders of images and masks, press 'From folders…'."
-        raise NotReadyError(f"Open an image first (File > Open, or File > Open Sample > nnU-Net).{folders}")
+        more = "" if choices.dataset else " For folders of images and masks, press 'From folders…'."
+        raise NotReadyError(f"Open an image first (File > Open, or File > Open Sample > nnU-Net).{more}")
     if choices.labels is None:
         raise NotReadyError("Add a Labels layer and paint the classes in it: New labels layer, above the layer list.")
     if choices.dataset is None and not choices.new_name.strip():
@@ -271,10 +271,7 @@ def describe_case(case: NewCase, replaced: Replaced) -> str:
     for old, value in sorted(case.mapping.items()):
         if old or value:
             olds.setdefault(value, []).append(old)
-    becomes = ", ".join(
-        f"{'' if found == [value] else f'{_few(found)} → '}{value} {names.get(value, '')}".rstrip()
-        for value, found in olds.items()
-    )
+    becomes = ", ".join(f"{_from(old, new)}{new} {names.get(new, '')}".rstrip() for new, old in olds.items())
     size = f" of {size_text(case.geometry.spacing)}" if case.geometry.spacing_known else ""
     verb = _VERBS[replaced]
     new = "" if stamp(case.folder / "dataset.json") is not None else " (new)"
@@ -286,15 +283,14 @@ def describe_case(case: NewCase, replaced: Replaced) -> str:
     if case.kinds is not None:
         each = Counter(case.kinds.values())
         return head + "Numbered objects: " + ", ".join(f"{count} x {kind}" for kind, count in each.items())
-    return f"{head}Labels: {becomes or 'as they are'}" + (
-        ".<br>Unlabelled voxels are left out in training" if sparse else ""
-    )
+    left = ".<br>Unlabelled voxels are left out in training" if sparse else ""
+    return f"{head}Labels: {becomes or 'as they are'}{left}"
 
 
-def _few(values: Sequence[int]) -> str:
-    """Return values for a sentence: the first three and how many there are."""
-    listed = " + ".join(map(str, values[:3]))
-    return listed if len(values) <= 3 else f"{listed} + … ({len(values)} values)"
+def _from(values: Sequence[int], value: int) -> str:
+    """Return which values become one, the first three and how many there are; nothing where it is the same."""
+    listed = " + ".join(map(str, values[:3])) + (f" + … ({len(values)} values)" if len(values) > 3 else "")
+    return "" if list(values) == [value] else f"{listed} → "
 
 
 def cut_of(labels: Labels, extent: str, step: Sequence[int | None]) -> tuple[Any, ...]:
