@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from napari._qt.qt_resources import get_stylesheet
+from qtpy.QtGui import QIcon, QPixmap
 from qtpy.QtWidgets import QWidget
 
 from napari_nnunet.formats.masks.facts import ValueRow
@@ -71,7 +72,11 @@ def test_the_names_of_an_import_have_room_and_numbers_take_none(show):
         for i in (1, 2)
     ]  # fmt: skip
     pairs.show_cases(cases, (), {})
-    assert pairs.columnWidth(0) >= pairs.fontMetrics().horizontalAdvance("patient001_frame01") + 40
+    picture = QPixmap(40, 40)
+    picture.fill()
+    for row in range(2):
+        pairs.item(row, 0).setIcon(QIcon(picture))
+    assert pairs.columnWidth(0) >= pairs.sizeHintForColumn(0)
     values = show(ValueTable(), 820)
     rows = tuple(ValueRow(str(i), 4000, 0.5, 6, f"class_{i}") for i in range(3))
     values.show_recognised(Recognised("classes", rows, True, "", {}), asked=False)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 300  # pairs in the table; all are imported
 _SIDE = 40  # of a picture
+_BESIDE = 20  # pixels around it
 _WIDEST = 280  # of the column of names, which tell cases apart
 
 
@@ -73,7 +74,9 @@ class PairTable(Table):
         self.setColumnHidden(4, not (problems or left_out))
         header = self.horizontalHeader()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Interactive)
-        header.resizeSection(0, min(max(header.sectionSizeHint(0), self.sizeHintForColumn(0) + _SIDE), _WIDEST))
+        header.resizeSection(
+            0, min(max(header.sectionSizeHint(0), self.sizeHintForColumn(0) + _SIDE + _BESIDE), _WIDEST)
+        )
         self.fit()
 
     def show_picture(self, event: Any) -> None:
