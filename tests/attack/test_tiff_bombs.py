@@ -15,8 +15,8 @@ from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.formats.images import tiff_pages
 from napari_nnunet.formats.images.files import read_header, read_labels, read_volume
 from napari_nnunet.formats.images.label_note import LabelNote
-from napari_nnunet.formats.images.notes import read_noted
 from napari_nnunet.formats.large.opening import open_image
+from napari_nnunet.formats.results.noted import read_noted
 from napari_nnunet.schema.geometry import Geometry
 
 _PLANE = np.full((64, 64), 7, np.uint8)

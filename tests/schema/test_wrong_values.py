@@ -12,6 +12,7 @@ from helpers import REGIONS as DATASET
 from helpers import STATISTICS
 from helpers import TINY_PLANS as PLANS
 from napari_nnunet.errors import DatasetError, NnunetError, PlanError
+from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.names import is_plain, parse_fold, require_plain
@@ -118,6 +119,14 @@ def architecture_with(**changes):
         ("spacing", [1.0, 1.0], r"'spacing' is \[1\.0, 1\.0\], with 2 entries; the network has 3 axes"),
         ("patch_size", [15, 16, 17], r"'patch_size' is .*divide it by.*The nearest that works is \[16, 16, 16\]"),
         ("use_mask_for_norm", [], "'use_mask_for_norm' is .*with 0 entries"),
+        ("batch_size", True, "'batch_size' is True: it must be a number, and is neither true nor false"),
+        ("batch_size", "2", "'batch_size' is '2': it must be a number, without quotation marks"),
+        ("batch_size", 2.5, r"'batch_size' is 2\.5: it must be a valid integer"),
+        ("patch_size", [True, 32, 32], r"'patch_size\.0' is True: it must be a number"),
+        ("spacing", ["1.0", 1.0, 1.0], r"'spacing\.0' is '1\.0': it must be a number, without quotation marks"),
+        ("spacing", [True, 1.0, 1.0], r"'spacing\.0' is True: it must be a number"),
+        ("batch_dice", "false", "'batch_dice' is 'false': it must be true or false, without quotation marks"),
+        ("use_mask_for_norm", ["no"], r"'use_mask_for_norm\.0' is 'no': it must be true or false"),
     ],
 )
 def test_a_slip_in_a_configuration_is_named_with_what_would_work(key, value, sentence):
@@ -140,11 +149,68 @@ def test_a_slip_in_a_configuration_is_named_with_what_would_work(key, value, sen
         ({"strides": 2}, r"'strides' begins with \[2, 2, 2\]; the first stage works at full resolution"),
         ({"features_per_stage": 4096, "kernel_sizes": 11}, "would have about .* billion weights"),
         ({"features_per_stage": "many"}, "'features_per_stage' is 'many'; it must be a list"),
+        ({"features_per_stage": True}, r"'features_per_stage\.0' is True: it must be a number"),
+        ({"kernel_sizes": True}, r"'kernel_sizes\.0\.0' is True: it must be a number"),
+        ({"conv_bias": "false"}, "'conv_bias' is 'false': it must be true or false"),
+        ({"norm_op_kwargs": {"eps": "1e-5"}}, "'norm_op_kwargs: eps' is '1e-5': it must be a number"),
+        ({"norm_op_kwargs": {"affine": "yes"}}, "'norm_op_kwargs: affine' is 'yes': it must be true or false"),
     ],
 )
 def test_a_network_that_nobody_can_mean_is_refused_before_it_is_built(changes, sentence):
     with pytest.raises(PlanError, match=sentence):
         Plans.parse(architecture_with(**changes)).configuration("3d_fullres")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"foreground_intensity_properties_per_channel": {"0": {**STATISTICS, "mean": True}}},
+            r"'foreground_intensity_properties_per_channel\.0\.mean' is True: it must be a number",
+        ),
+        (
+            {"original_median_spacing_after_transp": ["1", 1.0, 1.0]},
+            r"'original_median_spacing_after_transp' is \['1', 1\.0, 1\.0\]; it must be a list of numbers of mm",
+        ),
+    ],
+)
+def test_a_slip_beside_the_configurations_is_named_with_its_key(change, sentence):
+    with pytest.raises(PlanError, match=f"plans.json.*{sentence}"):
+        Plans.parse({**PLANS, **change})
+
+
+@pytest.mark.parametrize(
+    ("key", "kwargs", "sentence"),
+    [
+        ("resampling_fn_data_kwargs", {"order": "3"}, "'order' is '3': it must be a number"),
+        ("resampling_fn_seg_kwargs", {"force_separate_z": "None"}, "'force_separate_z' is 'None': it must be true or"),
+    ],
+)
+def test_numbers_of_resampling_are_numbers(key, kwargs, sentence):
+    content = nasty.spoiled(PLANS, ("configurations", "3d_fullres", key), kwargs)
+    with pytest.raises(PlanError, match=f"'3d_fullres', '{key}': {sentence}"):
+        Plans.parse(content).configuration("3d_fullres")
+
+
+@pytest.mark.parametrize("key", ["UNet_base_num_features", "unet_max_num_features"])
+@pytest.mark.parametrize("value", [True, "32", 32.5, 0])
+def test_numbers_of_features_in_older_plans_are_numbers(key, value):
+    older = {
+        "UNet_class_name": "PlainConvUNet",
+        "UNet_base_num_features": 32,
+        "unet_max_num_features": 320,
+        "n_conv_per_stage_encoder": [2, 2],
+        "n_conv_per_stage_decoder": [2],
+        "pool_op_kernel_sizes": [[1, 1, 1], [2, 2, 2]],
+        "conv_kernel_sizes": [[3, 3, 3], [3, 3, 3]],
+    }
+    with pytest.raises(PlanError, match=f"x: '{key}' is {value!r}; it must be a number of features"):
+        Architecture.parse({**older, key: value}, "x")
+
+
+def test_whole_numbers_with_a_point_are_whole():
+    content = nasty.spoiled(PLANS, ("configurations", "3d_fullres", "batch_size"), 2.0)
+    assert Plans.parse(content).configuration("3d_fullres").batch_size == 2
 
 
 def test_configurations_that_inherit_in_a_long_chain_are_refused():
@@ -176,6 +242,10 @@ def test_ct_without_intensities_is_refused():
         ({"labels": {"background": 0, "a": -1}}, "'labels': 'a' is -1; it must be an integer"),
         ({"channel_names": {"0": ["CT"]}}, "'channel_names': '0' is .*a channel's name is a text"),
         ({"file_ending": 3}, "'file_ending' is 3; it must be a text"),
+        ({"channel_names": {"0": True}}, "'channel_names': '0' is True; a channel's name is a text"),
+        ({"numTraining": True}, "'numTraining' is True; it must be the number"),
+        ({"labels": {"background": 0, "a": True}}, "'labels': 'a' is True; it must be an integer"),
+        ({"regions_class_order": [True, 2]}, r"'regions_class_order' is \[True, 2\]; it must be a list"),
     ],
 )
 def test_a_slip_in_dataset_json_is_named_with_file_and_key(changes, sentence):

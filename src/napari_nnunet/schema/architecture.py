@@ -10,18 +10,18 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_nnunet.errors import PlanError
-from napari_nnunet.schema.json_text import first_problem, shortened
+from napari_nnunet.schema.json_text import Real, Switch, Whole, first_problem, shortened
 
 ARCHITECTURES: tuple[str, ...] = ("PlainConvUNet", "ResidualEncoderUNet")
 _BLOCKS: dict[str, Literal["basic", "bottleneck"]] = {"BasicBlockD": "basic", "BottleneckD": "bottleneck"}
 _BLOCK_COUNTS = ("n_blocks_per_stage", "n_conv_per_stage", "n_conv_per_stage_encoder")
 # What a network can plausibly be: the largest that nnU-Net plans have 9 stages, 512 features, 6 blocks, kernels of 3.
 _STAGES = 12
-_Features = Annotated[int, Ge(1), Le(4096)]
-_Kernel = Annotated[int, Ge(1), Le(11)]
-_Stride = Annotated[int, Ge(1), Le(8)]
-_Blocks = Annotated[int, Ge(1), Le(32)]
-_Share = Annotated[float, Ge(0), Le(1)]
+_Features = Annotated[Whole, Ge(1), Le(4096)]
+_Kernel = Annotated[Whole, Ge(1), Le(11)]
+_Stride = Annotated[Whole, Ge(1), Le(8)]
+_Blocks = Annotated[Whole, Ge(1), Le(32)]
+_Share = Annotated[Real, Ge(0), Le(1)]
 _MOST_WEIGHTS = 1e9  # 4 GB; those of nnU-Net's largest residual encoder are about 0.1e9
 _KEYS = {  # of the fields, in the file
     "features": "features_per_stage",
@@ -69,14 +69,14 @@ class Architecture(BaseModel):
     strides: tuple[tuple[_Stride, ...], ...]
     blocks: tuple[_Blocks, ...]
     decoder_convs: tuple[_Blocks, ...]
-    conv_bias: bool = True
+    conv_bias: Switch = True
     norm: Literal["instance", "batch", "none"] = "instance"
     norm_eps: _Share = 1e-5
-    norm_affine: bool = True
+    norm_affine: Switch = True
     dropout: _Share | None = None
     nonlinearity: Literal["leaky_relu", "relu"] = "leaky_relu"
     slope: _Share = 0.01
-    nonlin_first: bool = False
+    nonlin_first: Switch = False
     block: Literal["basic", "bottleneck"] = "basic"
     bottleneck_channels: tuple[_Features, ...] | None = None
     stem_channels: _Features | None = None
@@ -203,7 +203,7 @@ def _legacy_kwargs(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
         )
     strides = entries["pool_op_kernel_sizes"]
     _stages(len(strides), where)
-    base, cap = entries["UNet_base_num_features"], entries["unet_max_num_features"]
+    base, cap = (_features(entries, key, where) for key in ("UNet_base_num_features", "unet_max_num_features"))
     return {
         "n_stages": len(strides),
         "features_per_stage": [min(base * 2**stage, cap) for stage in range(len(strides))],
@@ -245,14 +245,14 @@ def _details(kwargs: Mapping[str, Any], where: str) -> dict[str, Any]:
     nonlin_kwargs = kwargs.get("nonlin_kwargs") or {}
     norm_kwargs = kwargs.get("norm_op_kwargs") or {}
     return {
-        "conv_bias": bool(kwargs.get("conv_bias", False)),
+        "conv_bias": kwargs.get("conv_bias") or False,
         "norm": _norm(kwargs.get("norm_op"), where),
         "norm_eps": norm_kwargs.get("eps", 1e-5),
         "norm_affine": norm_kwargs.get("affine", False),
         "dropout": (kwargs.get("dropout_op_kwargs") or {}).get("p", 0.5) if kwargs.get("dropout_op") else None,
         "nonlinearity": _nonlinearity(kwargs.get("nonlin"), where),
         "slope": nonlin_kwargs.get("negative_slope", 0.01),
-        "nonlin_first": bool(kwargs.get("nonlin_first", False)),
+        "nonlin_first": kwargs.get("nonlin_first") or False,
         "block": _block(kwargs.get("block"), where),
     }
 
@@ -267,6 +267,13 @@ def _ndim(kwargs: Mapping[str, Any], where: str) -> int:
 def _stages(value: Any, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _STAGES:
         raise PlanError(f"{where}: 'n_stages' is {shortened(value)}; it must be a number from 1 to {_STAGES}.")
+    return value
+
+
+def _features(entries: Mapping[str, Any], key: str, where: str) -> int:
+    value = entries[key]
+    if type(value) is not int or value < 1:
+        raise PlanError(f"{where}: '{key}' is {shortened(value)}; it must be a number of features, from 1 on.")
     return value
 
 

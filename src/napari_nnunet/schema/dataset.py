@@ -247,7 +247,7 @@ class DatasetInfo(BaseModel):
 
 
 def _channel(key: Any, name: Any, where: str) -> str:
-    if not isinstance(name, str | int | float):
+    if not isinstance(name, str | int | float) or isinstance(name, bool):
         raise DatasetError(f"{where}: 'channel_names': '{key}' is {shortened(name)}; a channel's name is a text.")
     return str(name)
 

@@ -11,10 +11,10 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.schema.json_text import first_problem, json_object, read_text
+from napari_nnunet.schema.json_text import Real, Whole, first_problem, json_object, read_text
 
-_Side = Annotated[int, Ge(1), Le(10_000_000)]  # voxels
-_Spacing = Annotated[float, Gt(0), Lt(math.inf)]
+_Side = Annotated[Whole, Ge(1), Le(10_000_000)]  # voxels
+_Spacing = Annotated[Real, Gt(0), Lt(math.inf)]
 
 
 class IntensityProperties(BaseModel):
@@ -22,13 +22,13 @@ class IntensityProperties(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max: float
-    mean: float
-    median: float
-    min: float
-    percentile_00_5: float
-    percentile_99_5: float
-    std: float
+    max: Real
+    mean: Real
+    median: Real
+    min: Real
+    percentile_00_5: Real
+    percentile_99_5: Real
+    std: Real
 
 
 class Fingerprint(BaseModel):
@@ -49,7 +49,7 @@ class Fingerprint(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     foreground_intensity_properties_per_channel: dict[str, IntensityProperties]
-    median_relative_size_after_cropping: float
+    median_relative_size_after_cropping: Real
     shapes_after_crop: tuple[tuple[_Side, _Side, _Side], ...]
     spacings: tuple[tuple[_Spacing, _Spacing, _Spacing], ...]
 

@@ -13,9 +13,9 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from napari_nnunet.errors import NnunetError
 
@@ -40,6 +40,26 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+def _numeric(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("it must be a number, and is neither true nor false")
+    if isinstance(value, str):
+        raise ValueError("it must be a number, without quotation marks")
+    return value
+
+
+def _boolean(value: Any) -> Any:
+    if not isinstance(value, int) or value not in (0, 1):
+        raise ValueError("it must be true or false, without quotation marks")
+    return bool(value)
+
+
+#: Numbers and switches of a file as its programs mean them: true is no 1, "2" is no 2, and "false" is not false.
+Whole = Annotated[int, BeforeValidator(_numeric)]
+Real = Annotated[float, BeforeValidator(_numeric)]
+Switch = Annotated[bool, BeforeValidator(_boolean)]
 
 
 def read_text(path: Path, error: type[NnunetError], *, largest: int = LARGEST) -> str:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
+from napari_nnunet.schema.json_text import Real, Whole, first_problem
 
 KEY = "napari_nnunet_objects"
 
@@ -36,13 +37,13 @@ class ObjectScheme(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    kinds: dict[str, tuple[int, int]] = Field(min_length=1)
-    width: float = Field(gt=0, le=100)
-    unit: float = Field(gt=0)
+    kinds: dict[str, tuple[Whole, Whole]] = Field(min_length=1)
+    width: Real = Field(gt=0, le=100)
+    unit: Real = Field(gt=0)
     scores: dict[float, float] = {}
     values: dict[int, str] = {}
-    classes: dict[str, int] = {}
-    ignore: int | None = None
+    classes: dict[str, Whole] = {}
+    ignore: Whole | None = None
 
     @classmethod
     def of(cls, info: DatasetInfo) -> ObjectScheme | None:
@@ -59,9 +60,7 @@ class ObjectScheme(BaseModel):
         try:
             found = cls.model_validate(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join([KEY, *map(str, first["loc"])])
-            raise DatasetError(f"dataset.json: '{where}' cannot be read: {first['msg']}.") from error
+            raise DatasetError(f"dataset.json: '{KEY}' cannot be read: {first_problem(error)}") from error
         values = found.learnt
         known = info.labels.foreground_labels
         wrong = sorted({value for value in values if value not in known or values.count(value) > 1})

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from napari_nnunet.errors import PlanError
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.geometry import lift_shape
-from napari_nnunet.schema.json_text import first_problem, json_object, read_text, shortened
+from napari_nnunet.schema.json_text import Real, Switch, Whole, first_problem, json_object, read_text, shortened
 from napari_nnunet.schema.model_name import DEFAULT_PLANS
 from napari_nnunet.schema.names import fault_of
 
@@ -35,12 +35,14 @@ STANDARD: tuple[str, ...] = ("2d", "3d_fullres", "3d_lowres")
 #: Those, and the cascade, which needs no preprocessing of its own.
 TRAINABLE: tuple[str, ...] = (*STANDARD, "3d_cascade_fullres")
 RESAMPLERS: tuple[str, ...] = ("resample_data_or_seg_to_shape", "resample_torch_fornnunet", "no_resampling_hack")
-_Positive = Annotated[float, Gt(0), Lt(math.inf)]
-_Order = Annotated[int, Ge(0), Le(5)]  # of a spline
-_Side = Annotated[int, Ge(1), Le(1 << 16)]
-_Batch = Annotated[int, Ge(1), Le(1 << 16)]
+_Positive = Annotated[Real, Gt(0), Lt(math.inf)]
+_Order = Annotated[Whole, Ge(0), Le(5)]  # of a spline
+_Side = Annotated[Whole, Ge(1), Le(1 << 16)]
+_Batch = Annotated[Whole, Ge(1), Le(1 << 16)]
 _LONGEST_CHAIN = 20  # configurations that inherit from each other
 _PICTURE_SPACING = 999.0  # that nnU-Net gives the third axis of pictures
+_MEDIAN = "original_median_spacing_after_transp"
+_KEYS = {"intensities": "foreground_intensity_properties_per_channel", "reader": "image_reader_writer"}  # in the file
 
 
 class _Frozen(BaseModel):
@@ -51,22 +53,22 @@ class Resampling(_Frozen):
     """Which rule resamples, and its arguments."""
 
     function: Literal["resample_data_or_seg_to_shape", "resample_torch_fornnunet", "no_resampling_hack"]
-    is_seg: bool = False
+    is_seg: Switch = False
     order: _Order = 3
     order_z: _Order = 0
-    force_separate_z: bool | None = None
-    separate_z_anisotropy_threshold: Annotated[float, Gt(0)] = 3.0
-    memefficient_seg_resampling: bool = False
+    force_separate_z: Switch | None = None
+    separate_z_anisotropy_threshold: Annotated[Real, Gt(0)] = 3.0
+    memefficient_seg_resampling: Switch = False
 
 
 class IntensityStatistics(_Frozen):
     """Foreground intensities of one channel over the training cases."""
 
-    mean: float
-    std: float
-    percentile_00_5: float
-    percentile_99_5: float
-    median: float | None = Field(default=None, exclude=True)  # nothing that is computed depends on it
+    mean: Real
+    std: Real
+    percentile_00_5: Real
+    percentile_99_5: Real
+    median: Real | None = Field(default=None, exclude=True)  # nothing that is computed depends on it
 
     @property
     def is_finite(self) -> bool:
@@ -96,7 +98,7 @@ class Configuration(_Frozen):
     spacing: tuple[_Positive, ...]
     batch_size: _Batch = 2
     normalization_schemes: tuple[NormalizationScheme, ...]
-    use_mask_for_norm: tuple[bool, ...]
+    use_mask_for_norm: tuple[Switch, ...]
     resample_data: Resampling
     resample_seg: Resampling
     resample_probabilities: Resampling
@@ -104,7 +106,7 @@ class Configuration(_Frozen):
     data_identifier: str
     previous_stage: str | None = None
     next_stage: tuple[str, ...] = ()
-    batch_dice: bool = False
+    batch_dice: Switch = False
 
     @property
     def ndim(self) -> int:
@@ -132,7 +134,7 @@ class Plans(_Frozen):
     @property
     def of_pictures(self) -> bool:
         """Whether the dataset's images are pictures: nnU-Net gives them a third axis with voxels of 999."""
-        spacing = self.raw.get("original_median_spacing_after_transp") or ()
+        spacing = self.raw.get(_MEDIAN) or ()
         return bool(spacing) and max(spacing) >= _PICTURE_SPACING
 
     def configuration(self, name: str) -> Configuration:
@@ -216,6 +218,7 @@ class Plans(_Frozen):
             _require_plain(name, f"{where}: '{what}'")
         for name in configurations:
             _require_plain(name, f"{where}: a configuration's name")
+        _require_lengths(content.get(_MEDIAN), where)
         try:
             return cls(
                 dataset_name=content.get("dataset_name", ""),
@@ -228,7 +231,7 @@ class Plans(_Frozen):
                 where=where,
             )
         except _WRONG as error:
-            raise PlanError(f"{where} cannot be read: {first_problem(error)}") from error
+            raise PlanError(f"{where} cannot be read: {first_problem(error, _KEYS)}") from error
 
     @classmethod
     def parse_json(cls, text: str, *, where: str = "plans.json") -> Plans:
@@ -253,6 +256,12 @@ def _permutation(axes: Any, where: str) -> tuple[int, int, int]:
     if not isinstance(axes, list | tuple) or any(type(axis) is not int for axis in axes) or sorted(axes) != [0, 1, 2]:
         raise PlanError(f"{where}: 'transpose_forward' is {shortened(axes)}; it must hold 0, 1 and 2 in some order.")
     return axes[0], axes[1], axes[2]
+
+
+def _require_lengths(sizes: Any, where: str) -> None:
+    """Raise PlanError if the usual voxel size is no list of lengths; it may be missing."""
+    if sizes and not (isinstance(sizes, list | tuple) and all(type(v) in (int, float) and v > 0 for v in sizes)):
+        raise PlanError(f"{where}: '{_MEDIAN}' is {shortened(sizes)}; it must be a list of numbers of mm.")
 
 
 def _require_plain(name: Any, what: str) -> str:

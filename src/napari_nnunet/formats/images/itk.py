@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import math
 import os
 import struct
@@ -21,21 +20,23 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import nifti_file
-from napari_nnunet.formats.images.header import Header, TextFacts, check_text
+from napari_nnunet.formats.images.header import Header, TextFacts, check_text, one_line
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.formats.images.oddities import NO_NUMBERS, as_said, slope_remarks, with_oddities
-from napari_nnunet.formats.room import require_room
+from napari_nnunet.formats.images.text_voxels import as_image, own_voxels
 from napari_nnunet.schema.geometry import Geometry
 
+_NO_VOLUME = (2, 4)  # numbers of axes of slices and of several channels
 _SHEARED = "orthonormal"  # what ITK says of axes that are not at right angles
 
 
 def is_readable(path: Path) -> bool:
-    """True if ITK accepts the header; it refuses NIfTI files whose affine has a shear."""
-    with suppress(RuntimeError):
+    """True if ITK accepts the header, or refuses what nibabel's readers would too: slices and channels in NIfTI-2."""
+    try:
         _information(path)
-        return True
-    return False
+    except RuntimeError as error:
+        return _is_refused(error) and nifti_file.axes_of(nifti_file.glance_at(path).start) in _NO_VOLUME
+    return True
 
 
 class _Informed(NamedTuple):
@@ -47,20 +48,19 @@ class _Informed(NamedTuple):
 
 
 def _information(path: Path) -> _Informed:
-    """Return ITK's reading of a header; raises RuntimeError where ITK does.
-
-    ITK unpacks a packed NIfTI file from its beginning several times over, so it is given the header alone.
-    """
+    """Return ITK's reading of a header, of a packed NIfTI file by that alone; raises RuntimeError where ITK does."""
     name = path.name.lower()
     if not name.endswith((".nii", ".nii.gz")):
         said = check_text(path)
-        return _Informed(_informed(path), said=said)
+        return _Informed(_known(path, said.header), said=said)
     start = None
     with suppress(zlib.error):
         look = nifti_file.glance_at(path)
         start = None if look.promise is None else look.start
         if start is not None and name.endswith(".gz"):
             return _Informed(_grid(start), start)
+        if start is not None and not look.odd:
+            return _Informed(_known(path, start), start)
     return _Informed(_informed(path), start)
 
 
@@ -77,7 +77,12 @@ def _reader_of(path: Path) -> str:
 
 def _read_image(path: Path) -> sitk.Image:
     """Return all of an image; raises RuntimeError where ITK does."""
-    return sitk.ReadImage(str(path), imageIO=_reader_of(path))
+    reader = _reader_of(path)
+    if reader != "NiftiImageIO":
+        own = own_voxels(path, check_text(path), _known)
+        return sitk.ReadImage(str(path), imageIO=reader) if own is None else as_image(own)
+    with nifti_file.alone(path) as file:
+        return sitk.ReadImage(str(file), imageIO=reader)
 
 
 def _informed(path: Path) -> sitk.ImageFileReader:
@@ -88,13 +93,22 @@ def _informed(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
+def _known(path: Path, header: bytes) -> sitk.ImageFileReader:
+    """Return ITK's reading of a header, from its last reading where a file began with the same bytes."""
+    kept = _kept(header) if header else []
+    if not kept:
+        kept.append(_informed(path))
+    return kept[0]
+
+
+@lru_cache(maxsize=64)
+def _kept(header: bytes) -> list[sitk.ImageFileReader]:
+    return []
+
+
 @lru_cache(maxsize=16)
 def _grid(header: bytes) -> sitk.ImageFileReader:
-    """Return ITK's reading of the 352 bytes of a NIfTI header; raises RuntimeError where ITK does.
-
-    A header alone is enough for ITK. It is looked at before a file is read and then again; and cases of one dataset
-    often have the same.
-    """
+    """Return ITK's reading of the 352 bytes of a NIfTI header, which are enough for it; cases often have the same."""
     handle, name = tempfile.mkstemp(suffix=".nii")
     try:
         os.write(handle, header)
@@ -109,6 +123,9 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     if path.name.lower().endswith((".nii", ".nii.gz")):
         return _read_unpacked(path)
     said = check_text(path)
+    if (own := own_voxels(path, said, _known)) is not None:
+        array, geometry = _placed(own.voxels, own.grid, path)
+        return array, as_said(geometry, said._replace(remarks=(*said.remarks, *own.remarks)))
     image = _read_image(path)
     _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
     array, geometry = _placed(sitk.GetArrayFromImage(image), image, path)
@@ -128,16 +145,17 @@ def _nifti() -> ModuleType:
     return nifti
 
 
-def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry]:
-    """Read NIfTI: unpacked at once, its voxels taken as they lie, its grid by ITK.
+def _promised(path: Path) -> int:
+    return int(_nifti().promised_bytes(path))
 
-    ITK unpacks a file from its beginning several times over (ten times slower for small volumes). What is rare it
-    reads itself: scaled values, other byte orders, other types.
-    """
+
+def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """Read NIfTI: unpacked once, which ITK does several times, its voxels taken as they lie; ITK reads rare ones."""
     try:
         content, remarks = nifti_file.unpacked(path)
-    except zlib.error:
-        return _by_itk(path, path, ())  # damaged: ITK says what is wrong
+    except zlib.error as error:
+        _by_itk(path, path, ())  # ITK says what is wrong, where it notices
+        raise ImageError(f"{path} is damaged: {one_line(error)} Copy it again.") from error
     array = _voxels(content, path)
     if array is not None:
         more = (*remarks, *array[1].remarks)
@@ -155,7 +173,7 @@ def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry]:
 def _by_itk(source: Path, path: Path, remarks: tuple[str, ...]) -> tuple[NDArray[Any], Geometry]:
     """Read a NIfTI file by ITK; what ITK refuses, NIfTI-2 and axes that are not at right angles, by nibabel."""
     try:
-        check_gzip(source)
+        nifti_file.check_gzip(source, _promised)
         image = _read_image(source)
     except RuntimeError as error:
         if not _is_refused(error):
@@ -233,33 +251,9 @@ def header(path: Path) -> Header:
     return Header(shape, itemsize, as_said(geometry, said) if start is None else with_oddities(geometry, start))
 
 
-def check_gzip(path: Path) -> None:
-    """Refuse a truncated .nii.gz: ITK reads what is there and fills the rest with whatever it finds.
-
-    The length that gzip notes in its last four bytes must be the one the header promises; only if it is not (files
-    of several gzip members) is everything decompressed to find out.
-    """
-    if not path.name.lower().endswith(".nii.gz"):
-        return
-    look = nifti_file.glance_at(path)
-    if look.promise is not None:
-        require_room(path, look.promise.shape, look.promise.itemsize)
-        promised = look.promise.bytes
-    else:
-        promised = _nifti().promised_bytes(path)
-    if look.noted == promised % 2**32:
-        return
-    length = 0
-    with gzip.open(path) as stream:
-        while piece := stream.read(1 << 24):
-            length += len(piece)
-    if length < promised:
-        raise ImageError(f"{path} cannot be read: it is truncated after {length} of {promised} bytes. Copy it again.")
-
-
 def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Turn the voxels to ITK's "RAS" first and remember the original orientation."""
-    check_gzip(path)
+    nifti_file.check_gzip(path, _promised)
     image = _read_image(path)
     if image.GetDimension() != 3:
         raise ImageError(f"{path.name} has {image.GetDimension()} dimensions; only volumes can be reoriented.")
@@ -301,7 +295,7 @@ def _geometry(grid: sitk.Image | sitk.ImageFileReader, path: Path) -> Geometry:
 
 def volumes(path: Path) -> list[sitk.Image]:
     """Return the volumes along the fourth axis of a file, each on the grid of the first three axes."""
-    check_gzip(path)
+    nifti_file.check_gzip(path, _promised)
     image = _read_image(path)
     size = image.GetSize()
     if len(size) != 4:

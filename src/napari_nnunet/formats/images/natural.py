@@ -29,6 +29,8 @@ from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
 _COLOURS = (3, 4)
+_SAMPLES = "YXS"  # values of one pixel side by side, which no stack has
+_CHANNELS = (_SAMPLES, "SYX", "CYX")  # axes of a picture with channels; those of the last two may be slices as well
 _OPACITY = ((1,), (2,))  # kinds of a further sample in TIFF 6.0: how opaque the others are
 _NO_PICTURE = "{name} has {count} dimensions; a picture has 2, plus colour channels."
 SEEN_THROUGH = "it is transparent in places; its transparency was left out"
@@ -55,11 +57,17 @@ def is_natural(path: Path) -> bool:
     return _is_picture(pages)
 
 
+def may_be_channels(path: Path) -> bool:
+    """Whether the planes of a TIFF with three axes are named channels or colours, and are no pages of a stack."""
+    with opened(path) as file:
+        return pages_of(file, path).axes in _CHANNELS
+
+
 def _is_picture(pages: Pages) -> bool:
     shape, axes = pages.shape, pages.axes
     if "Z" in axes or (axes == "QYX" and len(pages.parts) > 1):
         return False
-    return len(shape) == 2 or (len(shape) == 3 and (shape[-1] in _COLOURS or shape[0] in _COLOURS))
+    return len(shape) == 2 or axes == _SAMPLES or (len(shape) == 3 and (shape[-1] in _COLOURS or shape[0] in _COLOURS))
 
 
 def read_values(path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -102,9 +110,13 @@ def read(path: Path, *, all_bits: bool = False) -> tuple[NDArray[Any], Geometry]
 
 
 def opacity(path: Path) -> NDArray[Any] | None:
-    """Return how opaque the pixels (Y, X) of a grey PNG are, 0 for transparent ones; None of a picture without that."""
+    """Return how opaque the pixels (Y, X) of a grey PNG or TIFF are, 0 for clear ones; None of one without that."""
     if not has_opacity(path):
         return None
+    if _is_tiff(path):
+        with opened(path) as file:
+            pages = pages_of(file, path)
+            return np.take(pages.read(path), 1, _colours_of(pages)[0])
     with path.open("rb") as file:
         found = png_facts(file, path)
     return (_deep(path, found.shape) if found.itemsize > 1 else np.asarray(iio.imread(path)))[..., -1]
@@ -151,7 +163,10 @@ def _without(content: bytes, kinds: Collection[bytes]) -> bytes:
 
 
 def has_opacity(path: Path) -> bool:
-    """Whether a file is a grey PNG with transparency, which nnU-Net does not read; ImageError if it is no PNG."""
+    """Whether a file is a grey PNG or TIFF with transparency, which nnU-Net does not read; ImageError if it is none."""
+    if _is_tiff(path):
+        with opened(path) as file:
+            return _colours_of(pages_of(file, path))[1]
     if not _is_png(path):
         return False
     with path.open("rb") as file:

@@ -8,10 +8,12 @@ import math
 import struct
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import lru_cache
 from itertools import combinations
 from operator import mul
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
@@ -32,14 +34,59 @@ _RIGHT = 1.7e-3  # cosine of a tenth of a degree less than a right angle; what i
 _COMMENT = 6  # code of extensions that are plain text
 _PLACE = ("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x",
           "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")  # fmt: skip
+_VOLUME = "xyz"
 _BY_ITK = (2, 3, 4)  # numbers of axes that ITK's reader takes: of pictures, volumes, and several channels
 _EXACT = 2**24  # from here on float32 skips whole numbers: those of atlases and objects would be others
 
 
 def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Return (array (1, Z, Y, X), geometry) in storage order, NaN kept."""
+    look, known = _glance(path)
+    if known is not None and known.plain and (stored := _stored(path, look, known)) is not None:
+        return _in_single_precision(stored).transpose(2, 1, 0)[None], known.geometry
     image, remarks = _load(path)
     return _array(image, path), _placed(image, remarks)
+
+
+class _Known(NamedTuple):
+    """What a header says of a volume: type and shape (x, y, z), first byte, place, and whether values are plain."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+    geometry: Geometry
+    plain: bool
+
+
+def _glance(path: Path) -> tuple[nifti_file.Glance, _Known | None]:
+    """Return what little of a file tells; of volumes in NIfTI-1 also what nibabel makes of their header."""
+    look = nifti_file.glance_at(path)
+    usual = look.promise is not None and not look.odd and len(look.promise.shape) == len(_VOLUME)
+    return look, _known(look.start) if usual else None
+
+
+@lru_cache(maxsize=64)  # it is looked at before a file is read and then again; and cases often have the same
+def _known(start: bytes) -> _Known | None:
+    header = nibabel.Nifti1Header.from_fileobj(io.BytesIO(start[:_HEADER_BYTES] + bytes(4)))  # without extensions
+    kind, affine = header.get_data_dtype(), header.get_best_affine()
+    if kind.kind not in "iuf" or not np.isfinite(affine).all():
+        return None
+    plain = header.get_slope_inter() in ((None, None), (1, 0))
+    geometry = _placed(SimpleNamespace(affine=affine, header=header), ())
+    return _Known(kind, header.get_data_shape(), header.get_data_offset(), geometry, plain)
+
+
+def _stored(path: Path, look: nifti_file.Glance, known: _Known) -> NDArray[Any] | None:
+    """Return the voxels (x, y, z) of a plain volume; None of an unpacked file that is truncated."""
+    count = math.prod(known.shape)
+    require_room(path, known.shape, np.dtype(np.float32).itemsize)
+    if look.noted is None:
+        values = np.fromfile(path, known.dtype, count, offset=known.offset)
+    elif look.as_promised:
+        values = np.frombuffer(nifti_file.unpacked(path)[0], known.dtype, count, known.offset)
+    else:
+        return None
+    return values.reshape(known.shape, order="F") if values.size == count else None
 
 
 def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -85,7 +132,9 @@ def header_refused(path: Path, placed: Callable[[bytes], Geometry]) -> Header:
     image, remarks = _load(path, voxels=False, axes=_BY_ITK)
     shape = tuple(int(n) for n in reversed(image.shape))
     shape = shape if len(shape) == 4 else (1, *shape)
-    return Header(shape, image.get_data_dtype().itemsize, _where_refused(image, path, remarks, placed))
+    scaled = (getattr(image.dataobj, "slope", 1), getattr(image.dataobj, "inter", 0)) != (1, 0)  # to float64
+    itemsize = np.dtype(float).itemsize if scaled else image.get_data_dtype().itemsize
+    return Header(shape, itemsize, _where_refused(image, path, remarks, placed))
 
 
 def _where_refused(image: Any, path: Path, remarks: tuple[str, ...], placed: Callable[[bytes], Geometry]) -> Geometry:
@@ -137,6 +186,9 @@ def header(path: Path) -> Header:
 
     nibabel computes in float32.
     """
+    known = _glance(path)[1]
+    if known is not None:
+        return Header((1, *reversed(known.shape)), 4, known.geometry)
     image, remarks = _load(path, voxels=False)
     return Header((1, *(int(n) for n in reversed(image.shape))), 4, _placed(image, remarks))
 
@@ -160,12 +212,16 @@ def count_invalid(path: Path) -> int:
 def _opened(path: Path, *, voxels: bool = True) -> tuple[Any, tuple[str, ...]]:
     """Return nibabel's image of a file, straightened where it is odd, and what is odd about it.
 
-    Whether it ends as it should is only looked at where its voxels are wanted.
+    Whether it ends as it should is only looked at where its voxels are wanted. nibabel does not compare what it
+    unpacks with the checksum at its end.
     """
     look = nifti_file.glance_at(path)
+    to_check = voxels and look.noted is not None
     if look.promise is None:
         nifti_file.require_nifti(look.start, path)
-    if not look.odd and (look.as_promised or not voxels):
+        if to_check:
+            nifti_file.check_stream(path)
+    if not look.odd and (look.as_promised or not voxels) and not (to_check and look.promise is not None):
         try:
             # What is known to be NIfTI-1 need not be shown to all of nibabel's formats in turn.
             load = nibabel.load if look.promise is None else nibabel.Nifti1Image.from_filename
@@ -237,6 +293,13 @@ def _array(image: Any, path: Path) -> NDArray[Any]:
         stored = np.asanyarray(image.dataobj)
         data = stored if stored.dtype.kind in "iu" else data  # a scaled file has no other numbers than these
     return data.transpose(2, 1, 0)[None]
+
+
+def _in_single_precision(stored: NDArray[Any]) -> NDArray[Any]:
+    """Return values as nnU-Net has them; whole numbers that these do not hold as they are stored."""
+    data = stored.astype(np.float32, copy=not stored.flags.writeable)
+    whole = stored.dtype.kind in "iu" and stored.dtype.itemsize >= data.dtype.itemsize
+    return stored if whole and data.size and data.max() >= _EXACT else data
 
 
 def _spacing(image: Any) -> tuple[float, ...]:

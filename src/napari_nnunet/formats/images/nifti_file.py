@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import os
 import struct
 import zlib
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from napari_nnunet.errors import ImageError
@@ -15,6 +18,10 @@ from napari_nnunet.formats.room import require_room
 
 GZIP = b"\x1f\x8b"
 NIFTI_1 = 348  # bytes of a header of the first kind
+_NIFTI_2 = 540  # of the second
+#: How headers begin: their length, and then the number of axes and their sizes.
+_SIZES_OF_AXES = (NIFTI_1, "<i36x8h"), (NIFTI_1, ">i36x8h"), (_NIFTI_2, "<i12x8q"), (_NIFTI_2, ">i12x8q")
+_VOLUME = 3
 HEADER_BYTES = 352  # with the four bytes that say whether extensions follow
 _TYPE = 70  # where the header says of which type values are and, behind it, of how many bits; then, the offset
 #: Bytes of a value by its type. All readers go by the type alone; some programs write a number of bits that is wrong.
@@ -22,6 +29,7 @@ _BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4,
           2048: 32, 2304: 4}  # fmt: skip
 _OFFSET = 108  # where the header says, in float32, at which byte the voxels begin
 _GIPL_HEADER = 256
+_OF_PAIR = b"ni1"  # what the header of a pair says it is; programs write it into single files, too
 _PEEK = 4096  # packed bytes that hold more than a header
 _PIECE = 1 << 22
 
@@ -97,9 +105,21 @@ def glance_at(path: Path) -> Glance:
             file.seek(-4, os.SEEK_END)
             end = file.read(4)
     start = _first_bytes(start, path) if packed else start[:HEADER_BYTES]
+    if start[344:347] == _OF_PAIR:
+        _refuse_half(start, path)
     promise = promise_of(start)
     odd = packed != path.name.lower().endswith(".gz") or (promise is not None and promise.offset < HEADER_BYTES)
     return Glance(start, promise, odd, int.from_bytes(end[-4:], "little") if packed else None)
+
+
+def _refuse_half(start: bytes, path: Path) -> None:
+    """Raise ImageError for the .hdr of two files under another name: its own bytes would be read as voxels."""
+    order = "<" if start[:4] == struct.pack("<i", NIFTI_1) else ">"
+    if not struct.unpack_from(f"{order}f", start, _OFFSET)[0] >= HEADER_BYTES:
+        raise ImageError(
+            f"{path} is the header of a pair of files (.hdr and .img) and holds no voxels. Convert the pair to one "
+            ".nii.gz."
+        )
 
 
 def unpacked(path: Path) -> tuple[bytes, tuple[str, ...]]:
@@ -160,6 +180,49 @@ def is_whole(path: Path, size: int) -> bool:
     return header is None or path.stat().st_size >= header + size
 
 
+def check_gzip(path: Path, promised_bytes: Callable[[Path], int]) -> None:
+    """Refuse a truncated .nii.gz: ITK reads what is there and fills the rest with whatever it finds.
+
+    The length that gzip notes in its last four bytes must be the one the header promises (of other kinds of NIfTI,
+    ``promised_bytes`` tells it); only if it is not, as of several gzip members, is everything unpacked to find out.
+    """
+    if not path.name.lower().endswith(".nii.gz"):
+        return
+    look = glance_at(path)
+    if look.promise is not None:
+        require_room(path, look.promise.shape, look.promise.itemsize)
+        promised = look.promise.bytes
+    else:
+        promised = promised_bytes(path)
+    if look.noted == promised % 2**32:
+        return
+    length = 0
+    with gzip.open(path) as stream:
+        while piece := stream.read(1 << 24):
+            length += len(piece)
+    if length < promised:
+        raise ImageError(f"{path} cannot be read: it is truncated after {length} of {promised} bytes. Copy it again.")
+
+
+def check_stream(path: Path) -> None:
+    """Unpack a file to its end and keep nothing; raises zlib.error, OSError or EOFError if it is damaged."""
+    with gzip.open(path) as stream:
+        while stream.read(_PIECE):
+            pass
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[Path]:
+    """Give a file whose own voxels ITK reads: of a.nii.gz, it would read those of an a.nii that lies beside it."""
+    if not (path.name.lower().endswith(".nii.gz") and path.with_name(path.name[:-3]).exists()):
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / "alone.nii"
+        copy.write_bytes(unpacked(path)[0])
+        yield copy
+
+
 class SecondVersion(RuntimeError):
     """NIfTI-2, which ITK does not read."""
 
@@ -170,6 +233,18 @@ def first_version(path: Path, reader: str) -> str:
         if glance_at(path).start[4:7] in (b"n+2", b"ni2"):
             raise SecondVersion("it is NIfTI-2, which ITK does not read. Save it as NIfTI-1.")
     return reader
+
+
+def axes_of(start: bytes) -> int | None:
+    """Return the number of axes of a NIfTI file that begins so, without further ones of one entry; None of others."""
+    for length, layout in _SIZES_OF_AXES:
+        if len(start) >= struct.calcsize(layout):
+            said, count, *sizes = struct.unpack_from(layout, start)
+            if said == length and 1 <= count <= len(sizes):
+                while count > _VOLUME and sizes[count - 1] == 1:
+                    count -= 1
+                return int(count)
+    return None
 
 
 def require_nifti(content: bytes, path: Path) -> None:

@@ -113,7 +113,7 @@ def _imagej(file: tifffile.TiffFile) -> tuple[float, ...] | None:
     """Return the sizes that ImageJ writes: pixels per unit in the tags, unit and distance of slices in words."""
     entries = _words(file)
     unit = _unit(entries.get("unit"))
-    resolution = _per_pixel(file)
+    resolution = None if unit is None else _per_pixel(file)
     if unit is None or resolution is None:
         return None
     units = [_unit(entries.get(f"{axis}unit", entries["unit"])) for axis in "zy"]
@@ -164,7 +164,7 @@ def _per_pixel(file: tifffile.TiffFile) -> tuple[float, float] | None:
 def _resolution(file: tifffile.TiffFile) -> tuple[float, ...] | None:
     tags = file.pages.first.tags
     unit = _TAG_UNITS.get(int(tags.valueof(_RESOLUTION_UNIT, default=0)))
-    found = _per_pixel(file)
+    found = None if unit is None else _per_pixel(file)
     if unit is None or found is None:
         return None
     y, x = found[0] * unit, found[1] * unit

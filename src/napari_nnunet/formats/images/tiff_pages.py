@@ -27,7 +27,14 @@ from napari_nnunet.memory import available_memory
 
 #: What is said of pictures whose file has them shown otherwise than they are stored (EXIF, TIFF 6.0).
 TURNED = "it is to be shown turned or mirrored (orientation {way}), but was read as it is stored"
-_ORIENTATION = 274
+_ORIENTATION, _KIND = 274, 262  # TIFF 6.0
+_STORED_AS = {
+    0: "it stores white as 0 (MinIsWhite); its values were read as they are stored",
+    3: "its values are numbers of a palette and were read as these numbers, without the colours",
+    5: "its colours are those of print (CMYK) and were read as four channels",
+    6: "its colours are stored as brightness and differences of colour (YCbCr) and were read as these",
+    8: "its colours are stored as CIE L*a*b* and were read as these",
+}
 _MOST_PLANES = 1 << 20  # of a file
 _UNPACKED, _LZW, _KEPT_COLOURS = (
     1,
@@ -74,9 +81,15 @@ class Pages:
             if len(self.parts) == 1:
                 return np.asarray(self.parts[0].asarray())
             return np.stack([part.asarray() for part in self.parts])
-        except ValueError as error:
+        except (ValueError, NotImplementedError) as error:
             if "imagecodecs" not in str(error):
                 raise
+            if "packints" in str(error):
+                raise ImageError(
+                    f"{path.name} packs its values into {self.parts[0].keyframe.bitspersample} bits, which only the "
+                    "package imagecodecs can read. Install it (pip install imagecodecs), or save the file with 8 or 16 "
+                    "bits."
+                ) from error
             return _unpacked_by_pillow(self, path)
 
 
@@ -222,9 +235,12 @@ def pages_of(file: tifffile.TiffFile, path: Path) -> Pages:
     first = whole[0]
     if (way := first.keyframe.tags.valueof(_ORIENTATION, default=1)) not in (0, 1):
         remarks.append(TURNED.format(way=way))
+    if (kind := _STORED_AS.get(int(first.keyframe.photometric or 0))) is not None and first.keyframe.tags.get(_KIND):
+        remarks.append(kind)
     if len(whole) == 1:
         return Pages((first,), tuple(first.shape), first.axes, tuple(remarks))
-    if all(part.shape == first.shape and part.dtype == first.dtype for part in whole) and first.axes == "YX":
+    alike = all(part.shape == first.shape and part.dtype == first.dtype for part in whole) and first.axes == "YX"
+    if alike and not file.is_ome:  # each image of OME's has a name of its own
         return Pages(tuple(whole), (len(whole), *first.shape), "QYX", tuple(remarks))
     raise ImageError(
         f"{path.name} holds {len(file.pages)} pages in {len(whole)} images that do not form a stack "

@@ -18,6 +18,7 @@ from napari_nnunet.formats.dicom.structures import read_segments, segments_in
 from napari_nnunet.formats.dicom.syntax import Syntax, syntax_of
 from napari_nnunet.formats.images import natural
 from napari_nnunet.formats.images.files import adapter_for, ending_of, read_stored
+from napari_nnunet.formats.images.header import opened_once
 from napari_nnunet.schema.geometry import Geometry
 
 _JPEG = (".jpg", ".jpeg")
@@ -116,6 +117,7 @@ def numbers_of(value: int, classes: int) -> tuple[int, ...]:
     return tuple(reversed(found))
 
 
+@opened_once
 def read_mask(path: Path, images: Sequence[Path] = ()) -> StoredMask:
     """Read a mask file, or a folder with the slices of a DICOM series, a DICOM-SEG, or radiotherapy structures.
 
@@ -170,7 +172,7 @@ def _of_8_bits(colours: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 
 def _grey(array: NDArray[Any], geometry: Geometry, path: Path, *, lossy: bool) -> StoredMask:
-    """Return a mask of one channel; where a PNG is wholly transparent it is 0, as coloured ones are."""
+    """Return a mask of one channel; where a picture is wholly transparent it is 0, as coloured ones are."""
     opaque = natural.opacity(path)
     if opaque is None:
         return StoredMask(array, geometry, lossy=lossy, plain=not lossy)

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import DatasetError, ImageError, NnunetError, some
 from napari_nnunet.formats.dataset.channel_files import channel_word, stem_of, words_of_name
 from napari_nnunet.formats.dataset.pairs import ImagePair
-from napari_nnunet.formats.dicom import series as dicom
-from napari_nnunet.formats.images.files import read_header, read_volume
-from napari_nnunet.formats.images.natural import has_opacity
+from napari_nnunet.formats.images.files import read_header
 from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, facts_of
+from napari_nnunet.formats.masks.images import image_beside, read_by_nnunet
 from napari_nnunet.formats.masks.stored import StoredMask, inside_of, joined_classes, read_mask
-from napari_nnunet.grid import Grid, Turned, WhenApart, channels_together, onto, relation
+from napari_nnunet.grid import Grid, Turned, WhenApart, onto, relation
 from napari_nnunet.jobs.case_size import SMALL
 from napari_nnunet.processes.pool import Task
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
@@ -293,7 +292,7 @@ def look_at_pair(pair: ImagePair, apart: WhenApart) -> PlannedCase:
         notes=volume.notes,
         remarks=(*volume.geometry.remarks, *_of_mask(mask, volume)),
         sized_by=sized_by,
-        plain=not any(path.is_file() and has_opacity(path) for path in pair.images),
+        plain=read_by_nnunet(pair.images, volume),
     )
 
 
@@ -339,14 +338,8 @@ def look_closer(pair: ImagePair) -> Pieces:
 
 
 def read_image(pair: ImagePair, apart: WhenApart) -> Volume:
-    """Read the image of a pair, from files or from DICOM: folders of slices, or files with frames."""
-    if not dicom.is_dicom_image(pair.images[0]):
-        return _coloured(read_volume(pair.images, apart=apart), pair)
-    parts = [dicom.read_series(path) for path in pair.images]
-    grids = [Grid(array.shape[1:], geometry) for array, geometry in parts]
-    names = [path.name for path in pair.images]
-    arrays, notes = channels_together([array for array, _ in parts], grids, names, apart=apart)
-    return Volume(np.concatenate(arrays).astype(np.float32), parts[0][1], notes)
+    """Read the image of a pair, from files or from DICOM, in the colours that are asked for."""
+    return _coloured(image_beside(pair.mask, pair.images, apart), pair)
 
 
 def _coloured(volume: Volume, pair: ImagePair) -> Volume:

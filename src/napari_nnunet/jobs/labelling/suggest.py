@@ -218,8 +218,8 @@ def learning(workspace: Workspace, dataset: str, model: TrainedModel, more: int)
     wanted = JudgedBy(configuration=model.configuration.name, trainer=model.trainer)
     points = []
     for judge in judges(workspace, dataset, wanted):
-        scores, cases = judge.scores, judge.model.dataset.raw.get("numTraining")
-        if len(scores) > 1 and isinstance(cases, int) and cases > 0:
+        scores, cases = judge.scores, judge.model.dataset.num_training or 0
+        if len(scores) > 1 and cases > 0:
             error = float(np.std(scores, ddof=1)) / math.sqrt(len(scores))
             points.append(CurvePoint(cases, float(np.mean(scores)), error))
     return expected_gain(points, more)

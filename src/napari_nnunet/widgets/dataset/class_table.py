@@ -308,7 +308,7 @@ def new_classes(case: NewCase, choices: CaseChoices, replaced: Replaced) -> str:
     """Return what is to be asked of classes that the dataset's other cases do not know; empty where there are none."""
     known: Mapping[str, Any] = choices.info.labels.labels if choices.info is not None else case.classes
     added = [name for name in case.classes if name not in (*known, IGNORE)]  # none of a case of objects
-    others = 0 if choices.info is None else choices.info.raw.get("numTraining", 0) - (replaced != "nothing")
+    others = 0 if choices.info is None else (choices.info.num_training or 0) - (replaced != "nothing")
     if not added or others < 1:
         return ""
     return (

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError, ImageError, NnunetError
 from napari_nnunet.formats.images.files import read_labels, write_labels
-from napari_nnunet.formats.images.notes import nifti_reader
+from napari_nnunet.formats.results.noted import nifti_reader
 from napari_nnunet.grid import Grid, Same, relation
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.widgets.frame.layers import length_in_mm, placement_of

@@ -26,11 +26,11 @@ from napari_nnunet.formats.dataset.read_case import (
 )
 from napari_nnunet.formats.images.files import ending_of, read_labels, read_volume
 from napari_nnunet.formats.images.label_note import LabelNote
-from napari_nnunet.formats.images.notes import nifti_reader, read_note, read_noted
 from napari_nnunet.formats.model.bundle import is_model_zip
 from napari_nnunet.formats.model.folder import find_models, holds_models
 from napari_nnunet.formats.model.known_models import remember_model
 from napari_nnunet.formats.preprocessed.journal import joined_by
+from napari_nnunet.formats.results.noted import nifti_reader, read_note, read_noted
 from napari_nnunet.grid import Apart, Grid, Turned, WhenApart
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.objects import ObjectScheme
