@@ -27,11 +27,11 @@ from scipy import ndimage
 VERSION = 1
 Array = Any
 Entry = dict[str, Any]
-_NIFTI = (".nii", ".nii.gz")
+_NIFTI, _VALUES = (".nii", ".nii.gz"), {"uint8": 1 << 8, "uint16": 1 << 16}
 _LONGEST, _LONGEST_NAME = 1 << 24, 240  # bytes of description.json, and of the name of a file
 _MOST_OF_A_PATCH, _MOST_VOXELS = 1 << 28, 1 << 32  # the latter resampled; more are of a wrong voxel size
-_VALUES = {"uint8": 1 << 8, "uint16": 1 << 16}
 _SCHEMES = ("ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization", "RGBTo01Normalization")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would tell a server of each import
 _core = cache(lambda: import_module("openvino").Core())  # it stays: one that goes takes the stack for signals along
 _OF_CT = ("mean", "std", "percentile_00_5", "percentile_99_5")
 

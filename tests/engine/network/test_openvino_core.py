@@ -1,4 +1,4 @@
-"""Networks of OpenVINO come and go, and the process still hears signals."""
+"""What OpenVINO does to a process beside computing: signals are still heard, and nothing is started or told."""
 
 from __future__ import annotations
 
@@ -39,3 +39,19 @@ def test_networks_that_are_gone_leave_signals_a_place_to_be_handled():
     pytest.importorskip("openvino")
     ended = subprocess.run([sys.executable, "-c", COME_AND_GO], capture_output=True, text=True, check=False)
     assert ended.returncode == 0 and ended.stdout == "heard\n", (ended.returncode, ended.stderr[-500:])
+
+
+IMPORTED = """
+import multiprocessing.process, socket, threading
+multiprocessing.process.BaseProcess.start = lambda self: print("a process")
+threading.Thread.start = lambda self: print("a thread")
+socket.socket.connect = lambda self, address: print("a call")
+"""
+
+
+@pytest.mark.parametrize("what", ["napari_nnunet.engine.network.openvino_backend", "napari_nnunet.resources.segment"])
+def test_importing_it_starts_nothing_and_tells_nobody(what):
+    pytest.importorskip("openvino")
+    code = f"{IMPORTED}\nimport {what}, openvino"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and ended.stdout == "", (ended.stdout, ended.stderr[-500:])
