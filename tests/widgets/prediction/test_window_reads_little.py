@@ -101,6 +101,13 @@ def test_whether_a_cancelled_run_is_carried_on_with_costs_nothing_while_nobody_p
     assert desk.view.carries_on(resolve(desk.choices()))
 
 
+def test_what_a_script_wrote_and_drew_is_noticed_before_a_run_is_carried_on_with(desk):
+    result = halted(desk)
+    result.labels.data[FIRST] += 1
+    result.labels.refresh()
+    assert not desk.view.carries_on(resolve(desk.choices()))
+
+
 def test_a_cancelled_run_that_a_script_changed_is_not_carried_on_with(desk):
     result = halted(desk)
     result.labels.data[FIRST] += 1  # napari says nothing

@@ -26,14 +26,19 @@ class Voxels:
     """
 
     def __init__(self, layer: Image | Labels) -> None:
-        self._strokes = 0
-        self._found: tuple[Any, float, int] | None = None
+        self._strokes = self._drawn = 0
+        self._found: tuple[Any, float, int, int] | None = None
         for name in ("paint", "data"):
             if name in layer.events:
                 layer.events[name].connect(self._count)
+        layer.events.set_data.connect(self._draw)
 
     def _count(self, _: Any = None) -> None:
         self._strokes += 1
+
+    def _draw(self, _: Any = None) -> None:
+        """Note that it was drawn: as another slice is, and as a script asks for that wrote into the array."""
+        self._drawn += 1
 
     def version(self, layer: Any) -> tuple[int, ...]:
         """Return numbers of which one changes with every stroke."""
@@ -42,16 +47,18 @@ class Voxels:
 
     def note(self, layer: Any, digest: int, version: tuple[int, ...] | None = None) -> None:
         """Note a digest of a version, of that which there is now where none is given."""
-        self._found = version or self.version(layer), time.monotonic(), digest
+        self._found = version or self.version(layer), time.monotonic(), self._drawn, digest
 
     def digest(self, layer: Any, *, lately: bool) -> int:
         """Return the digest of a layer, as it was found on a thread where no stroke followed.
 
-        ``lately`` reads the voxels unless that was just now: a script may have changed them.
+        ``lately`` reads the voxels unless that was just now: a script may have changed them. Else they are read where
+        the layer was drawn since.
         """
         if self._found is not None:
-            version, when, digest = self._found
-            if version == self.version(layer) and (not lately or time.monotonic() - when < _JUST_NOW):
+            version, when, drawn, digest = self._found
+            known = time.monotonic() - when < _JUST_NOW if lately else drawn == self._drawn
+            if known and version == self.version(layer):
                 return digest
         version = self.version(layer)
         digest = digest_of(np.asarray(layer.data))

@@ -111,7 +111,7 @@ def rivals(viewer: Any, request: str) -> list[Any]:
 def is_untouched(layer: Layer, *, lately: bool = True) -> bool:
     """Whether a layer holds the voxels that the segmentation, and postprocessing, left in it.
 
-    Not ``lately``, what a script wrote into its array since it was looked at is not noticed, and little is read.
+    Not ``lately``, what a script wrote into its array is noticed once the layer is drawn, and less is read.
     """
     left = _LEFT.get(layer)
     if left is None or left.digest is None:

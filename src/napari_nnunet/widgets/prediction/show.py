@@ -299,9 +299,9 @@ class ResultView(QWidget):
                 return "Cancelled before anything was finished."
             return f"Cancelled at {percent} %. Nothing had been found by then, so no layer is kept.{on}"
         result.call(f"{result.name} (partial {percent} %)")
-        result.leave({})
         result.labels.metadata["nnunet"] = {**result.labels.metadata["nnunet"], "percent": percent}
         result.labels.refresh()
+        result.leave({})
         self._halt(result)
         return f"Cancelled at {percent} %. The part segmented so far is kept.{on}"
 
