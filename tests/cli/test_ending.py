@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+
+import pytest
 
 SCRIPT = """
 import atexit, sys, threading, time
@@ -28,6 +31,32 @@ def test_what_is_to_be_done_at_the_end_is_done_and_what_was_imported_is_not_take
     assert done.returncode == 1
     assert "nowhere" in done.stderr
     assert done.stdout == "not flushed a thread ended\ndone at the end\n"
+
+
+QUIET = """
+import sys
+from napari_nnunet.cli import main
+
+sys.argv = ["napari-nnunet", "recipe", "x"]
+from napari_nnunet.cli.rooms import choosing
+choosing.recipe = lambda request, shell: print("much " * int(LENGTH))
+sys.exit(main())
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes end otherwise there")
+@pytest.mark.parametrize("length", [1, 100_000])
+def test_output_that_nobody_reads_is_no_fault(tmp_path, length):
+    """As of ``napari-nnunet look FILE | true``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET.replace("LENGTH", str(length))],
+        stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert not list(tmp_path.rglob("report-*"))
 
 
 def test_a_prediction_of_classes_loads_nothing_that_only_objects_need():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -255,3 +256,37 @@ def test_a_write_whose_folder_is_moved_meanwhile_leaves_nothing_in_it(tmp_path):
     with pytest.raises(ResourceError, match=r"table\.csv could not be written"):
         write()
     assert names(tmp_path / "trash") == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS])
+def test_a_full_disk_during_a_copy_is_no_fault_of_the_source(tmp_path, monkeypatch, number):
+    (tmp_path / "stick").mkdir()
+    (tmp_path / "w").mkdir()
+    (tmp_path / "stick" / "a.png").touch()
+
+    def copy(source, target):
+        raise OSError(number, os.strerror(number), os.fspath(source), None, os.fspath(target))  # as shutil does
+
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    with pytest.raises(ResourceError, match=f"(No space left while writing|No permission to write) {tmp_path / 'w'}"):
+        copy_file(tmp_path / "stick" / "a.png", tmp_path / "w" / "a.png")
+    alone = OSError(number, os.strerror(number), str(tmp_path / "stick" / "a.png"))
+    assert "could not be read" not in write_error(tmp_path / "w" / "a.png", alone).message
+
+
+def test_what_could_not_be_renamed_or_staged_is_no_source(tmp_path):
+    target = tmp_path / "w" / "a.png"
+    for about, other in (
+        (tmp_path / "staging" / partial_name("a.png"), None),
+        (tmp_path / "elsewhere" / "a.png", str(target)),
+    ):
+        failed = PermissionError(errno.EACCES, "Permission denied", str(about), None, other)
+        assert write_error(target, failed).message.startswith(f"No permission to write {target}")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_folder_that_a_link_leads_to_is_the_one_that_is_written(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    failed = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "real" / "b.png"))
+    assert write_error(tmp_path / "link" / "a.png", failed).message.startswith("No permission to write")

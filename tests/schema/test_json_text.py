@@ -99,6 +99,12 @@ def test_a_key_that_is_written_twice_is_refused_where_the_values_differ():
     assert json_value('{"a": 1, "b": {"c": 2, "c": 2}, "a": 1}', "a.json", DatasetError) == {"a": 1, "b": {"c": 2}}
 
 
+def test_keys_are_held_against_each_other_as_they_are_written():
+    refused('{"a": 1, "a": true}', "as 1 and as True")
+    assert json_value('{"a": NaN, "a": NaN}', "a.json", DatasetError)
+    refused(f'{{"a": 1, "b": [{"0, " * (1 << 20)}0], "a": 2}}', "is written twice")
+
+
 def test_a_message_that_cannot_be_read_says_nothing(tmp_path):
     path = tmp_path / "control.json"
     for content in (b"", b"{", b"\xff\xff", b"[" * 100_000, b'{"a": ' + b"9" * 6_000 + b"}", b" " * (2 << 20) + b"{}"):

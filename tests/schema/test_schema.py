@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from helpers import Recipe, configuration_of
+from helpers import TINY_PLANS, Recipe, configuration_of
 from napari_nnunet.errors import DatasetError, ImageError, PlanError
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.fingerprint import Fingerprint
@@ -107,3 +108,14 @@ def test_plans_name_the_folder_of_their_cases_also_where_the_file_does_not():
     content = {"plans_name": "Mine", "configurations": {"c": configuration_of(Recipe())}}
     del content["configurations"]["c"]["data_identifier"]
     assert Plans.parse(content).configuration("c").data_identifier == "Mine_c"
+
+
+def test_plans_of_other_programs_are_read():
+    content = {**TINY_PLANS, "foreground_intensity_properties_per_channel": []}
+    content["original_median_spacing_after_transp"] = [np.float64(1.0), np.float32(2.0), 3]
+    entries = {**content["configurations"]["3d_fullres"], "batch_dice": None}
+    entries["normalization_schemes"] = ["ZScoreNormalization" for _ in entries["normalization_schemes"]]
+    plans = Plans.parse({**content, "configurations": {"3d_fullres": entries}})
+    assert plans.intensities == () and not plans.configuration("3d_fullres").batch_dice
+    with pytest.raises(PlanError, match="must be a list of numbers of mm"):
+        Plans.parse({**content, "original_median_spacing_after_transp": [True, 1.0, 1.0]})

@@ -19,6 +19,7 @@ from napari_nnunet.cli.verbs import VERBS, Verb, named
 from napari_nnunet.errors import InternalError, SettingsError, for_people, printable
 from napari_nnunet.version import __version__
 
+_NOBODY_READS = 141  # as of a program that the system ends for that: 128 + SIGPIPE
 _EPILOG = """\
 Every verb may be written with hyphens or underscores (predict-from-modelfolder), and nnU-Net's commands keep working
 with 'nnUNetv2_' replaced by 'napari-nnunet '. 'napari-nnunet VERB --help' explains a verb.
@@ -44,7 +45,7 @@ def build_parser(whole: Collection[Verb] = VERBS) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status.
 
-    0 success, 1 an error the message explains, 2 wrong arguments, 130 interrupted.
+    0 success, 1 an error the message explains, 2 wrong arguments, 130 interrupted, 141 nobody read the output.
     """
     if arguments is not None:
         return _answered(list(arguments), shell=False)
@@ -97,7 +98,13 @@ def _answered(words: list[str], *, shell: bool) -> int:
     try:
         _require_readable(words)
         with redirect_stdout(_Printable(sys.stdout)):
-            return 0 if verb is None else _carry_out(verb, options, shell=shell)
+            status = 0 if verb is None else _carry_out(verb, options, shell=shell)
+            sys.stdout.flush()
+        return status
+    except _NobodyReads:
+        if shell:  # else Python complains at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _NOBODY_READS
     except KeyboardInterrupt:
         print("Interrupted. Finished cases are complete; nothing half-written was left.", file=sys.stderr)
         return 130
@@ -114,6 +121,18 @@ def _as_value(word: str) -> str:
     return f" {word}" if re.match(r"-\d[\d.,-]*=", str(word)) else word
 
 
+class _NobodyReads(BrokenPipeError):
+    """The program that was to read the output, such as ``head``, has ended."""
+
+
+@contextmanager
+def _read_by_somebody() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _NobodyReads from error
+
+
 class _Printable:
     """Writes texts as a terminal can show them.
 
@@ -128,7 +147,13 @@ class _Printable:
 
     def write(self, text: str) -> int:
         """Write a text without what a terminal would obey."""
-        return self._stream.write(printable(text))
+        with _read_by_somebody():
+            return self._stream.write(printable(text))
+
+    def flush(self) -> None:
+        """Write what waits to be written."""
+        with _read_by_somebody():
+            self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

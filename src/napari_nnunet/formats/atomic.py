@@ -21,6 +21,7 @@ from napari_nnunet.errors import ResourceError
 from napari_nnunet.formats.computer import mark
 
 _MARK = ".partial-"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST = 200  # bytes; file systems take 255
 FORGOTTEN = 7 * 24 * 3600.0  # seconds since a file of another computer was touched, whose process cannot be looked at
 _GIVEN_ANEW = 3600.0  # seconds by which a process is younger than a file that another one of its number wrote
@@ -104,7 +105,7 @@ def write_error(path: Path, cause: OSError | str) -> ResourceError:
         return ResourceError(f"{source} does not exist any more. If its disk was removed, connect it again.")
     if source is not None and isinstance(cause, OSError):
         return ResourceError(f"{source} could not be read: {cause.strerror}.")
-    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(cause, OSError) and cause.errno in _FULL:
         return ResourceError(f"No space left while writing {path}. Free some disk space, or choose another folder.")
     if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ResourceError(f"No permission to write {path}. Choose a folder you may write to.")
@@ -119,8 +120,12 @@ def _source_of(path: Path, cause: OSError | str) -> Path | None:
     """Return the file that a failure is about where that lies apart from what was to be written."""
     if not isinstance(cause, OSError) or not isinstance(cause.filename, str):
         return None
-    about, target = Path(cause.filename).absolute(), path.absolute()
-    return None if about.is_relative_to(target.parent) or target.is_relative_to(about) else about
+    # A copy names both files, whichever failed; and what is written has the name of a temporary file.
+    if cause.filename2 is not None or cause.errno in (*_FULL, errno.EROFS) or _MARK in cause.filename:
+        return None
+    about, target = (Path(os.path.realpath(one.parent), one.name) for one in (Path(cause.filename), path))
+    within = about.is_relative_to(target.parent) or target.is_relative_to(about)
+    return None if within else Path(cause.filename).absolute()
 
 
 def make_folder(path: Path) -> Path:

@@ -29,6 +29,7 @@ _DEEPEST = 100  # objects and lists within each other; what is deeper can be rea
 _LOOKED_THROUGH = (
     1 << 20
 )  # characters; larger files are tables of numbers, which go into models with limits of their own
+_BY_HAND = 16 << 20  # characters; in larger files nobody writes, and keys written twice are not looked for
 _LONGEST_NUMBER = 18  # digits; more than that is no count, and no float64
 _OPENING = re.compile(r"[\[{]")
 _LONG = re.compile(rf"\d{{{_LONGEST_NUMBER + 1}}}")
@@ -124,7 +125,7 @@ def json_value(text: str, where: str, error: type[NnunetError]) -> Any:
         or names a key twice with different values.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_once if len(text) <= _LOOKED_THROUGH else None)
+        value = json.loads(text, object_pairs_hook=_once if len(text) <= _BY_HAND else None)
     except json.JSONDecodeError as reason:
         raise error(f"{where} is not valid JSON: {reason}.{_slip(text, reason.pos)}") from reason
     except _Twice as reason:
@@ -204,7 +205,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         for key, value in pairs:
-            if value != found[key]:
+            if repr(value) != repr(found[key]):  # 1 is no true, and NaN is NaN
                 raise _Twice(
                     f"'{key[:100]}' is written twice within one object, as {shortened(value)} and as "
                     f"{shortened(found[key])}. Keep one, or give the other its own name."

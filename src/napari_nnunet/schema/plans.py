@@ -6,6 +6,7 @@ Names in a plans file are looked up in literal tables; nothing is imported becau
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -209,6 +210,7 @@ class Plans(_Frozen):
             "foreground_intensity_properties_per_channel",
             content.get("foreground_intensity_properties_by_modality", {}),
         )
+        statistics = {} if statistics == [] else statistics
         if not isinstance(statistics, Mapping) or not all(str(key).isdecimal() for key in statistics):
             raise PlanError(
                 f"{where}: 'foreground_intensity_properties_per_channel' is {shortened(statistics)}; it must name the "
@@ -260,8 +262,12 @@ def _permutation(axes: Any, where: str) -> tuple[int, int, int]:
 
 def _require_lengths(sizes: Any, where: str) -> None:
     """Raise PlanError if the usual voxel size is no list of lengths; it may be missing."""
-    if sizes and not (isinstance(sizes, list | tuple) and all(type(v) in (int, float) and v > 0 for v in sizes)):
+    if sizes and not (isinstance(sizes, list | tuple) and all(_is_number(v) and v > 0 for v in sizes)):
         raise PlanError(f"{where}: '{_MEDIAN}' is {shortened(sizes)}; it must be a list of numbers of mm.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _require_plain(name: Any, what: str) -> str:
@@ -313,7 +319,7 @@ def _parsed(name: str, entries: Mapping[str, Any], where: str) -> Configuration:
         data_identifier=_require_plain(entries["data_identifier"], f"{where}: 'data_identifier'"),
         previous_stage=entries.get("previous_stage"),
         next_stage=stages,
-        batch_dice=entries.get("batch_dice", False),
+        batch_dice=False if entries.get("batch_dice") is None else entries["batch_dice"],
     )
     _check(found, where)
     return found

@@ -137,6 +137,16 @@ def test_nothing_is_said_of_values_that_are_no_numbers(value):
     assert ahead(torch.tensor([[0.0, 1.0], [1.0, 0.0], [float("nan")] * 2])).tolist() == [UNDECIDED] * 2
 
 
+@pytest.mark.parametrize("classes", [3, 60])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_values_that_are_no_numbers_end_nothing_however_many_they_are(classes, value):
+    values = torch.zeros((classes, 256))
+    values[1] = value
+    comparison = ClassComparison(classes, None)
+    assert torch.equal(comparison.largest(values).long(), values.argmax(0))
+    assert torch.equal(comparison.largest(torch.full((classes, 256), value)), torch.zeros(256, dtype=torch.int32))
+
+
 def test_equal_values_leave_it_to_a_comparison_which_takes_the_first():
     three = ClassComparison(3, None)
     assert three.ahead(torch.tensor([[1.0], [1.0], [0.0]])).tolist() == [UNDECIDED]

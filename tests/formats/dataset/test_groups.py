@@ -200,3 +200,18 @@ def test_more_ways_to_name_images_of_one_patient(names):
 @pytest.mark.parametrize("name", ["hippocampus_{:03d}", "amos_{:04d}", "BraTS2021_{:05d}", "site1_{:03d}", "m{}"])
 def test_numbers_of_cases_are_not_taken_for_images_of_one_patient(name):
     assert likely_pattern([name.format(i) for i in range(40)]) is None
+
+
+def test_groups_that_end_in_the_name_of_a_case_stay_as_they_are(tmp_path):
+    cases = ["1", "2", "3", "4"]
+    rows = ["img/1_0000.nii.gz,A/1", "2,B/1", "3,A/1", "4,B/1"]
+    assert read_groups(cases, _table(tmp_path, "case,group", rows)).of == {
+        "1": "A/1", "2": "B/1", "3": "A/1", "4": "B/1"
+    }  # fmt: skip
+
+
+def test_a_pattern_that_begins_like_somebodys_home_is_a_pattern():
+    with pytest.raises(DatasetError, match="The pattern '~nosuchperson/x' names none"):
+        read_groups(SIDES, "~nosuchperson/x")
+    with pytest.raises(SettingsError, match=r"~nosuchperson/x\.csv cannot be read"):
+        read_groups(SIDES, "~nosuchperson/x.csv")

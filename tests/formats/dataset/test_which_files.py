@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from napari_nnunet.errors import DatasetError
@@ -103,3 +106,43 @@ def test_an_import_looks_behind_links_too(tmp_path):
         (tmp_path / kind / "linked" / "circle").symlink_to(tmp_path / kind)
     found = pair_subfolders(tmp_path / "images", tmp_path / "masks")
     assert [pair.name for pair in found.pairs] == ["linked_deep_x", "y"]
+
+
+def test_links_of_two_names_to_one_file_are_two_images(tmp_path):
+    """So git-annex and DVC keep cases, or channels, that hold the same."""
+    fill(tmp_path, "store/xyz", "a_0000.nii.gz", "a_0001.nii.gz")
+    links = [tmp_path / "in" / name for name in ("p_0000.nii.gz", "p_0001.nii.gz", "q_0000.nii.gz", "q_0001.nii.gz")]
+    links[0].parent.mkdir()
+    for link in links:
+        link.symlink_to(tmp_path / "store" / "xyz")
+    assert named(find_cases([links[0], links[2]], **ONE)) == ["p", "q"]
+    assert named(find_cases(links, **{**ONE, "channels": 2})) == ["p", "q"]
+    assert named(find_cases([links[0], tmp_path / "in" / ".." / "in" / links[0].name], **ONE)) == ["p"]
+
+
+def test_brackets_in_a_name_stand_for_themselves(tmp_path):
+    fill(tmp_path, "scan1.nii.gz", "scan[2].nii.gz", "s[3]/a.nii.gz", "s3/b.nii.gz")
+    with pytest.raises(DatasetError, match=r"The input .*scan\[1\]\.nii\.gz does not exist\."):
+        find_cases(tmp_path / "scan[1].nii.gz", **ONE)
+    assert named(find_cases(tmp_path / "s[3]" / "*.nii.gz", **ONE)) == ["a"]
+
+
+def test_the_home_of_nobody_is_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("x.nii.gz", "*.nii.gz"):
+        with pytest.raises(DatasetError, match=r"The input ~nosuchperson/.* (does not exist|matches no file)\."):
+            find_cases(Path("~nosuchperson") / name, **ONE)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_what_is_neither_a_file_nor_a_folder_is_refused_as_that(tmp_path):
+    (tmp_path / "circle.nii.gz").symlink_to(tmp_path / "circle.nii.gz")
+    (tmp_path / "gone.nii.gz").symlink_to(tmp_path / "elsewhere.nii.gz")
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    for name, said in (
+        ("circle", "is a link that leads nowhere"),
+        ("gone", r"leads nowhere \(to .*elsewhere\.nii\.gz\)\. Put its file back"),
+        ("pipe", "is neither a file nor a folder"),
+    ):
+        with pytest.raises(DatasetError, match=f"{name}.nii.gz {'.*' if name == 'gone' else ''}{said}"):
+            find_cases([tmp_path / f"{name}.nii.gz"], **ONE)

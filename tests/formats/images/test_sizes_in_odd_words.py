@@ -26,6 +26,7 @@ def spacing_of(path):
         ("zunit=pixel", None),
         ("zunit=sec", None),
         ("yunit=pixel", None),
+        ("zunit=", (0.5, 0.0002, 0.00025)),
         ("zunit=mm", (500.0, 0.0002, 0.00025)),
         ("zunit=nm", (0.0005, 0.0002, 0.00025)),
         ("yunit=mm", (0.5, 0.2, 0.00025)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import gzip
 import json
 import random
@@ -65,6 +66,28 @@ def test_axes_of_mirrors_may_be_an_array(model):
     path = checkpoint(model)
     torch.save({**torch.load(path, weights_only=False), "inference_allowed_mirroring_axes": np.array([0, 1])}, path)
     assert read_checkpoint(path).mirror_axes == (0, 1)
+
+
+def test_axes_of_mirrors_that_were_not_read_are_refused(model):
+    """Mirroring was switched off without a word."""
+    path = checkpoint(model)
+    axes = np.array([0, 1], dtype=object)
+    torch.save({**torch.load(path, weights_only=False), "inference_allowed_mirroring_axes": axes}, path)
+    with pytest.raises(ModelError, match="allows mirroring along 'an array of objects'; axes are 0, 1 and 2"):
+        read_checkpoint(path)
+
+
+def test_a_light_checkpoint_never_needs_this_program(model, tmp_path):
+    path = checkpoint(model)
+    content = torch.load(path, weights_only=False)
+    odd = [np.dtype("f4"), np.dtype, np.ndarray, collections.Counter, {np.dtype("f4"): 1}, (np.dtype("f4"), 1)]
+    content["logging"] = {**content["logging"], "mine": odd, "type": np.dtype("O")}
+    torch.save({**content, "_best_ema": np.dtype("f4")}, path)
+    light = light_checkpoint(path, tmp_path)
+    with zipfile.ZipFile(light) as archive:
+        (table,) = (archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+    assert b"napari_nnunet." not in table and b"napari_nnunet\n" not in table
+    assert torch.load(light, weights_only=False)["logging"]["mine"][-1] == (1,)
 
 
 def test_wrappers_of_parts_of_a_network_and_counts_of_operations_are_not_part_of_names():

@@ -11,10 +11,10 @@ from helpers import DATASET, make_dataset
 from napari_nnunet.cli import main
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Note, drain
-from napari_nnunet.formats.dataset.groups import write_groups
+from napari_nnunet.formats.dataset.groups import Groups, write_groups
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.manage import rename_dataset
-from napari_nnunet.jobs.planning.folds import fold_job, look_at_folds, settled_splits
+from napari_nnunet.jobs.planning.folds import _spelt_alike, fold_job, look_at_folds, settled_splits
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.schema.requests.planning import FoldSettings, FoldsRequest, PlanAndPreprocessRequest
 
@@ -82,6 +82,21 @@ def test_groups_that_differ_in_spelling_only_are_pointed_out(workspace, tmp_path
     table.write_text("case,group\n" + "".join(f"{name},all\n" for name in NAMES))
     with pytest.raises(DatasetError, match=r"All 4 cases are in one group \('all'\), so that none is left to validate"):
         _make(workspace, group_by=str(table))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("7.0", "7", True),
+        ("P-01", "p1", True),
+        ("a_1_2", "A1-2", True),
+        ("70", "7.0", False),
+        ("P1_1", "P11", False),
+        ("1.5", "15", False),
+    ],
+)
+def test_spellings_of_one_group_are_told_from_two_groups(one, other, alike):
+    assert bool(_spelt_alike(Groups("", {"a": one, "b": other}))) == alike
 
 
 def test_several_brackets_tell_more_groups_apart(workspace):

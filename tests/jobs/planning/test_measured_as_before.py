@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from helpers import DATASET, make_dataset
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Note, drain
+from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.planning.plan import extract_fingerprint
+from napari_nnunet.jobs.planning.classes import MEASURED_FROM
+from napari_nnunet.jobs.planning.plan import _joining, extract_fingerprint
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.schema.requests.planning import FingerprintRequest, PlanAndPreprocessRequest, PreprocessRequest
@@ -80,3 +83,12 @@ def test_only_the_cases_that_were_made_so_are_taken_by_voxels(workspace, tmp_pat
     assert sorted(failed) == ["c2", "c3"]
     with pytest.raises(DatasetError, match="c2"):
         as_the_dock(workspace)
+
+
+def test_where_only_some_were_measured_by_voxels_the_others_stay_as_they_were(workspace):
+    drain(extract_fingerprint(workspace, FingerprintRequest(**MEASURE, ignore_geometry=True)))
+    path = workspace.preprocessed / DATASET / MEASURED_FROM
+    path.write_text(json.dumps({**json.loads(path.read_text()), "apart": {"c0": "ignore", "c1": "ignore"}}))
+    joining = _joining(workspace.preprocessed / DATASET, open_dataset(workspace.raw / DATASET))
+    assert [joining.of_case(f"c{i}") for i in range(4)] == ["ignore", "ignore", "refuse", "refuse"]
+    assert joining.of_case("new") == "refuse"

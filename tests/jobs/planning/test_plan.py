@@ -18,7 +18,8 @@ from napari_nnunet.events import Note, Progress, drain
 from napari_nnunet.formats.images.files import read_volume
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
-from napari_nnunet.schema.requests.planning import FingerprintRequest, PlanRequest
+from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
+from napari_nnunet.schema.requests.planning import FingerprintRequest, PlanAndPreprocessRequest, PlanRequest
 
 
 @pytest.fixture
@@ -193,3 +194,11 @@ def test_all_files_that_are_gone_are_named_before_anything_is_measured(tmp_path)
     assert "2 files, links that lead nowhere, cannot be found: imagesTr/c2_0000.nii.gz, labelsTr/c3.nii.gz" in str(
         caught.value
     )
+
+
+def test_what_is_odd_in_dataset_json_is_said_once(workspace):
+    dataset_json(workspace.raw / DATASET, channel_names={"1": "MRI"})
+    for check in (True, False):
+        request = PlanAndPreprocessRequest(dataset=DATASET, configurations=(), measure_workers=1, check=check)
+        said = [e.text for e in plan_and_preprocess(workspace, request) if isinstance(e, Note)]
+        assert sum("has the keys 1 where 0, 1" in text for text in said) == 1

@@ -95,7 +95,7 @@ class ClassComparison:
         keys |= self._numbers
         found = keys.view(torch.float32)
         best = found.amax(0)
-        code = best.view(torch.int32) & lowest
+        code = (best.view(torch.int32) & lowest).clamp_max_(len(values) - 1)  # of what is no number, any digits
         found.scatter_(0, code[None].long(), -torch.inf)
         second = found.amax(0)
         # Twice what the lost digits can change in either, and far more than rounding can; at 0 they are all there is.

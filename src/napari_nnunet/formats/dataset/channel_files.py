@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from glob import glob, has_magic
+from glob import glob
 from itertools import chain, islice
 from pathlib import Path
 
@@ -45,18 +45,44 @@ def image_files(folder: Path) -> list[Path]:
 def given_paths(sources: Sequence[Path]) -> list[Path]:
     """Return files and folders, each once; where a shell, as that of Windows, left a ``*`` in a name, what it means.
 
-    Raises DatasetError if there is no such file.
+    Raises DatasetError if there is no such file, or something that is neither a file nor a folder.
     """
     found: dict[str, Path] = {}
     for source in sources:
         paths = [source]
         if not os.path.lexists(source):
-            paths = [Path(path) for path in sorted(glob(str(source.expanduser())))]
-        if not paths:
-            what = "matches no file" if has_magic(str(source)) else "does not exist"
+            name = os.path.expanduser(source)
+            pattern = name.replace("[", "[[]")  # names have brackets; of such patterns a shell leaves none
+            paths = [Path(path) for path in (sorted(glob(pattern)) if _is_pattern(name) else [name])]
+        if not paths or not os.path.lexists(paths[0]):
+            what = "matches no file" if _is_pattern(str(source)) else "does not exist"
             raise DatasetError(f"The input {source} {what}.")
-        found |= {os.path.realpath(path): path for path in paths}
+        for path in paths:
+            _require_file_or_folder(path)
+            found[_place(path)] = path
     return list(found.values())
+
+
+def _is_pattern(name: str) -> bool:
+    return "*" in name or "?" in name
+
+
+def _place(path: Path) -> str:
+    """Return where a path lies. Links of two names to one file are two: such are cases in git-annex and DVC."""
+    if os.path.islink(path) and (os.path.isfile(path) or dicom.is_series(path)):
+        return os.path.join(os.path.realpath(path.parent), path.name)
+    return os.path.realpath(path)
+
+
+def _require_file_or_folder(path: Path) -> None:
+    """Refuse a pipe, a device, and a link that leads nowhere; raises DatasetError."""
+    if os.path.isfile(path) or os.path.isdir(path):
+        return
+    if os.path.islink(path) and not os.path.exists(path):
+        raise DatasetError(
+            f"The input {path} is a link that leads nowhere (to {os.readlink(path)}). Put its file back."
+        )
+    raise DatasetError(f"The input {path} is neither a file nor a folder.")
 
 
 def folders_below(folder: Path) -> Iterator[Path]:

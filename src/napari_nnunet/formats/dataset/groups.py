@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -83,7 +84,7 @@ def read_groups(cases: Sequence[str], by: str) -> Groups:
         If it names no case, or one case twice.
     """
     table = by.lower().endswith((".csv", ".tsv")) or _is_path(by)
-    found, remark = _read_table(Path(by).expanduser(), set(cases)) if table else (_search(cases, by), "")
+    found, remark = _read_table(Path(os.path.expanduser(by)), set(cases)) if table else (_search(cases, by), "")
     if not found:
         what = f"The table {by}" if table else f"The pattern {by!r}"
         raise DatasetError(f"{what} names none of the {len(cases)} cases, which are called {some(sorted(cases), 3)}.")
@@ -117,7 +118,7 @@ def _is_path(by: str) -> bool:
     if not re.search(r"[\\/]|\.(?:txt|xlsx?|ods|json)$", by, re.IGNORECASE):
         return False
     with suppress(OSError, ValueError):  # too long for a name
-        return Path(by).expanduser().exists()
+        return os.path.exists(os.path.expanduser(by))
     return False
 
 
@@ -148,11 +149,12 @@ def _read_table(path: Path, cases: set[str]) -> tuple[dict[str, str], str]:
         read = [[without_marks(text) for text in row] for row in csv.reader(lines, delimiter=separator)]
     except csv.Error as error:
         raise SettingsError(f"{path} is not a table: {error}. Each line must be: case,group.") from error
-    rows = [[_case_of(text, cases) for text in row] for row in read if any(row)]
-    headed, case, group, told = _columns(path, rows, cases)
+    rows = [row for row in read if any(row)]
+    meant = [[_case_of(text, cases) for text in row] for row in rows]  # of the column of cases only: "A/1" is a group
+    headed, case, group, told = _columns(path, meant, cases)
     found: dict[str, str] = {}
-    for row in rows[headed:]:
-        name, word = (row[i] if i < len(row) else "" for i in (case, group))
+    for row, names in zip(rows[headed:], meant[headed:], strict=True):
+        name, word = (cells[i] if i < len(cells) else "" for cells, i in ((names, case), (row, group)))
         if not word:
             raise SettingsError(f"{path}: {','.join(row)!r} has no group. Each line must be: case,group.")
         if name in cases and found.setdefault(name, word) != word:

@@ -116,7 +116,7 @@ def _imagej(file: tifffile.TiffFile) -> tuple[float, ...] | None:
     resolution = None if unit is None else _per_pixel(file)
     if unit is None or resolution is None:
         return None
-    units = [_unit(entries.get(f"{axis}unit", entries["unit"])) for axis in "zy"]
+    units = [_unit(entries.get(f"{axis}unit") or entries["unit"]) for axis in "zy"]  # an empty one says nothing
     if units[1] is None:  # pixels, say
         return None
     y, x = resolution

@@ -163,8 +163,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     arguments = content.get("init_args")
     configuration = arguments.get("configuration") if isinstance(arguments, dict) else None
     axes = content.get("inference_allowed_mirroring_axes")
-    if isinstance(axes, NumberArray) and axes.ndim == 1:
-        axes = axes.tolist()
+    if isinstance(axes, NumberArray):
+        axes = "an array of objects" if is_unread(axes) else axes.tolist()
     if axes is not None and not (
         isinstance(axes, list | tuple)
         and all(isinstance(axis, Integral) and axis in (0, 1, 2) for axis in axes)
@@ -268,8 +268,10 @@ _INFERENCE = (
 
 def _writable(value: Any) -> Any:
     """Return a value as nnU-Net can read it: without those that were not made again."""
+    if is_unread(value):
+        return None
     if isinstance(value, Mapping):
-        return {key: _writable(item) for key, item in value.items() if not is_unread(item)}
+        return {key: _writable(item) for key, item in value.items() if not (is_unread(key) or is_unread(item))}
     if isinstance(value, list | tuple):
         return type(value)(_writable(item) for item in value if not is_unread(item))
     return value

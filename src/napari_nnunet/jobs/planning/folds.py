@@ -314,10 +314,17 @@ def _spelt_alike(groups: Groups) -> list[str]:
     """Return what is said of groups that are one, perhaps: "P01" and "p01", "7" and "007"."""
     spellings: dict[str, set[str]] = defaultdict(set)
     for group in groups.of.values():
-        spellings[re.sub(r"(?<!\d)0+(?=\d)|[\W_]+|\.0$", "", group.casefold())].add(group)
+        spellings[_plain(group)].add(group)
     same = [" and ".join(sorted(found)) for found in spellings.values() if len(found) > 1]
     text = f"Are these one group? {some(sorted(same))} differ in spelling only, and are kept apart. Write them alike."
     return [text] if same else []
+
+
+def _plain(group: str) -> str:
+    """Return a group without what spellings of one name differ in; a mark between digits stays: P1_1 is not P11."""
+    whole = re.sub(r"(?<=\d)\.0+$", "", group.casefold())  # as tables write whole numbers
+    marked = re.sub(r"[\W_]+", "-", re.sub(r"(?<!\d)0+(?=\d)", "", whole))
+    return re.sub(r"(?<!\d)-|-(?!\d)", "", marked)
 
 
 def _parted(splits: Sequence[Split], groups: Groups) -> list[str]:

@@ -44,7 +44,7 @@ _PLANNED = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 
 
 def extract_fingerprint(
-    workspace: Workspace, request: FingerprintRequest, *, as_before: bool = False
+    workspace: Workspace, request: FingerprintRequest, *, as_before: bool = False, checked: bool = False
 ) -> Job[Fingerprint]:
     """Measure all cases of a dataset and write dataset_fingerprint.json.
 
@@ -56,6 +56,8 @@ def extract_fingerprint(
         What is asked for.
     as_before : bool
         Bring the files of each case together as when it was preprocessed, whatever the request says.
+    checked : bool
+        Whether the check of the dataset has said what is odd in dataset.json.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def extract_fingerprint(
     yield from keep_drawn(workspace.raw / dataset_name, request.workers)
     dataset = open_dataset(workspace.raw / dataset_name)
     yield from left_out_notes(dataset)
-    yield from _doubts(dataset)
+    yield from () if checked else _doubts(dataset)
     folder = workspace.preprocessed / dataset_name
     joining = _joining(folder, dataset) if as_before else Gathering(request.apart)
     sources = _sources(dataset, request, joining)
@@ -180,9 +182,10 @@ def _joining(folder: Path, dataset: RawDataset) -> Gathering:
     if before.known or not (folder / MEASURED_FROM).is_file():
         return before
     apart = message(folder / MEASURED_FROM, largest=NOTED).get("apart")
-    ways: dict[Any, WhenApart] = {"ignore": "ignore", "resample": "resample"}
+    ways: dict[str, WhenApart] = {"ignore": "ignore", "resample": "resample"}
     known = apart if isinstance(apart, dict) else {case.name: apart for case in dataset.cases}
-    found = {name: ways[how] for name, how in known.items() if how in ("ignore", "resample")}
+    # Where cases differ, those that need neither are not noted.
+    found: dict[str, WhenApart] = {case.name: ways.get(str(known.get(case.name)), "refuse") for case in dataset.cases}
     return Gathering(usual(found), found)
 
 

@@ -73,7 +73,7 @@ def plan_and_preprocess(
         for problem in report.problems:
             yield Note(level="warning", text=f"{problem.where}: {problem.text}")
     measured = request.only(FingerprintRequest).replace(**measuring)
-    yield from extract_fingerprint(workspace, measured, as_before=as_before)
+    yield from extract_fingerprint(workspace, measured, as_before=as_before, checked=request.check)
     plans = yield from plan_experiment(workspace, request.only(PlanRequest))
     if not request.configurations or not request.preprocess:
         return Planned(plans, None)
