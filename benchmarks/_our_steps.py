@@ -33,7 +33,8 @@ def steps(
         {"dataset": dataset, "configuration": configuration, "fold": 0, "device": device, "precision": precision}
     )
     order = drain(make_order(Workspace.resolve(), request))
-    choice = training_choice(request, order.architecture, training_device(request, device))
+    patch = order.configuration.patch_size
+    choice = training_choice(request, order.architecture, training_device(request, device), patch)
     order.folder.path.mkdir(parents=True, exist_ok=True)
     with torch_threads(choice.threads):
         network = drain(fresh_network(order, choice, Group(), Start()))

@@ -115,3 +115,12 @@ def test_a_terminal_does_not_obey_what_names_hold(capsys, monkeypatch):
     monkeypatch.setattr(sys.modules[main.__module__], "_carry_out", lambda *_, **__: print("Dice of \x1b[2Jorgan\t0.5"))
     assert not main(["doctor"])
     assert capsys.readouterr().out == "Dice of \\x1b[2Jorgan\t0.5\n"
+
+
+def test_a_name_that_the_encoding_of_a_shell_lacks_is_written_by_numbers(tmp_path, monkeypatch):
+    (tmp_path / "M\u00fcller.nii").write_bytes(b"no image")
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert main(["look", str(tmp_path)]) in (0, 1)
+    screen.flush()
+    assert b"M\\xfcller" in screen.buffer.getvalue()

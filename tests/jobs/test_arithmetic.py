@@ -10,7 +10,7 @@ import torch
 from napari_nnunet.engine.network.device import Timed, choose, preferred, training_precision
 from napari_nnunet.engine.planning import probe as child
 from napari_nnunet.engine.planning.probe import beginning, is_worth_measuring
-from napari_nnunet.errors import ResourceError
+from napari_nnunet.errors import ResourceError, SettingsError
 from napari_nnunet.formats import speed
 from napari_nnunet.jobs import arithmetic
 from napari_nnunet.processes import probe
@@ -168,9 +168,12 @@ def test_with_amx_flat_patches_are_trained_in_float32(monkeypatch, features, pat
     device = arithmetic.training_device(TRAIN, "cpu")
     assert arithmetic.training_choice(TRAIN, NETWORK, device, patch).precision == precision
     asked = TRAIN.replace(precision="bfloat16")
-    assert arithmetic.training_choice(asked, NETWORK, arithmetic.training_device(asked, "cpu"), patch).precision == (
-        "bfloat16"
-    )
+    device = arithmetic.training_device(asked, "cpu")
+    if precision == "float32":
+        with pytest.raises(SettingsError, match="would hang or crash on this processor, which has AMX. Use float32"):
+            arithmetic.training_choice(asked, NETWORK, device, patch)
+    else:
+        assert arithmetic.training_choice(asked, NETWORK, device, patch).precision == "bfloat16"
 
 
 def test_the_child_times_every_candidate_and_says_how_far_its_numbers_are_off():

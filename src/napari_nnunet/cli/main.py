@@ -146,9 +146,13 @@ class _Printable:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write a text without what a terminal would obey."""
+        """Write a text without what a terminal would obey; what its encoding lacks is written as its number."""
+        text = printable(text)
         with _read_by_somebody():
-            return self._stream.write(printable(text))
+            try:
+                return self._stream.write(text)
+            except UnicodeEncodeError as error:
+                return self._stream.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
 
     def flush(self) -> None:
         """Write what waits to be written."""

@@ -105,9 +105,6 @@ def training_choice(
 ) -> BackendChoice:
     """Pick the precision of a training: bfloat16 on a CPU where that is faster by a third, float16 on CUDA.
 
-    With AMX, the gradients of torch 2.13 (oneDNN 3.12) in bfloat16 never end, or end the process, where patches are a
-    few large planes: 8 x 224 x 224, 12 x 256 x 256, 16 x 320 x 320; not 14 x 256 x 256 or 20 x 320 x 256.
-
     Parameters
     ----------
     settings : TrainSettings
@@ -118,10 +115,23 @@ def training_choice(
         Where to train, see :func:`training_device`.
     patch : sequence of int, optional
         What the network is trained with.
+
+    Raises
+    ------
+    SettingsError
+        If bfloat16 is asked for where it fails.
     """
-    if settings.precision != "auto" or choice.kind != "cpu":
+    if settings.precision not in ("auto", "bfloat16") or choice.kind != "cpu":
         return choice
-    if len(patch) == 3 and math.prod(patch[1:]) > _FLAT * patch[0] and "amx_bf16" in cpu_features():
+    fails = fails_in_bfloat16(patch)
+    if settings.precision == "bfloat16":
+        if fails:
+            raise SettingsError(
+                f"Training patches of {' x '.join(map(str, patch))} voxels in bfloat16 would hang or crash on this "
+                "processor, which has AMX. Use float32 or auto."
+            )
+        return choice
+    if fails:
         return replace(choice, why="bfloat16 fails for flat patches on processors with AMX")
     if not is_worth_measuring(architecture):
         return replace(choice, why="as nnU-Net trains")
@@ -130,6 +140,15 @@ def training_choice(
     except ResourceError as error:
         return replace(choice, why=error.message)
     return replace(choice, precision=precision, why=why)
+
+
+def fails_in_bfloat16(patch: Sequence[int]) -> bool:
+    """Whether gradients in bfloat16 fail for a patch ([z,] y, x) on this processor.
+
+    With AMX, those of torch 2.13 (oneDNN 3.12) never end, or end the process, where patches are a few large planes:
+    8 x 224 x 224, 12 x 256 x 256, 16 x 320 x 320; not 14 x 256 x 256 or 20 x 320 x 256.
+    """
+    return len(patch) == 3 and math.prod(patch[1:]) > _FLAT * patch[0] and "amx_bf16" in cpu_features()
 
 
 def _timed(purpose: Purpose, architecture: Architecture) -> list[Timed]:

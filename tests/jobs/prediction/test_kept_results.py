@@ -12,7 +12,7 @@ import tifffile
 from dicom_files import write_series
 from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet.cli.main import main
-from napari_nnunet.events import Note, drain
+from napari_nnunet.events import CaseDone, CaseFailed, Note, drain
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.results.made_of import Files, files_behind, read_records
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
@@ -173,3 +173,27 @@ def test_files_that_did_not_move_are_not_read_again(model, images, tmp_path, mon
     monkeypatch.setattr(Files, "content", property(lambda _: pytest.fail("the files were read")))
     assert segment(model, images)[0].skipped == ("a", "b")
     assert (tmp_path / "out" / "made_of.jsonl").read_bytes() == before
+
+
+def test_where_the_results_were_pulled_out_nothing_is_written_in_their_place(model, images, tmp_path):
+    target = tmp_path / "out"
+    request = PredictFolderRequest.of(source=images, target=target, keep_finished=True, **CPU)
+    failed = []
+
+    def pull_out_after_the_first(event):
+        if isinstance(event, CaseDone):
+            shutil.move(target, tmp_path / "pulled")
+        elif isinstance(event, CaseFailed):
+            failed.append(event)
+
+    result = drain(predict_folder(model, request), pull_out_after_the_first)
+    assert result.done == ("a",) and list(result.failed) == ["b"]
+    assert not target.exists()
+    (failure,) = failed
+    assert failure.message == (
+        f"The results folder {target} is gone: was its disk removed? Bring it back, then segment the rest with "
+        "--continue_prediction."
+    )
+    shutil.move(tmp_path / "pulled", target)
+    result, _ = segment(model, images)
+    assert (result.skipped, result.done) == (("a",), ("b",))

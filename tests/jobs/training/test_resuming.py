@@ -246,10 +246,15 @@ def test_a_training_keeps_the_arithmetic_it_began_with_and_repeats_it_to_the_bit
     again, _ = run(other, settings=SHORT.replace(epochs=2), resume=True, validation=False)
     same(expected, read_raw(again.folder.final))
 
-    monkeypatch.setattr(_begin, "has_fast_bfloat16", lambda: False)
-    elsewhere, events = run(other, settings=SHORT.replace(epochs=3), resume=True, validation=False)
-    assert any("began in bfloat16, which this processor does not have" in note.text for note in of(Note, events))
-    assert read_raw(elsewhere.folder.final)[OWN]["precision"] == "float32"
+    for place, name, answer, lack in (
+        (workspace, "has_fast_bfloat16", False, "this processor does not have"),
+        (other, "fails_in_bfloat16", True, "fails for such flat patches on this processor"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(_begin, name, lambda *_, answer=answer: answer)
+            elsewhere, events = run(place, settings=SHORT.replace(epochs=3), resume=True, validation=False)
+        assert any(f"began in bfloat16, which {lack}" in note.text for note in of(Note, events))
+        assert read_raw(elsewhere.folder.final)[OWN]["precision"] == "float32"
 
 
 def test_trainings_of_earlier_releases_continue_in_float32_whatever_is_faster_here(workspace, monkeypatch):

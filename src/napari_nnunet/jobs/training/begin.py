@@ -28,6 +28,7 @@ from napari_nnunet.formats.model.checkpoint import OWN, read_raw
 from napari_nnunet.formats.model.torch_file import require_whole
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.preprocessed.plans import unchanged
+from napari_nnunet.jobs.arithmetic import fails_in_bfloat16
 from napari_nnunet.jobs.planning.folds import current_splits
 from napari_nnunet.jobs.training.improve import going_on, initialised
 from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, default_workers
@@ -305,12 +306,11 @@ def kept_arithmetic(order: Order, choice: BackendChoice) -> Job[BackendChoice]:
     if resumed is None:
         return choice
     began = (resumed[1].get(OWN) or {}).get("precision", "float32")  # whatever wrote no such key trained in float32
-    if began == "bfloat16" and not has_fast_bfloat16():
-        yield Note(
-            level="warning",
-            text="This training began in bfloat16, which this processor does not have: it continues in float32. "
-            "Its results will differ slightly from those of the computer where it began.",
-        )
+    fails = fails_in_bfloat16(order.configuration.patch_size)
+    if began == "bfloat16" and (fails or not has_fast_bfloat16()):
+        lack = "fails for such flat patches on this processor" if fails else "this processor does not have"
+        said = f"This training began in bfloat16, which {lack}: it continues in float32."
+        yield Note(level="warning", text=f"{said} Its results will differ slightly from those of where it began.")
         began = "float32"
     return replace(choice, precision=began, why="as it began") if began in ("float32", "bfloat16") else choice
 

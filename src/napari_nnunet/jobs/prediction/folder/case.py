@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.intensities import intensity_warnings
 from napari_nnunet.engine.prediction.quality import Judged
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.events import Box, Found, Job, Note, Pump
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_files import Case, volume_of_case
@@ -161,6 +161,7 @@ def _one(
         previous = _previous_of(case, volume, model, folder, folder.previous)
     out = out_of(case, model, folder)
     again = out.exists()
+    _require_place(folder)
     make_folder(out.parent)
     with ExitStack() as stack:
         stack.enter_context(_all_or_nothing(case, out))
@@ -309,6 +310,16 @@ def require_channels(case: Case, volume: Volume, model: TrainedModel) -> None:
         raise ImageError(
             f"{case.name} has {volume.channels} channel{'s' if volume.channels > 1 else ''}, the model was trained on "
             f"{channels} ({', '.join(model.dataset.channel_names)}). {way}"
+        )
+
+
+def _require_place(folder: PredictFolderRequest) -> None:
+    """Ask that the results folder, which was made when the run began, is there: made anew, it lies on another disk."""
+    if not folder.target.is_dir():
+        raise ResourceError(
+            f"The results folder {folder.target} is gone: was its disk removed? Bring it back, then segment the",
+            shell="rest with --continue_prediction.",
+            window="rest with Continue.",
         )
 
 
