@@ -136,7 +136,7 @@ def openvino_core() -> Any:
 
 @cache
 def _core() -> Any:
-    import openvino as ov  # an optional part of the installation
+    from napari_nnunet.engine.openvino_runtime import ov  # an optional part of the installation
 
     return ov.Core()
 

@@ -14,12 +14,11 @@ from io import StringIO
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13 as ops
 
 from napari_nnunet.engine.network.openvino_backend import build_graph
 from napari_nnunet.engine.network.unet import UNet
+from napari_nnunet.engine.openvino_runtime import ops, ov
 from napari_nnunet.errors import ModelError, ResourceError
 
 Ranges = Mapping[str, tuple[float, float]]

@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import torch
-from openvino import opset13 as ops
 from torch import Tensor, nn
 
 from napari_nnunet.engine.network.blocks import ConvBlock, ConvStack, InstanceNorm, ResidualBlock, ResidualStage
 from napari_nnunet.engine.network.device import Precision, has_fast_bfloat16, openvino_core
 from napari_nnunet.engine.network.unet import UNet
+from napari_nnunet.engine.openvino_runtime import ops, ov
 
 _HINTS: dict[Precision, str] = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
