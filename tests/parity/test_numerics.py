@@ -118,7 +118,7 @@ def test_labels_and_regions_are_understood_and_decoded_as_recorded(case):
 def _network(case) -> tuple[network.UNet, torch.Tensor, list[np.ndarray]]:
     arrays = _arrays("networks")
     content = {"configurations": {"x": {"patch_size": case["patch_size"], "spacing": [1.0] * len(case["patch_size"]),
-                                        "normalization_schemes": [], "architecture": case["architecture"]}}}  # fmt: skip
+                                        "normalization_schemes": ["NoNormalization"], "architecture": case["architecture"]}}}  # fmt: skip
     architecture = Plans.parse(content).configuration("x").architecture
     unet = network.build(architecture, case["input_channels"], case["num_classes"])
     prefix = case["name"] + "/"
@@ -164,7 +164,7 @@ def test_state_dicts_have_all_keys_of_nnunet_in_its_order(case):
 def test_networks_of_default_width_have_the_recorded_size(case):
     ndim = len(case["patch_size"])
     content = {"configurations": {"x": {"patch_size": case["patch_size"], "spacing": [1.0] * ndim,
-                                        "normalization_schemes": [], "architecture": case["architecture"]}}}  # fmt: skip
+                                        "normalization_schemes": ["NoNormalization"], "architecture": case["architecture"]}}}  # fmt: skip
     architecture = Plans.parse(content).configuration("x").architecture
     with torch.device("meta"):
         unet = network.build(architecture, case["input_channels"], case["num_classes"])

@@ -132,7 +132,7 @@ def test_counts_of_the_pseudo_dice(numerics, real_data):
 @pytest.mark.parametrize(("layout", "steps", "closeness"), [("plain", 6, 1e-5), ("channels_last", 1, 3e-5)])
 def test_six_steps_move_the_weights_as_nnunets_do(numerics, monkeypatch, layout, steps, closeness):
     """In the quick layout sums are rounded otherwise, which six steps at a loss of 12 magnify."""
-    monkeypatch.setattr(learner_module, "best_layout", lambda network, kind: layout)
+    monkeypatch.setattr(learner_module, "best_layout", lambda *_, **__: layout)
     recorded, arrays = numerics("train_steps")
     for case in recorded["cases"]:
         name, patch = case["name"], arrays[f"{case['name']}/data0"].shape[2:]

@@ -13,12 +13,10 @@ from napari_nnunet.engine.training.splits import Split
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.dataset.case_checks import CaseFacts
+from napari_nnunet.jobs.dataset.case_checks import CaseFacts, description_problems, scheme_problems
 from napari_nnunet.jobs.dataset.contradictions import (
-    description_problems,
     fold_problems,
     intensity_problems,
-    scheme_problems,
     thin_problems,
     twin_problems,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,76 +20,10 @@ from napari_nnunet.formats.masks.pieces import pieces_of
 from napari_nnunet.formats.masks.stored import read_mask
 from napari_nnunet.jobs.dataset.case_checks import CaseFacts, Problem
 from napari_nnunet.jobs.dataset.splits import apart_warning, never_see
-from napari_nnunet.schema.dataset import IGNORE, DatasetInfo, LabelScheme
+from napari_nnunet.schema.dataset import LabelScheme
 
 _LEAST_OF_CT = 10.0  # Hounsfield units between the darkest and the brightest voxels; 0 to 1 is no CT any more
 _SEVERAL = 4  # cases, from which on most of them tell what is usual
-
-
-def scheme_problems(scheme: LabelScheme) -> Iterable[Problem]:
-    """Name regions that no result can show: what is painted later covers them whole."""
-    order = scheme.regions_class_order or ()
-    members = [set(region) if isinstance(region, tuple) else {region} for region in scheme.regions]
-    for i, name in enumerate(scheme.head_names if scheme.has_regions else ()):
-        over = [j for j in range(i + 1, len(members)) if members[i] <= members[j]]
-        if over:
-            text = (
-                f"the region '{name}' can never appear in a result: '{scheme.head_names[over[0]]}' is painted after it "
-                "and covers it. List regions from the largest to the smallest, and regions_class_order in "
-                "the same order"
-            )
-            yield Problem("warning", "dataset.json", text)
-    for value in sorted({value for value in order if order.count(value) > 1}):
-        same = [scheme.head_names[i] for i, other in enumerate(order) if other == value]
-        text = f"{' and '.join(same)} are both painted as {value}, so that a result cannot tell them apart"
-        yield Problem("warning", "dataset.json", text)
-    yield from _painted_otherwise(scheme, order, members)
-
-
-def description_problems(info: DatasetInfo) -> Iterable[Problem]:
-    """Name what dataset.json says otherwise than it is probably meant, and what nnU-Net would not notice."""
-    keys = [str(key) for key in info.raw.get("channel_names", info.raw.get("modality", {}))]
-    if keys and keys != [str(number) for number in range(len(keys))]:
-        order = some([f"_{number:04d} is '{name}'" for number, name in enumerate(info.channel_names)])
-        text = f"'channel_names' has the keys {some(keys)} where 0, 1, ... are expected; "
-        text += "its values count, in their order: "
-        yield Problem("warning", "dataset.json", text + order)
-    for name in info.channel_names:
-        if name.casefold() != "ct" and "ct" in re.split(r"[\W_]+", name.casefold()):
-            text = (
-                f"the channel '{name}' is normalised case by case; only one that is named 'CT' is taken for CT, whose "
-            )
-            yield Problem("warning", "dataset.json", f"{text}intensities mean the same in every case")
-    scheme = info.labels
-    values = [value for value in scheme.labels.values() if isinstance(value, int)]
-    for value in sorted({value for value in values if values.count(value) > 1}):
-        same = some([f"'{name}'" for name, other in scheme.labels.items() if other == value])
-        yield Problem("warning", "dataset.json", f"{same} have the same value, {value}: they are one class in results")
-    for name, region in scheme.labels.items():
-        if name.casefold() == IGNORE != name:
-            text = f"'{name}' is learnt as a class; voxels that nobody annotated are named '{IGNORE}', in lower case"
-            yield Problem("warning", "dataset.json", text)
-        if isinstance(region, tuple) and len(set(region)) > 1 and 0 in region:
-            text = (
-                f"the region '{name}' has the background (0) among its values, so that it covers what is around it, too"
-            )
-            yield Problem("warning", "dataset.json", text)
-
-
-def _painted_otherwise(scheme: LabelScheme, order: Sequence[int], members: Sequence[set[int]]) -> Iterable[Problem]:
-    """Name regions that results show with a value of another region, or with one that no label has."""
-    known = set().union(*members)
-    for name, value, own in zip(scheme.head_names, order, members, strict=False):
-        if value in own or order.count(value) > 1:
-            continue
-        mine = f"the region '{name}' ({', '.join(map(str, sorted(own)))}) is painted as {value} in results"
-        if value in known:
-            other = "which is not one of its values: results read with dataset.json show another region there"
-        else:
-            other = "a value that no region has: results read with dataset.json lack it"
-        yield Problem(
-            "warning", "dataset.json", f"{mine}, {other}. List regions_class_order in the order of the regions"
-        )
 
 
 def intensity_problems(channels: Sequence[str], facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:

@@ -19,14 +19,21 @@ from napari_nnunet.formats.images.files import adapter_for
 from napari_nnunet.formats.preprocessed.journal import joined_at
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
-from napari_nnunet.jobs.dataset.case_checks import CaseFacts, FixName, Problem, look_at_case, needed_bytes, times
-from napari_nnunet.jobs.dataset.contradictions import (
+from napari_nnunet.jobs.dataset.case_checks import (
+    CaseFacts,
+    FixName,
+    Problem,
     description_problems,
+    look_at_case,
+    needed_bytes,
+    scheme_problems,
+    times,
+)
+from napari_nnunet.jobs.dataset.contradictions import (
     fold_problems,
     intensity_problems,
     number_problems,
     object_problems,
-    scheme_problems,
     thin_problems,
     twin_problems,
 )

@@ -23,7 +23,7 @@ from napari_nnunet.formats.preprocessed.journal import usual
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import measure_bytes
-from napari_nnunet.jobs.dataset.contradictions import description_problems
+from napari_nnunet.jobs.dataset.case_checks import description_problems
 from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.classes import MEASURED_FROM, VALUES_MEASURED, VALUES_OF_CASES
 from napari_nnunet.jobs.planning.folds import folds_of, make_folds, own_groups, take_raw_folds
