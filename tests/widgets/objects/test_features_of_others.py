@@ -78,3 +78,45 @@ def test_one_object_that_is_numbered_anew_is_no_several(qtbot):
     qtbot.addWidget(tools)
     tools._number_anew()
     assert tools.note.text() == "The object has the number 1 now."
+
+
+def test_numbering_that_took_a_table_along_is_not_taken_back(qtbot):
+    viewer = ViewerModel()
+    table = {"index": [0, 1, 2, 5], "kind": ["", "cell", "cell", "debris"], "mine": [0, 1, 2, 5]}
+    told, bare = viewer.add_layer(layer_of(table)), viewer.add_layer(layer_of({}))
+    for layer, says in ((told, True), (bare, False)):
+        layer.data_setitem((np.array([0]), np.array([0])), 2)
+        before = layer.data.copy()
+        tools = RepairTools(viewer, lambda layer=layer: layer)
+        qtbot.addWidget(tools)
+        tools._number_anew()
+        assert ("Ctrl+Z does not take that back." in tools.note.text()) is says
+        numbered = layer.data.copy()
+        for _ in range(2):
+            layer.undo()
+        np.testing.assert_array_equal(layer.data == 2, numbered == 2 if says else layer_of({}).data == 2)
+        assert layer.data.max() == (3 if says else 5) and before.max() == 5
+    assert column(told, "kind")[3] == "debris" and column(told, "mine")[3] == 5
+
+
+def test_a_row_with_a_fraction_is_of_no_object_and_stays():
+    layer = layer_of({"index": [0.0, 1.5, 2.0, "x", None], "mine": [0.0, 15, 20, 7, 8]})
+    for _ in range(2):
+        put_features(layer, {"index": [0, 1, 2], "volume": [np.nan, 3.0, 4.0]})
+        assert layer.features["index"].tolist()[:4] == [0, 1, 2, 1.5]
+        assert layer.features["mine"][[0, 2, 3, 4, 5]].tolist() == [0, 20, 15, 7, 8]
+        assert np.isnan(layer.features["mine"][1])
+        assert layer.features["volume"].tolist()[1:3] == [3, 4] and layer.features["volume"][3:].isna().all()
+
+
+def test_several_rows_of_an_object_all_stay(qtbot):
+    layer = layer_of({"index": [1, 1, 2, 2, 5], "time": [0, 1, 0, 1, 0], "mine": [10.0, 11, 20, 21, 50]})
+    for _ in range(2):
+        put_features(layer, {"index": [0, 1, 2, 5], "volume": [np.nan, 3.0, 4.0, 5.0]})
+        assert layer.features["index"].tolist() == [0, 1, 1, 2, 2, 5]
+        assert layer.features["mine"].tolist()[1:] == [10, 11, 20, 21, 50]
+        assert layer.features["volume"].tolist()[1:] == [3, 3, 4, 4, 5]
+    tools = RepairTools(ViewerModel(), lambda: layer)
+    qtbot.addWidget(tools)
+    tools._number_anew()
+    assert layer.features["index"].tolist() == [0, 1, 1, 2, 2, 3] and layer.features["mine"].tolist()[-1] == 50

@@ -1,4 +1,4 @@
-"""What the Segment dock copies, pasted into a fresh shell, gives its layer voxel by voxel, in ten states of the form."""
+"""What the Segment dock copies, pasted into a fresh shell, gives its layer voxel by voxel, in many states of the form."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 from napari.layers import Labels
 
 #: Columns that were written here, by their layer.
@@ -24,6 +25,8 @@ def write_features(
 ) -> None:
     """Give a layer features, and keep what others wrote about objects that are still there or may come back.
 
+    Rows of others that are of no object stay at the end, and so do several of one object, such as one per time.
+
     Parameters
     ----------
     layer : Labels
@@ -34,39 +37,52 @@ def write_features(
         Which number an object has now; those without one are gone. All have the same where it is not given.
     """
     names = columns_of_others(layer, own)
-    table = dict(own) if not names else _joined(own, layer.features[names], _numbers(layer, renamed))
+    table = dict(own) if not names else _joined(own, layer.features[names], _rows(layer, renamed))
     _WRITTEN[layer] = frozenset(own)
     layer.features = table
 
 
-def _numbers(layer: Labels, renamed: Mapping[int, int] | None) -> list[int | None]:
-    """Return which object each row is of, None where it is of none; without an index, a row's place is the number."""
-    found: list[int | None] = []
-    for index in layer.features["index"] if "index" in layer.features else range(len(layer.features)):
+def _rows(layer: Labels, renamed: Mapping[int, int] | None) -> list[tuple[int, int | None, Any]]:
+    """Return the place of each row, the number of the object that it is of, None where it is of none, and its index.
+
+    Without an index, a row's place is the number. Rows of objects that are gone are left out.
+    """
+    found: list[tuple[int, int | None, Any]] = []
+    for place, index in enumerate(layer.features["index"] if "index" in layer.features else range(len(layer.features))):
         number = None
-        with suppress(TypeError, ValueError, OverflowError):
+        with suppress(TypeError, ValueError, OverflowError):  # a name, nothing, infinity
             number = int(index)
-        found.append(number if renamed is None or number in (None, 0) else renamed.get(number))
+        if number is None or not (isinstance(index, str) or number == index):  # 1.5 is not 1
+            found.append((place, None, index))
+            continue
+        now = number if renamed is None or number == 0 else renamed.get(number)
+        if now is not None:
+            found.append((place, now, now))
     return found
 
 
-def _joined(own: Mapping[str, Sequence[Any]], others: Any, numbers: Sequence[int | None]) -> dict[str, Any]:
-    """Return our columns and those of others, with a row for every number that either knows."""
+def _joined(
+    own: Mapping[str, Sequence[Any]], others: Any, rows: Sequence[tuple[int, int | None, Any]]
+) -> dict[str, Any]:
+    """Return our columns and those of others, with at least a row for every number that either knows."""
     known = {int(number): place for place, number in enumerate(own["index"])}
-    theirs: dict[int, int] = {}
-    for place, number in enumerate(numbers):
+    theirs: dict[int, list[int]] = {}
+    for place, number, _ in rows:
         if number is not None:
-            theirs.setdefault(number, place)
+            theirs.setdefault(number, []).append(place)
     more = sorted(set(theirs) - set(known))
     if more and list(known) == list(range(len(known))) and more[-1] < 2 * len(known) + len(more):
         more = list(range(len(known), more[-1] + 1))  # napari takes the place of a row for the number
-    index = [*known, *more]
-    found: dict[str, Any] = {"index": index}
+    placed = [(number, place) for number in (*known, *more) for place in theirs.get(number, [-1])]
+    apart = [(index, place) for place, number, index in rows if number is None]  # of no object
+    index = [index for index, _ in (*placed, *apart)]
+    found: dict[str, Any] = {"index": np.array(index, dtype=object) if apart else index}
     for name, values in own.items():
         if name != "index":
-            found[name] = [values[known[n]] if n in known else _nothing(values) for n in index]
-    rows = others.take(list(theirs.values())).set_axis(list(theirs), axis=0).reindex(index)
-    return {**found, **{name: rows[name].to_numpy() for name in others.columns}}
+            told = [_nothing(values) if n not in known else values[known[n]] for n, _ in placed]
+            found[name] = [*told, *[_nothing(values)] * len(apart)]
+    taken = others.set_axis(range(len(others)), axis=0).reindex([place for _, place in (*placed, *apart)])
+    return {**found, **{name: taken[name].to_numpy() for name in others.columns}}
 
 
 def _nothing(values: Sequence[Any]) -> Any:

@@ -178,10 +178,13 @@ class RepairTools(QGroupBox):
         kinds = kinds_of_features(layer.features)
         numbers = [int(n) for n in np.unique(layer.data) if n]
         many = f"{len(numbers)} objects have the numbers 1 to {len(numbers)} now."
-        self._apply(layer, change, many if len(numbers) > 1 else "The object has the number 1 now.")
+        text = many if len(numbers) > 1 else "The object has the number 1 now."
+        known = bool(kinds or columns_of_others(layer, {}))
+        self._apply(layer, change, f"{text} Ctrl+Z does not take that back." if known else text)
         now = {number: i for i, number in enumerate(numbers, start=1)}
         told = {"kind": ["", *(kinds.get(number, "") for number in numbers)]} if kinds else {}
-        if told or columns_of_others(layer, {}):
+        if known:  # old numbers would come back, but not what the table says of them
+            layer._reset_history()  # noqa: SLF001
             write_features(layer, {"index": [0, *now.values()], **told}, renamed=now)
 
     def _apply(self, layer: Labels, change: Correction, text: str) -> None:
