@@ -8,6 +8,7 @@ from docks import add_image, wait_until_idle
 
 from helpers import smooth_image
 from napari_nnunet.schema.colours import class_colour
+from napari_nnunet.widgets.prediction.result import left_in
 
 
 @pytest.fixture
@@ -62,6 +63,17 @@ def test_postprocessing_changes_volumes_and_is_no_correction(viewer, done, qtbot
     qtbot.waitUntil(lambda: int(_rows(done.result.table)["1"][0]) == (kept.data == 1).sum() < voxels)
     qtbot.waitUntil(lambda: not done.result.table._later.isActive())
     assert not done.result.table.corrected
+
+
+def test_volumes_that_were_counted_before_postprocessing_tell_of_no_correction(viewer, done, qtbot):
+    table, layer = done.result.table, viewer.layers["image – 3d_fullres"]
+    qtbot.waitUntil(lambda: not table._later.isActive() and not table._counting.running)
+    table._count()
+    left_in(layer).digest += 1  # as of other voxels
+    table.start_anew()
+    table._later.stop()  # whether it is counted again is not the question here
+    qtbot.wait(500)
+    assert not table.corrected
 
 
 def test_the_same_again_takes_the_place_of_its_layer_unless_somebody_painted_in_it(viewer, done, qtbot):

@@ -100,8 +100,9 @@ class VolumeTable(QWidget):
         self._count()
 
     def start_anew(self) -> None:
-        """Count again after something other than a hand changed the labels."""
+        """Count again after something other than a hand changed the labels; what is being counted is of before."""
         if self._layer is not None:
+            self._counting.stop()
             self._before = _digest_in(self._layer)
             self._later.start()
 
