@@ -38,7 +38,7 @@ def planes(tmp_path):
 
 def written(folder, text, ending=".mhd"):
     path = folder / f"x{ending}"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
