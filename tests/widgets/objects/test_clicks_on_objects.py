@@ -90,7 +90,7 @@ def test_numbers_are_closed_up(viewer, tools, qtbot):
     qtbot.mouseClick(tools.renumber, Qt.MouseButton.LeftButton)
     assert set(np.unique(layer.data)) == {0, 1, 2}
     assert list(layer.features["kind"]) == ["", "cell", "debris"]
-    assert tools.note.text() == "2 objects have the numbers 1 to 2 now."
+    assert tools.note.text() == "2 objects have the numbers 1 to 2 now. Ctrl+Z does not take that back."
 
 
 def test_an_object_of_a_series_is_split_in_its_own_time_point(viewer, tools, qtbot):
