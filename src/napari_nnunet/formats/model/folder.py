@@ -286,10 +286,18 @@ def holds_models(root: Path, *, most: int = 5000) -> bool:
 def _folders_in(root: Path, most: int | None = None) -> Iterator[Path]:
     try:
         with os.scandir(root) as entries:
-            named = (root / entry.name for entry in islice(entries, most) if not entry.name.startswith("."))
-            yield from (path for path in named if path.is_dir())  # a link that leads back to itself is none
+            named = (entry for entry in islice(entries, most) if not entry.name.startswith("."))
+            yield from (root / entry.name for entry in named if _is_folder(entry))
     except OSError:
         return
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """As the folder's own table says; only links are looked at, and one that leads back to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def find_models(root: Path, *, depth: int = 3) -> list[Path]:
