@@ -227,19 +227,30 @@ def test_the_beginning_of_a_network_is_its_two_finest_stages():
     assert (small.strides, small.bottleneck_channels, small.dropout) == (((1, 1, 1), (1, 2, 2)), (4, 8), None)
 
 
-def test_candidates_that_are_close_are_compared_on_a_whole_batch(monkeypatch):
+ALONE_AND_IN_A_BATCH = [  # seconds of an image of each candidate, and those that count
+    ([(9, 9), (1, 5), (1.5, 1.5)], [9, 5, 1.5]),
+    ([(9, 9), (1, 5), (1.5, 3)], [9, 5, 3]),
+    ([(2.5, 8), (1, 4), (1.5, 3)], [8, 4, 3]),  # whose 2.5 alone would have won over batches of the others
+    ([(9, 9), (1, 5), (4, 4)], [9, 5, 4]),
+    ([(9, 9), (1, 3), (4, 5)], [9, 3, 4]),  # slower alone than the best in a batch: nothing to find out
+]
+
+
+@pytest.mark.parametrize(("each", "expected"), ALONE_AND_IN_A_BATCH)
+def test_candidates_that_are_close_are_compared_on_a_whole_batch(monkeypatch, each, expected):
     """torch gets fresh memory for every layer of a batch: quick on one image, it can be the slowest on many."""
-    each = {("torch", "float32"): (9.0, 9.0), ("torch", "bfloat16"): (1.0, 5.0), ("openvino", "bfloat16"): (1.5, 1.5)}
+    names = [("torch", "float32"), ("torch", "bfloat16"), ("openvino", "bfloat16")]
+    costs = dict(zip(names, each, strict=True))
     now = [0.0]
 
     def made(_architecture, _patch, backend, precision, images=1):
         def run():
-            now[0] += images * each[backend, precision][images > 1]
+            now[0] += images * costs[backend, precision][images > 1]
             return torch.ones(3)
 
         return run
 
-    monkeypatch.setattr(child, "backend_candidates", lambda: list(each))
+    monkeypatch.setattr(child, "backend_candidates", lambda: names)
     monkeypatch.setattr(child, "_prediction", made)
     monkeypatch.setattr(child.time, "process_time", lambda: now[0])
     job = child.time_candidates("prediction", NETWORK)
@@ -249,7 +260,7 @@ def test_candidates_that_are_close_are_compared_on_a_whole_batch(monkeypatch):
         except StopIteration as end:
             found = {(entry.backend, entry.precision): entry.seconds for entry in end.value}
             break
-    assert found == pytest.approx({("torch", "float32"): 9, ("torch", "bfloat16"): 5, ("openvino", "bfloat16"): 1.5})
+    assert found == pytest.approx(dict(zip(names, expected, strict=True)))
 
 
 def test_predictions_that_were_measured_on_single_images_are_measured_again(answers):

@@ -31,7 +31,7 @@ _TURNS = 4  # after one that is not counted; the fastest counts
 _COARSE = 1e-3  # seconds; a clock of the process that ticks less often cannot tell runs apart
 _VOXELS = 2**16  # of its image, at most
 _HEADS = 3
-_CLOSE = 2.0  # times the fastest one's time, within which candidates run again on a whole batch
+_CLOSE = 2.0  # times the fastest one's time, within which candidates run again on a whole batch at least
 _MAP = 24e6  # bytes of a map of that batch, in 16 bits: torch gets memory of that size anew for every layer
 _BATCH_VOXELS = 0.75e6  # of it at most, as in prediction
 _NARROWEST = 8  # features; below, any arithmetic is quick, and an image takes less time than the measurement
@@ -127,20 +127,24 @@ def _time_batches(
     """Replace the seconds of the fastest candidates by those of an image within a batch as large as in prediction.
 
     What is quick on an image that fits into the cache need not be so on a batch, for which the system hands out fresh
-    memory: torch took 33 ms for a hippocampus volume and 76 ms for each of eight, OpenVINO 21 and 22 ms.
+    memory: torch took 33 ms for a hippocampus volume and 76 ms for each of eight, OpenVINO 21 and 22 ms. Whoever is
+    slower alone than the best is in a batch is not run again, and keeps those seconds.
     """
     voxels = math.prod(patch)
     images = int(min(_MAP / (2 * architecture.features[0] * voxels), _BATCH_VOXELS / voxels))
-    fastest = min(candidate.seconds for candidate in tried)
-    close = [candidate for candidate in tried if candidate.seconds <= _CLOSE * fastest]
-    if images < 2 or len(close) < 2:
+    by_seconds = sorted(tried, key=lambda candidate: candidate.seconds)
+    if images < 2 or len(tried) < 2:
         return
-    for candidate in close:
+    enough, best = _CLOSE * by_seconds[0].seconds, float("inf")
+    for candidate in by_seconds:
+        if candidate.seconds > max(enough, best):
+            break
         run = _prediction(architecture, patch, candidate.backend, candidate.precision, images)
         run()
         began = clock()
         run()
         candidate.seconds = (clock() - began) / images
+        best = min(best, candidate.seconds)
 
 
 def _training_candidates() -> list[tuple[Backend, Precision]]:
