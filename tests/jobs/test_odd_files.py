@@ -70,4 +70,4 @@ def test_a_voxel_size_that_was_made_up_is_said_beside_a_volume(tmp_path, capsys)
     (folder / "a.nii.gz").write_bytes(gzip.compress(bytes(content)))
     (folder / "a.nii").unlink()
     assert main(["measure", "-i", str(folder), "-o", str(tmp_path / "t.csv")]) == 0
-    assert "voxels of size 0; 1 mm was used instead" in capsys.readouterr().err
+    assert "voxels of size 0 along x; 1 mm was used instead" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import nifti_file
 from napari_nnunet.formats.images.header import Header, TextFacts, check_text, one_line
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
-from napari_nnunet.formats.images.oddities import NO_NUMBERS, as_said, slope_remarks, with_oddities
+from napari_nnunet.formats.images.oddities import NO_NUMBERS, Mended, as_said, mended, slope_remarks, with_oddities
 from napari_nnunet.formats.images.text_voxels import as_image, own_voxels
 from napari_nnunet.schema.geometry import Geometry
 
@@ -45,6 +45,7 @@ class _Informed(NamedTuple):
     grid: sitk.ImageFileReader
     start: bytes | None = None
     said: TextFacts = TextFacts()
+    fix: Mended | None = None
 
 
 def _information(path: Path) -> _Informed:
@@ -57,8 +58,8 @@ def _information(path: Path) -> _Informed:
     with suppress(zlib.error):
         look = nifti_file.glance_at(path)
         start = None if look.promise is None else look.start
-        if start is not None and name.endswith(".gz"):
-            return _Informed(_grid(start), start)
+        if start is not None and (name.endswith(".gz") or look.fix is not None):
+            return _Informed(_grid(start), start, fix=look.fix)
         if start is not None and not look.odd:
             return _Informed(_known(path, start), start)
     return _Informed(_informed(path), start)
@@ -75,13 +76,13 @@ def _reader_of(path: Path) -> str:
     return nifti_file.first_version(path, found) if found == "NiftiImageIO" else found
 
 
-def _read_image(path: Path) -> sitk.Image:
+def _read_image(path: Path, fix: Mended | None = None) -> sitk.Image:
     """Return all of an image; raises RuntimeError where ITK does."""
     reader = _reader_of(path)
     if reader != "NiftiImageIO":
         own = own_voxels(path, check_text(path), _known)
         return sitk.ReadImage(str(path), imageIO=reader) if own is None else as_image(own)
-    with nifti_file.alone(path) as file:
+    with nifti_file.alone(path, fix) as file:
         return sitk.ReadImage(str(file), imageIO=reader)
 
 
@@ -134,8 +135,8 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
 
 _NIFTI_TYPES = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2", 768: "<u4"}
 _HEADER_BYTES = nifti_file.HEADER_BYTES
-# Of a little-endian header: its size, the type of values, pixdim, where voxels begin, slope, intercept, what it is.
-_LITTLE = struct.Struct("<i66xh4x8f3f224x4s")
+# Of a little-endian header: its size, the type of values, where voxels begin, slope, intercept, what it is.
+_LITTLE = struct.Struct("<i66xh36x3f224x4s")
 
 
 def _nifti() -> ModuleType:
@@ -156,18 +157,23 @@ def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry]:
     except zlib.error as error:
         _by_itk(path, path, ())  # ITK says what is wrong, where it notices
         raise ImageError(f"{path} is damaged: {one_line(error)} Copy it again.") from error
+    fix = mended(content[:_HEADER_BYTES]) if nifti_file.promise_of(content[:_HEADER_BYTES]) else None
+    if fix is not None:
+        content = nifti_file.straightened(content, fix)
     array = _voxels(content, path)
     if array is not None:
-        more = (*remarks, *array[1].remarks)
-        return array[0], array[1].model_copy(update={"remarks": more}) if remarks else array[1]
-    if not remarks:
+        geometry = array[1] if fix is None else fix.of(array[1])
+        more = (*remarks, *geometry.remarks)
+        return array[0], geometry.model_copy(update={"remarks": more}) if remarks else geometry
+    if not remarks and fix is None:
         return _by_itk(path, path, ())
     if nifti_file.promise_of(content[:_HEADER_BYTES]) is None and content[4:7] != b"n+2":
         raise ImageError(f"{path} is not a NIfTI file, neither compressed nor plain. Was it downloaded completely?")
     with tempfile.TemporaryDirectory() as folder:
         straight = Path(folder) / "straight.nii"
         straight.write_bytes(content)
-        return _by_itk(straight, path, remarks)
+        found, geometry = _by_itk(straight, path, remarks)
+        return found, geometry if fix is None else fix.of(geometry)
 
 
 def _by_itk(source: Path, path: Path, remarks: tuple[str, ...]) -> tuple[NDArray[Any], Geometry]:
@@ -204,7 +210,7 @@ def _placed_behind(start: bytes) -> Geometry:
 def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
     if len(content) < _HEADER_BYTES:
         return None
-    length, code, *pixdim, offset, slope, intercept, magic = _LITTLE.unpack_from(content)
+    length, code, offset, slope, intercept, magic = _LITTLE.unpack_from(content)
     kind = _NIFTI_TYPES.get(code)
     if length != 348 or magic != b"n+1\0" or kind is None or slope not in (0, 1) or intercept != 0:
         return None
@@ -221,8 +227,6 @@ def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
         if bad.any():
             odd.append(NO_NUMBERS.format(count=np.count_nonzero(bad)))
             array = np.where(bad, array.dtype.type(0), array)  # as ITK does
-    if 0 in pixdim[1 : 1 + array.ndim]:
-        odd.append("its header has voxels of size 0; 1 mm was used instead")
     placed, geometry = _placed(array, grid, path)
     return placed, with_oddities(geometry, content, odd)
 
@@ -236,7 +240,7 @@ def _value_bytes(kind: int, components: int) -> int:
 def header(path: Path) -> Header:
     """Return what the file says without its voxels: shape (C, [Z,] Y, X), bytes per value, geometry."""
     try:
-        reader, start, said = _information(path)
+        reader, start, said, fix = _information(path)
     except RuntimeError as error:
         if not path.name.lower().endswith((".nii", ".nii.gz")):
             raise
@@ -248,20 +252,29 @@ def header(path: Path) -> Header:
     shape = size if len(size) == 4 else (1, *size)
     itemsize = _value_bytes(reader.GetPixelID(), min(reader.GetNumberOfComponents(), 2))
     geometry = _geometry(reader, path)
-    return Header(shape, itemsize, as_said(geometry, said) if start is None else with_oddities(geometry, start))
+    geometry = as_said(geometry, said) if start is None else with_oddities(geometry, start)
+    return Header(shape, itemsize, geometry if fix is None else fix.of(geometry))
 
 
 def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Turn the voxels to ITK's "RAS" first and remember the original orientation."""
-    nifti_file.check_gzip(path, _promised)
-    image = _read_image(path)
+    is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
+    look = (nifti_file.check_gzip(path, _promised) or nifti_file.glance_at(path)) if is_nifti else None
+    image = _read_image(path, look and look.fix)
     if image.GetDimension() != 3:
         raise ImageError(f"{path.name} has {image.GetDimension()} dimensions; only volumes can be reoriented.")
+    stored = _geometry(image, path)
+    if look is None:
+        stored = as_said(stored, check_text(path))
+    elif look.promise is not None:
+        stored = with_oddities(stored, look.start)
+        stored = stored if look.fix is None else look.fix.of(stored)
     original = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
     _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
     turned = sitk.DICOMOrient(image, "RAS")
     array, geometry = _placed(sitk.GetArrayFromImage(turned), turned, path)
-    return array, geometry.model_copy(update={"orientation": original})
+    said = {"remarks": stored.remarks, "spacing_known": stored.spacing_known}
+    return array, geometry.model_copy(update={"orientation": original, **said})
 
 
 def _refuse_vectors(components: int, path: Path) -> None:

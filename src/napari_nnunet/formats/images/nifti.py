@@ -24,7 +24,7 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import nifti_file
 from napari_nnunet.formats.images.header import COMPLEX, Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
-from napari_nnunet.formats.images.oddities import NO_NUMBERS, oddities_of, unit_of
+from napari_nnunet.formats.images.oddities import NO_NUMBERS, mended, oddities_of, unit_of
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry, Matrix
 
@@ -35,6 +35,7 @@ _COMMENT = 6  # code of extensions that are plain text
 _PLACE = ("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x",
           "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")  # fmt: skip
 _VOLUME = "xyz"
+_FIX = "fix"  # key of an image whose header was mended
 _BY_ITK = (2, 3, 4)  # numbers of axes that ITK's reader takes: of pictures, volumes, and several channels
 _EXACT = 2**24  # from here on float32 skips whole numbers: those of atlases and objects would be others
 
@@ -72,7 +73,7 @@ def _known(start: bytes) -> _Known | None:
     if kind.kind not in "iuf" or not np.isfinite(affine).all():
         return None
     plain = header.get_slope_inter() in ((None, None), (1, 0))
-    geometry = _placed(SimpleNamespace(affine=affine, header=header), ())
+    geometry = _placed(SimpleNamespace(affine=affine, header=header, extra={}), ())
     return _Known(kind, header.get_data_shape(), header.get_data_offset(), geometry, plain)
 
 
@@ -92,13 +93,14 @@ def _stored(path: Path, look: nifti_file.Glance, known: _Known) -> NDArray[Any] 
 def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Turn the voxels to RAS first: the array's axes are then S, A, R."""
     original, remarks = _load(path)
-    remarks = _placed(original, remarks).remarks
+    placed = _placed(original, remarks)
     image = nibabel.as_closest_canonical(original)
     geometry = Geometry(
         spacing=_spacing(image),
         affine=_rows(original.affine),
         reoriented_affine=_rows(image.affine),
-        remarks=remarks,
+        remarks=placed.remarks,
+        spacing_known=placed.spacing_known,
     )
     return _array(image, path), geometry
 
@@ -154,7 +156,13 @@ def _where_refused(image: Any, path: Path, remarks: tuple[str, ...], placed: Cal
         affine = np.diag([*[unit_of(start)] * 3, 1.0]) @ image.affine
         across, text = _tilt(affine)
         geometry = Geometry(spacing=tuple(float(v) for v in across[::-1]), affine=_rows(affine), remarks=text)
-    return geometry.model_copy(update={"remarks": (*remarks, *geometry.remarks)})
+    return _said(geometry.model_copy(update={"remarks": (*remarks, *geometry.remarks)}), image)
+
+
+def _said(geometry: Geometry, image: Any) -> Geometry:
+    """Return a grid with what was put where its header had no size or place."""
+    fix = image.extra.get(_FIX)
+    return geometry if fix is None else fix.of(geometry)
 
 
 def _first_version(header: Any) -> bytes:
@@ -224,13 +232,32 @@ def _opened(path: Path, *, voxels: bool = True) -> tuple[Any, tuple[str, ...]]:
     if not look.odd and (look.as_promised or not voxels) and not (to_check and look.promise is not None):
         try:
             # What is known to be NIfTI-1 need not be shown to all of nibabel's formats in turn.
-            load = nibabel.load if look.promise is None else nibabel.Nifti1Image.from_filename
-            return load(str(path)), ()
+            if look.promise is None:
+                return _mended(nibabel.load(str(path)), path), ()
+            return nibabel.Nifti1Image.from_filename(str(path)), ()
         except ImageFileError:  # of small files nibabel reads beyond the end, where there may be more bytes
             if not path.name.lower().endswith(".gz"):
                 raise
     content, remarks = nifti_file.unpacked(path)
-    return nibabel.Nifti1Image.from_bytes(content), remarks
+    if look.fix is None:
+        return nibabel.Nifti1Image.from_bytes(content), remarks
+    image = nibabel.Nifti1Image.from_bytes(nifti_file.straightened(content, look.fix))
+    image.extra[_FIX] = look.fix
+    return image, remarks
+
+
+def _mended(image: Any, path: Path) -> Any:
+    """Return an image of NIfTI-2 without sizes and places that are none; nibabel itself changes some unsaid."""
+    kind = type(image.header)
+    with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
+        stored = kind.from_fileobj(io.BytesIO(file.read(kind.sizeof_hdr) + bytes(4)), check=False)
+    fix = mended(_first_version(stored))
+    if fix is None:
+        return image
+    header, right = image.header.copy(), nibabel.Nifti1Header(fix.start[:_HEADER_BYTES])
+    for key in _PLACE:
+        header[key] = right[key]
+    return type(image)(image.dataobj, header.get_best_affine(), header, extra={_FIX: fix})
 
 
 def _load(
@@ -282,7 +309,7 @@ def _placed(image: Any, remarks: tuple[str, ...]) -> Geometry:
         version = "" if image.header["sizeof_hdr"] == nifti_file.NIFTI_1 else " of NIfTI-1"
         remarks = (*remarks, f"its header counts in {name}; nibabel's readers, and nnU-Net with them, take the "
                    f"numbers for mm. As .nii.gz{version} its true size is read")  # fmt: skip
-    return Geometry(spacing=spacing, affine=rows, other_affine=other, remarks=remarks)
+    return _said(Geometry(spacing=spacing, affine=rows, other_affine=other, remarks=remarks), image)
 
 
 def _array(image: Any, path: Path) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.images.oddities import Mended, mended
 from napari_nnunet.formats.room import require_room
 
 GZIP = b"\x1f\x8b"
@@ -83,12 +84,15 @@ class Glance(NamedTuple):
         Whether it is packed or not against its name, or its voxels begin within the header.
     noted : int or None
         The length, modulo 4 GiB, that a packed stream notes at its end.
+    fix : Mended or None
+        Its header without sizes and places that are none, which ``start`` is then.
     """
 
     start: bytes
     promise: Promise | None
     odd: bool
     noted: int | None
+    fix: Mended | None = None
 
     @property
     def as_promised(self) -> bool:
@@ -109,7 +113,9 @@ def glance_at(path: Path) -> Glance:
         _refuse_half(start, path)
     promise = promise_of(start)
     odd = packed != path.name.lower().endswith(".gz") or (promise is not None and promise.offset < HEADER_BYTES)
-    return Glance(start, promise, odd, int.from_bytes(end[-4:], "little") if packed else None)
+    noted = int.from_bytes(end[-4:], "little") if packed else None
+    fix = None if promise is None else mended(start)
+    return Glance(start, promise, odd, noted) if fix is None else Glance(fix.start, promise, True, noted, fix)
 
 
 def _refuse_half(start: bytes, path: Path) -> None:
@@ -180,14 +186,15 @@ def is_whole(path: Path, size: int) -> bool:
     return header is None or path.stat().st_size >= header + size
 
 
-def check_gzip(path: Path, promised_bytes: Callable[[Path], int]) -> None:
+def check_gzip(path: Path, promised_bytes: Callable[[Path], int]) -> Glance | None:
     """Refuse a truncated .nii.gz: ITK reads what is there and fills the rest with whatever it finds.
 
     The length that gzip notes in its last four bytes must be the one the header promises (of other kinds of NIfTI,
     ``promised_bytes`` tells it); only if it is not, as of several gzip members, is everything unpacked to find out.
+    Returns what a glance at it told; None of other files.
     """
     if not path.name.lower().endswith(".nii.gz"):
-        return
+        return None
     look = glance_at(path)
     if look.promise is not None:
         require_room(path, look.promise.shape, look.promise.itemsize)
@@ -195,13 +202,14 @@ def check_gzip(path: Path, promised_bytes: Callable[[Path], int]) -> None:
     else:
         promised = promised_bytes(path)
     if look.noted == promised % 2**32:
-        return
+        return look
     length = 0
     with gzip.open(path) as stream:
         while piece := stream.read(1 << 24):
             length += len(piece)
     if length < promised:
         raise ImageError(f"{path} cannot be read: it is truncated after {length} of {promised} bytes. Copy it again.")
+    return look
 
 
 def check_stream(path: Path) -> None:
@@ -212,15 +220,22 @@ def check_stream(path: Path) -> None:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[Path]:
+def alone(path: Path, fix: Mended | None = None) -> Iterator[Path]:
     """Give a file whose own voxels ITK reads: of a.nii.gz, it would read those of an a.nii that lies beside it."""
-    if not (path.name.lower().endswith(".nii.gz") and path.with_name(path.name[:-3]).exists()):
+    beside = path.name.lower().endswith(".nii.gz") and path.with_name(path.name[:-3]).exists()
+    if not beside and (fix is None or not path.name.lower().endswith((".nii", ".nii.gz"))):
         yield path
         return
     with TemporaryDirectory() as folder:
         copy = Path(folder) / "alone.nii"
-        copy.write_bytes(unpacked(path)[0])
+        content = unpacked(path)[0]
+        copy.write_bytes(content if fix is None else straightened(content, fix))
         yield copy
+
+
+def straightened(content: bytes, fix: Mended) -> bytes:
+    """Return what was unpacked, with the mended places and sizes and the offset that :func:`unpacked` put there."""
+    return fix.start[:_OFFSET] + content[_OFFSET : _OFFSET + 4] + fix.start[_OFFSET + 4 :] + content[HEADER_BYTES:]
 
 
 class SecondVersion(RuntimeError):

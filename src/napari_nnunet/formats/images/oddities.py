@@ -13,11 +13,13 @@ from napari_nnunet.formats.images.header import TextFacts
 from napari_nnunet.schema.geometry import Geometry, Matrix
 
 NO_NUMBERS = "{count} of its voxels are NaN or infinite and were read as 0"
+_TWO_SIZES = "its header gives two voxel sizes"
 _DIM, _DIM_END, _PIXDIM, _PIXDIM_END, _XYZT, _CODES, _ROWS_END = 40, 56, 76, 108, 123, 252, 328  # bytes of NIfTI-1
 _SLOPE = 112  # where a header has the slope and, behind it, the intercept of its values
 _UNITS = {1: 1e3, 3: 1e-3}  # metres and micrometres, in mm; 2 are mm, and 0 says nothing
 _ALIKE = 1e-2  # of a voxel's size: what headers that were rounded differ by
 _CLOSE = 0.1  # of a voxel: transforms that put every corner that near agree
+_FLAT = 1e-6  # of the volume of a voxel at right angles
 _RIGHT, _UNIT = 1.7e-3, 1e-3  # of a cosine (a tenth of a degree) and a squared length: what headers round
 
 
@@ -42,7 +44,7 @@ class Oddities(NamedTuple):
             stated, sides = (" x ".join(f"{v:.4g}" for v in reversed(sizes)) for sizes in self.sizes)
             took = " x ".join(f"{v:.4g}" for v in size)
             remarks.append(
-                f"its header gives two voxel sizes, {stated} mm (pixdim) and {sides} mm (sform); {took} mm was used"
+                f"{_TWO_SIZES}, {stated} mm (pixdim) and {sides} mm (sform); {took} mm was used"
             )
         if self.places is None:
             return tuple(remarks), None
@@ -140,6 +142,102 @@ def with_oddities(geometry: Geometry, start: bytes, remarks: Sequence[str] = ())
     if not remarks and other is None:
         return geometry
     return geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks), "other_affine": other})
+
+
+class Mended(NamedTuple):
+    """The start of a NIfTI-1 header without what is no size and no place, and what was put instead."""
+
+    start: bytes
+    remarks: tuple[str, ...]
+    sized: bool
+
+    def of(self, geometry: Geometry) -> Geometry:
+        """Return the grid behind the mended header with what is said of it."""
+        known = geometry.spacing_known and self.sized
+        others = [text for text in geometry.remarks if self.sized or not text.startswith(_TWO_SIZES)]  # one is made up
+        return geometry.model_copy(update={"remarks": (*self.remarks, *others), "spacing_known": known})
+
+
+def mended(start: bytes) -> Mended | None:
+    """Look for sizes and transforms that are none (NaN, infinite, 0, negative) in the start of a NIfTI-1 file.
+
+    Readers differ in what they make of them, and say nothing: 1 mm, NaN, or all voxels at one place.
+    """
+    numbers = start[_DIM:_DIM_END], start[_PIXDIM:_PIXDIM_END], start[_CODES:_ROWS_END]
+    found = _mended(_order(start) == "<", *numbers)
+    if found is None:
+        return None
+    sizes, places, remarks, sized = found
+    whole = start[:_PIXDIM] + sizes + start[_PIXDIM_END:_CODES] + places + start[_ROWS_END:]
+    return Mended(whole, remarks, sized)
+
+
+@lru_cache(maxsize=64)  # as above
+def _mended(
+    little: bool, sizes_of_axes: bytes, sizes_of_voxels: bytes, places: bytes
+) -> tuple[bytes, bytes, tuple[str, ...], bool] | None:
+    """Return the bytes of sizes and of transforms as they are to be read, with remarks and whether there are sizes."""
+    dims, floats, transforms = _PLACES if little else _SWAPPED
+    count = min(max(dims.unpack(sizes_of_axes)[0], 1), 3)
+    pixdim, (by_quaternion, by_rows, *numbers) = list(floats.unpack(sizes_of_voxels)), transforms.unpack(places)
+    remarks: list[str] = []
+    rows = numbers[6:]
+    if by_rows > 0:
+        by_rows, rows = _usable_rows(by_rows, rows, count, remarks)
+    sized = _usable_sizes(pixdim, count, [math.hypot(*rows[axis::4]) for axis in range(3)], by_rows > 0, remarks)
+    turn = numbers[:3]
+    if by_quaternion > 0 and not math.hypot(*turn) <= 1 + _UNIT:
+        by_quaternion = 0
+        remarks.append("its qform is no rotation (quatern_b, c, d), and was left aside")
+    offset = [value if math.isfinite(value) else 0.0 for value in numbers[3:6]]
+    if by_quaternion > 0 and offset != numbers[3:6]:
+        remarks.append("the place in its qform is no number, and was read as 0")
+    if not remarks:
+        return None
+    turn = turn if by_quaternion > 0 else [0.0] * 3
+    written = transforms.pack(by_quaternion, by_rows, *turn, *offset, *rows)
+    return floats.pack(*pixdim), written, tuple(remarks), sized
+
+
+def _usable_sizes(
+    pixdim: list[float], count: int, sides: Sequence[float], by_rows: bool, remarks: list[str]
+) -> bool:
+    """Put 1 mm where a header has no size of a voxel, and sizes without their sign; return whether it has all."""
+    lacking = [axis for axis in range(count) if not (math.isfinite(pixdim[axis + 1]) and pixdim[axis + 1])]
+    negative = [axis for axis in range(count) if axis not in lacking and pixdim[axis + 1] < 0]
+    for listed, text in (
+        (lacking, "{value} along {axes}; 1 mm was used instead{sform}"),
+        (negative, "negative size along {axes} ({value}), which were read without the sign"),
+    ):
+        if not listed:
+            continue
+        axes, values = (list(dict.fromkeys(words)) for words in (
+            ["xyz"[axis] for axis in listed], [f"{pixdim[axis + 1]:g}" for axis in listed]
+        ))  # fmt: skip
+        shown = " x ".join(f"{sides[axis]:.4g}" for axis in listed)
+        sform = f", although its sform says {shown}" if by_rows else ""
+        said = text.format(value=" and ".join(values), axes=", ".join(axes), sform=sform)
+        remarks.append(f"its header has voxels of {'size ' * (listed is lacking)}{said}")
+    for axis in (*lacking, *negative):
+        pixdim[axis + 1] = 1.0 if axis in lacking else -pixdim[axis + 1]
+    pixdim[0] = pixdim[0] if math.isfinite(pixdim[0]) else 1.0
+    return not lacking
+
+
+def _usable_rows(code: int, rows: list[float], count: int, remarks: list[str]) -> tuple[int, list[float]]:
+    """Return the code and the rows of a sform; code 0, none, if it puts voxels nowhere or all at one place."""
+    columns = [rows[axis::4] for axis in range(3)]
+    sides = [math.hypot(*column) for column in columns]
+    (a, b, c), (d, e, f), (g, h, i) = columns
+    volume = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+    flat = count < len(sides) and not sides[2]  # pictures, whose third axis programs leave out
+    if not flat and not (math.isfinite(volume) and abs(volume) > _FLAT * math.prod(sides)):
+        remarks.append("its sform is no place (NaN, or axes without a length of their own), and was left aside")
+        return 0, [0.0] * len(rows)
+    if all(map(math.isfinite, rows)):
+        return code, rows
+    remarks.append("the place in its sform is no number, and was read as 0")
+    return code, [value if math.isfinite(value) else 0.0 for value in rows]
 
 
 def slope_remarks(start: bytes) -> tuple[str, ...]:
