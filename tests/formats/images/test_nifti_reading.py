@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.formats.images import itk as _itk
+from napari_nnunet.formats.images import itk_grid
 from napari_nnunet.formats.images.files import read_header, read_volume
 
 
@@ -124,7 +125,7 @@ def test_what_is_no_nifti_is_told_as_that(tmp_path, ending, reader):
 
 def test_itk_looks_at_a_header_in_a_file_that_is_closed(tmp_path, monkeypatch):
     """Windows opens no file by its name that somebody still writes."""
-    path, handles, informed, make = tmp_path / "a.nii.gz", [], _itk._informed, tempfile.mkstemp
+    path, handles, informed, make = tmp_path / "a.nii.gz", [], itk_grid.informed, tempfile.mkstemp
     write(path, np.zeros((4, 5, 6), np.int16))
 
     def made(**how):
@@ -137,8 +138,8 @@ def test_itk_looks_at_a_header_in_a_file_that_is_closed(tmp_path, monkeypatch):
             os.fstat(handles[-1])
         return informed(header)
 
-    monkeypatch.setattr(_itk.tempfile, "mkstemp", made)
-    monkeypatch.setattr(_itk, "_informed", looked)
-    _itk._grid.cache_clear()
+    monkeypatch.setattr(itk_grid.tempfile, "mkstemp", made)
+    monkeypatch.setattr(itk_grid, "informed", looked)
+    itk_grid.grid_of.cache_clear()
     assert read_header(path)[2].spacing == pytest.approx((2.5, 0.8, 0.7))
     assert len(handles) == 1

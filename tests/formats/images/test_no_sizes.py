@@ -53,9 +53,7 @@ def geometry_of(path, reader):
 @pytest.mark.parametrize(("value", "word"), [(NAN, "nan"), (0, "0"), (INF, "inf"), (-INF, "-inf")])
 @pytest.mark.parametrize("codes", [(1, 0), (0, 0), (1, 1)])
 def test_a_size_that_is_none_is_said_and_is_no_known_size(tmp_path, name, reader, order, value, word, codes):
-    path = written(
-        tmp_path / name, order=order, pixdim=(0.5, 0.75, value), qform_code=codes[:1], sform_code=codes[1:]
-    )
+    path = written(tmp_path / name, order=order, pixdim=(0.5, 0.75, value), qform_code=codes[:1], sform_code=codes[1:])
     geometry = geometry_of(path, reader)
     assert geometry.spacing == (1.0, 0.75, 0.5)
     assert not geometry.spacing_known

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_nnunet.formats.images.header import TextFacts
 from napari_nnunet.formats.images.oddities import as_said, oddities_of, slope_remarks, unit_of, with_oddities
+from napari_nnunet.formats.images.text.headers import TextFacts
 from napari_nnunet.schema.geometry import Geometry
 
 SIZE = (2.0, 0.5, 0.75)  # z, y, x

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import struct
 import tempfile
 import zlib
-from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -20,10 +17,12 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import nifti_file
-from napari_nnunet.formats.images.header import Header, TextFacts, check_text, one_line
+from napari_nnunet.formats.images.header import Header, one_line
+from napari_nnunet.formats.images.itk_grid import grid_of, information, informed, known, reader_of, value_bytes, whole
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.formats.images.oddities import NO_NUMBERS, Mended, as_said, mended, slope_remarks, with_oddities
-from napari_nnunet.formats.images.text_voxels import as_image, own_voxels
+from napari_nnunet.formats.images.text.headers import check_text
+from napari_nnunet.formats.images.text.voxels import as_image, check_length, own_voxels, place_of
 from napari_nnunet.schema.geometry import Geometry
 
 _NO_VOLUME = (2, 4)  # numbers of axes of slices and of several channels
@@ -33,90 +32,20 @@ _SHEARED = "orthonormal"  # what ITK says of axes that are not at right angles
 def is_readable(path: Path) -> bool:
     """True if ITK accepts the header, or refuses what nibabel's readers would too: slices and channels in NIfTI-2."""
     try:
-        _information(path)
+        information(path)
     except RuntimeError as error:
         return _is_refused(error) and nifti_file.axes_of(nifti_file.glance_at(path).start) in _NO_VOLUME
     return True
 
 
-class _Informed(NamedTuple):
-    """ITK's reading of a header, and what it does not tell: the start of a NIfTI-1 file, or what words say."""
-
-    grid: sitk.ImageFileReader
-    start: bytes | None = None
-    said: TextFacts = TextFacts()
-    fix: Mended | None = None
-
-
-def _information(path: Path) -> _Informed:
-    """Return ITK's reading of a header, of a packed NIfTI file by that alone; raises RuntimeError where ITK does."""
-    name = path.name.lower()
-    if not name.endswith((".nii", ".nii.gz")):
-        said = check_text(path)
-        return _Informed(_known(path, said.header), said=said)
-    start = None
-    with suppress(zlib.error):
-        look = nifti_file.glance_at(path)
-        start = None if look.promise is None else look.start
-        if start is not None and (name.endswith(".gz") or look.fix is not None):
-            return _Informed(_grid(start), start, fix=look.fix)
-        if start is not None and not look.odd:
-            return _Informed(_known(path, start), start)
-    return _Informed(_informed(path), start)
-
-
-#: ITK would ask all its readers whether they know a file, whatever its name is, and some follow it to other files.
-_READERS = {".nii.gz": "NiftiImageIO", ".nii": "NiftiImageIO", ".nrrd": "NrrdImageIO", ".mha": "MetaImageIO",
-            ".mhd": "MetaImageIO", ".gipl": "GiplImageIO"}  # fmt: skip
-
-
-def _reader_of(path: Path) -> str:
-    """Return ITK's name of the reader for a file by its ending."""
-    found = next(reader for ending, reader in _READERS.items() if path.name.lower().endswith(ending))
-    return nifti_file.first_version(path, found) if found == "NiftiImageIO" else found
-
-
 def _read_image(path: Path, fix: Mended | None = None) -> sitk.Image:
     """Return all of an image; raises RuntimeError where ITK does."""
-    reader = _reader_of(path)
+    reader = reader_of(path)
     if reader != "NiftiImageIO":
-        own = own_voxels(path, check_text(path), _known)
-        return sitk.ReadImage(str(path), imageIO=reader) if own is None else as_image(own)
+        own = own_voxels(path, said := check_text(path), known)
+        return whole(path, reader, said) if own is None else as_image(own)
     with nifti_file.alone(path, fix) as file:
         return sitk.ReadImage(str(file), imageIO=reader)
-
-
-def _informed(path: Path) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(_reader_of(path))
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return reader
-
-
-def _known(path: Path, header: bytes) -> sitk.ImageFileReader:
-    """Return ITK's reading of a header, from its last reading where a file began with the same bytes."""
-    kept = _kept(header) if header else []
-    if not kept:
-        kept.append(_informed(path))
-    return kept[0]
-
-
-@lru_cache(maxsize=64)
-def _kept(header: bytes) -> list[sitk.ImageFileReader]:
-    return []
-
-
-@lru_cache(maxsize=16)
-def _grid(header: bytes) -> sitk.ImageFileReader:
-    """Return ITK's reading of the 352 bytes of a NIfTI header, which are enough for it; cases often have the same."""
-    handle, name = tempfile.mkstemp(suffix=".nii")
-    try:
-        os.write(handle, header)
-        os.close(handle)
-        return _informed(Path(name))
-    finally:
-        os.unlink(name)
 
 
 def read(path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -124,13 +53,13 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     if path.name.lower().endswith((".nii", ".nii.gz")):
         return _read_unpacked(path)
     said = check_text(path)
-    if (own := own_voxels(path, said, _known)) is not None:
+    if (own := own_voxels(path, said, known)) is not None:
         array, geometry = _placed(own.voxels, own.grid, path)
         return array, as_said(geometry, said._replace(remarks=(*said.remarks, *own.remarks)))
     image = _read_image(path)
     _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
     array, geometry = _placed(sitk.GetArrayFromImage(image), image, path)
-    return array, as_said(geometry, said)
+    return array, as_said(geometry, said._replace(remarks=(*said.remarks, *check_length(path, said, array.nbytes))))
 
 
 _NIFTI_TYPES = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2", 768: "<u4"}
@@ -204,7 +133,7 @@ def _is_refused(error: RuntimeError) -> bool:
 
 def _placed_behind(start: bytes) -> Geometry:
     """Return where ITK places the voxels behind a NIfTI-1 header; raises RuntimeError where it refuses."""
-    return with_oddities(_geometry(_grid(start), Path()), start)
+    return with_oddities(_geometry(grid_of(start), Path()), start)
 
 
 def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
@@ -215,7 +144,7 @@ def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
     if length != 348 or magic != b"n+1\0" or kind is None or slope not in (0, 1) or intercept != 0:
         return None
     try:
-        grid = _grid(content[:_HEADER_BYTES])
+        grid = grid_of(content[:_HEADER_BYTES])
     except RuntimeError:
         return None
     if grid.GetNumberOfComponents() != 1:
@@ -231,16 +160,10 @@ def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
     return placed, with_oddities(geometry, content, odd)
 
 
-@lru_cache(maxsize=64)
-def _value_bytes(kind: int, components: int) -> int:
-    """Return the bytes per value of ITK's number of a type, which only an image of that type tells."""
-    return int(sitk.Image([1] * 2, kind, components).GetSizeOfPixelComponent())
-
-
 def header(path: Path) -> Header:
     """Return what the file says without its voxels: shape (C, [Z,] Y, X), bytes per value, geometry."""
     try:
-        reader, start, said, fix = _information(path)
+        reader, start, said, fix = information(path)
     except RuntimeError as error:
         if not path.name.lower().endswith((".nii", ".nii.gz")):
             raise
@@ -250,7 +173,7 @@ def header(path: Path) -> Header:
         return Header(array.shape, array.dtype.itemsize, geometry)
     size = tuple(int(n) for n in reversed(reader.GetSize()))
     shape = size if len(size) == 4 else (1, *size)
-    itemsize = _value_bytes(reader.GetPixelID(), min(reader.GetNumberOfComponents(), 2))
+    itemsize = value_bytes(reader.GetPixelID(), min(reader.GetNumberOfComponents(), 2))
     geometry = _geometry(reader, path)
     geometry = as_said(geometry, said) if start is None else with_oddities(geometry, start)
     return Header(shape, itemsize, geometry if fix is None else fix.of(geometry))
@@ -265,7 +188,9 @@ def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
         raise ImageError(f"{path.name} has {image.GetDimension()} dimensions; only volumes can be reoriented.")
     stored = _geometry(image, path)
     if look is None:
-        stored = as_said(stored, check_text(path))
+        said = check_text(path)
+        size = image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
+        stored = as_said(stored, said._replace(remarks=(*said.remarks, *check_length(path, said, size))))
     elif look.promise is not None:
         stored = with_oddities(stored, look.start)
         stored = stored if look.fix is None else look.fix.of(stored)
@@ -273,8 +198,8 @@ def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
     _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
     turned = sitk.DICOMOrient(image, "RAS")
     array, geometry = _placed(sitk.GetArrayFromImage(turned), turned, path)
-    said = {"remarks": stored.remarks, "spacing_known": stored.spacing_known}
-    return array, geometry.model_copy(update={"orientation": original, **said})
+    kept = {"remarks": stored.remarks, "spacing_known": stored.spacing_known}
+    return array, geometry.model_copy(update={"orientation": original, **kept})
 
 
 def _refuse_vectors(components: int, path: Path) -> None:
@@ -292,7 +217,7 @@ def _placed(array: NDArray[Any], grid: sitk.Image | sitk.ImageFileReader, path: 
 
 def _geometry(grid: sitk.Image | sitk.ImageFileReader, path: Path) -> Geometry:
     dimension = grid.GetDimension()
-    spacing, origin, direction = grid.GetSpacing(), grid.GetOrigin(), grid.GetDirection()
+    spacing, origin, direction = place_of(grid)
     if dimension == 4:
         # nnU-Net takes the fourth axis for channels; the grid is that of the first volume.
         spacing, origin = spacing[:3], origin[:3]
@@ -346,7 +271,7 @@ def note(path: Path) -> str | None:
     """Return the text of the note in a file."""
     if path.name.lower().endswith((".nii", ".nii.gz")):
         return _nifti().note(path)
-    reader = _informed(path)
+    reader = informed(path)
     return reader.GetMetaData(NOTE_KEY) if reader.HasMetaDataKey(NOTE_KEY) else None
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
-from napari_nnunet.formats.images.header import TextFacts
+from napari_nnunet.formats.images.text.headers import TextFacts
 from napari_nnunet.schema.geometry import Geometry, Matrix
 
 NO_NUMBERS = "{count} of its voxels are NaN or infinite and were read as 0"
@@ -43,9 +43,7 @@ class Oddities(NamedTuple):
         if self.sizes is not None:
             stated, sides = (" x ".join(f"{v:.4g}" for v in reversed(sizes)) for sizes in self.sizes)
             took = " x ".join(f"{v:.4g}" for v in size)
-            remarks.append(
-                f"{_TWO_SIZES}, {stated} mm (pixdim) and {sides} mm (sform); {took} mm was used"
-            )
+            remarks.append(f"{_TWO_SIZES}, {stated} mm (pixdim) and {sides} mm (sform); {took} mm was used")
         if self.places is None:
             return tuple(remarks), None
         far = [sum(abs(a - b) for one, two in zip(place, taken, strict=True) for a, b in zip(one, two, strict=True))
@@ -199,9 +197,7 @@ def _mended(
     return floats.pack(*pixdim), written, tuple(remarks), sized
 
 
-def _usable_sizes(
-    pixdim: list[float], count: int, sides: Sequence[float], by_rows: bool, remarks: list[str]
-) -> bool:
+def _usable_sizes(pixdim: list[float], count: int, sides: Sequence[float], by_rows: bool, remarks: list[str]) -> bool:
     """Put 1 mm where a header has no size of a voxel, and sizes without their sign; return whether it has all."""
     lacking = [axis for axis in range(count) if not (math.isfinite(pixdim[axis + 1]) and pixdim[axis + 1])]
     negative = [axis for axis in range(count) if axis not in lacking and pixdim[axis + 1] < 0]

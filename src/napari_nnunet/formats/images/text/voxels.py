@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
-from napari_nnunet.formats.images.header import TextFacts
+from napari_nnunet.formats.images.text.headers import TextFacts
 
 _META_TYPES = {"MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",
                "MET_UINT": "u4", "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8",
@@ -89,10 +89,57 @@ def own_voxels(path: Path, said: TextFacts, informed: Callable[[Path, bytes], si
 def as_image(own: Own) -> sitk.Image:
     """Return an image of ITK."""
     image = sitk.GetImageFromArray(own.voxels, isVector=False)
-    image.SetSpacing(own.grid.GetSpacing())
-    image.SetOrigin(own.grid.GetOrigin())
-    image.SetDirection(own.grid.GetDirection())
+    spacing, origin, direction = place_of(own.grid)
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    image.SetDirection(direction)
     return image
+
+
+def place_of(grid: sitk.Image | sitk.ImageFileReader) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
+    """Return spacing, origin and direction (x, y, z); ITK turns axes of negative sizes around when it reads voxels."""
+    spacing, direction = grid.GetSpacing(), grid.GetDirection()
+    if min(spacing) < 0:
+        signs = [math.copysign(1.0, size) for size in spacing]
+        direction = tuple(value * signs[i % len(spacing)] for i, value in enumerate(direction))
+        spacing = tuple(map(abs, spacing))
+    return spacing, grid.GetOrigin(), direction
+
+
+def check_length(path: Path, said: TextFacts, needed: int) -> tuple[str, ...]:
+    """Return a remark on a file that holds more voxels than its header says; it may hold fewer only if ITK refused it.
+
+    Parameters
+    ----------
+    path : Path
+        Of the header.
+    said : TextFacts
+        What it says.
+    needed : int
+        Bytes of the voxels that were read.
+
+    Raises
+    ------
+    ImageError
+        If it holds fewer, or the voxels that were read began within the header.
+    """
+    if said.skip is None or said.packed:
+        return ()
+    file = path.parent / said.file.decode("utf-8", "replace") if said.file else path
+    absolute = path.name.lower().endswith((".mha", ".mhd"))
+    begin = said.begin if said.skip < 0 else max(said.begin, said.skip) if absolute else said.begin + said.skip
+    who, beyond = "it" if file == path else file.name, file.stat().st_size - begin - needed
+    if beyond < 0:
+        raise ImageError(
+            f"{path} cannot be read: {who} is truncated, and holds {needed + beyond} of {needed} bytes of voxels. Copy "
+            "it again."
+        )
+    if said.skip < 0 or not beyond:
+        return ()
+    return (
+        f"{who} holds {beyond} bytes more than its header says, which were ignored; are the type and the "
+        "number of voxels right, and where they begin?",
+    )
 
 
 def voxels_of(path: Path) -> tuple[NDArray[Any], tuple[str, ...]] | None:

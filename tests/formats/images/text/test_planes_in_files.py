@@ -11,16 +11,15 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.images.header import (
     KEPT,
-    TextFacts,
     as_named,
     check_labels,
-    check_text,
     no_pipe,
     one_line,
     opened_once,
     require_channels,
     require_file,
 )
+from napari_nnunet.formats.images.text.headers import TextFacts, check_text
 from napari_nnunet.schema.geometry import Geometry
 
 META = "ObjectType = Image\nNDims = 3\nDimSize = 5 4 3\nElementType = MET_SHORT\nElementSpacing = 1 1 1\n"

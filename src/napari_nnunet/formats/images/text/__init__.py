@@ -1,0 +1,1 @@
+"""NRRD and MetaImage, whose headers are text."""
