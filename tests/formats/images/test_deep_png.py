@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from napari_nnunet.errors import ImageError
-from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.images.files import read_header, read_labels, read_volume
 from napari_nnunet.formats.masks.stored import read_mask
 
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # W3C PNG, by samples per pixel
@@ -53,6 +53,21 @@ def test_a_mask_with_16_bits_per_colour_keeps_its_values(tmp_path, samples):
     np.testing.assert_array_equal(found.array, values())
     assert not found.colours
     assert not found.geometry.remarks
+
+
+def test_grey_with_transparency_is_one_channel_with_all_its_bits(tmp_path):
+    path, seen_through = tmp_path / "a.png", grey(2)
+    write_deep(path, seen_through)
+    volume = read_volume([path], as_stored=True)
+    np.testing.assert_array_equal(volume.array, values()[None])
+    assert volume.array.dtype == np.uint16
+    assert volume.geometry.remarks == ()
+    assert read_header(path)[:2] == ((1, 4, 4), 2)
+    seen_through[0, 0, 1] = 9
+    write_deep(path, seen_through)
+    volume = read_volume([path], as_stored=True)
+    np.testing.assert_array_equal(volume.array, values()[None])
+    assert volume.geometry.remarks == ("it is transparent in places; its transparency was left out",)
 
 
 @pytest.mark.parametrize("samples", _COLOUR_TYPES)

@@ -355,6 +355,11 @@ def _by_itk(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[Any], Geometr
     remarks = []
     if any("MONOCHROME1" in entry.scale for entry in slices):
         remarks.append("its grey values are stored from white to black (MONOCHROME1) and were inverted")
+    if path.is_file() and (count := _beside(path, slices[0].series)) > 1:
+        remarks.append(
+            f"it is one slice of a series of {count} that lie beside it, and was read alone; give their folder "
+            f"({path.parent}) to have the volume"
+        )
     geometry = Geometry(
         spacing=tuple(float(s) for s in reversed(image.GetSpacing())),
         origin=tuple(float(v) for v in image.GetOrigin()),
@@ -363,6 +368,18 @@ def _by_itk(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[Any], Geometr
         remarks=tuple(remarks),
     )
     return np.asarray(sitk.GetArrayFromImage(image))[None], geometry
+
+
+def _beside(path: Path, series: str) -> int:
+    """Return how many slices of a series lie in the folder of one of them, as far as these can be read."""
+    files = islice((p for p in path.parent.iterdir() if p.is_file() and not p.name.startswith(".")), _LOOKED_AT)
+    count = 0
+    for file in files:
+        try:
+            count += sum(entry.series == series for entry in _slices([file]))
+        except (ImageError, OSError):  # damaged ones are told when they are read
+            continue
+    return count
 
 
 def _undecoded(path: Path, packed: set[str]) -> ImageError:

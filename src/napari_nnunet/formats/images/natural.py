@@ -29,6 +29,7 @@ from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
 _COLOURS = (3, 4)
+_GREY = 2  # samples of grey with transparency
 _SAMPLES = "YXS"  # values of one pixel side by side, which no stack has
 _CHANNELS = (_SAMPLES, "SYX", "CYX")  # axes of a picture with channels; those of the last two may be slices as well
 _OPACITY = ((1,), (2,))  # kinds of a further sample in TIFF 6.0: how opaque the others are
@@ -78,7 +79,7 @@ def read_values(path: Path) -> tuple[NDArray[Any], Geometry]:
 def read(path: Path, *, all_bits: bool = False) -> tuple[NDArray[Any], Geometry]:
     """Return (array (C, Y, X), geometry); the size of a pixel where the file says it.
 
-    Pillow, and nnU-Net with it, keeps 8 of the 16 bits of PNG files with colours or transparency.
+    Pillow, and nnU-Net with it, keeps 8 of the 16 bits of PNG files with colours; grey ones keep all of theirs.
     """
     if _is_tiff(path):
         with opened(path) as file:
@@ -92,9 +93,10 @@ def read(path: Path, *, all_bits: bool = False) -> tuple[NDArray[Any], Geometry]
             plain, remarks = _pixels(image, path)
         array = iio.imread(path) if plain is None else plain
         if found is not None and found.itemsize > array.dtype.itemsize:
-            array = _deep(path, found.shape) if all_bits else array
-            remarks = remarks if all_bits else (*remarks, "its 16 bits per colour were read as 8, as nnU-Net does")
-        axis, grey = -1, array.ndim == 3 and array.shape[-1] == 2
+            deep = all_bits or found.shape[-1] == _GREY  # which Pillow makes four channels of
+            array = _deep(path, found.shape) if deep else array
+            remarks = remarks if deep else (*remarks, "its 16 bits per colour were read as 8, as nnU-Net does")
+        axis, grey = -1, array.ndim == 3 and array.shape[-1] == _GREY
         geometry = _geometry(found and found.spacing, remarks)
     whole = np.iinfo(array.dtype).max if array.dtype.kind in "iu" else 1
     if grey and array.dtype != bool and (np.take(array, 1, axis) < whole).any():
@@ -261,7 +263,9 @@ def header(path: Path) -> Header:
             shape, itemsize = (image.height, image.width), 2 if image.mode == "I;16" else 1
             shape = (*shape, len(image.mode)) if image.mode in ("RGB", "RGBA") else shape
             plain = image.mode in _PLAIN and getattr(image, "n_frames", 1) == 1
-        if not plain:
+        if found is not None and found.shape[-1] == _GREY:
+            shape, itemsize = found.shape, found.itemsize
+        elif not plain:
             properties = iio.improps(path)
             shape, itemsize = tuple(properties.shape), int(properties.dtype.itemsize)
         geometry, axis, grey = _geometry(found and found.spacing), -1, shape[-1] == 2
