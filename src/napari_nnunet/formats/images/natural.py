@@ -253,7 +253,7 @@ def header(path: Path) -> Header:
     """Return what the file says without its voxels: shape (C, Y, X), bytes per value, geometry."""
     if _is_tiff(path):
         with opened(path) as file:
-            pages = pages_of(file, path)
+            pages = pages_of(file, path, voxels=False)
             _refuse_stacks(pages, path)
             shape, itemsize = pages.shape, int(pages.dtype.itemsize)
             geometry = _geometry(sizes_of(file, 2), _named(pages))

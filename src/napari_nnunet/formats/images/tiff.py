@@ -51,7 +51,7 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
 def header(path: Path) -> Header:
     """Return what the file says without its voxels: shape (C, Z, Y, X), bytes per value, geometry."""
     with opened(path) as file:
-        pages = pages_of(file, path)
+        pages = pages_of(file, path, voxels=False)
         return Header(_order(pages, path)[1], int(pages.dtype.itemsize), _geometry(path, file, pages))
 
 

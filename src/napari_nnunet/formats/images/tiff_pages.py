@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import mmap
+import os
 import re
 import struct
 import zlib
@@ -12,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 import numpy as np
@@ -161,9 +163,19 @@ def opened(path: Path) -> Iterator[tifffile.TiffFile]:
         raise ImageError(f"{path} is damaged: {complaints.said[0]}. Copy or export it again.")
 
 
+class _AsNamed:
+    """A file for tifffile by the name that it was given: tifffile would look up where each part of a path leads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.mode = os.fspath(path), "rb"
+
+    def open(self) -> BinaryIO:
+        return open(self.path, "rb")
+
+
 def open_tiff(path: Path, **how: Any) -> tifffile.TiffFile:
     """Open a TIFF; raises ImageError if its pages lead in a circle, in which tifffile would go round and round."""
-    file = tifffile.TiffFile(path, **how)
+    file = tifffile.TiffFile(_AsNamed(path), **how)
     try:
         if file.pages.is_multipage:
             _refuse_circles(file, path)
@@ -212,8 +224,8 @@ class _Complaints(logging.Handler):
         return True
 
 
-def pages_of(file: tifffile.TiffFile, path: Path) -> Pages:
-    """Return what the pages of a TIFF are together.
+def pages_of(file: tifffile.TiffFile, path: Path, *, voxels: bool = True) -> Pages:
+    """Return what the pages of a TIFF are together; without ``voxels`` what its first page tells, where that is all.
 
     Reduced copies of an image (pyramids, thumbnails) are left out and said; pages of one shape and type that were
     appended one by one are a stack.
@@ -224,7 +236,8 @@ def pages_of(file: tifffile.TiffFile, path: Path) -> Pages:
         If the file holds several images, or is one of several files of an OME set.
     """
     check_ome(file, path)
-    series = list(file.series)
+    told = _as_told(file, voxels)
+    series = list(file.series) if told is None else [told]
     if not series:
         raise ImageError(f"{path.name} holds no image.")
     whole = [part for part in series if not part.keyframe.is_reduced] or series[:1]
@@ -245,6 +258,32 @@ def pages_of(file: tifffile.TiffFile, path: Path) -> Pages:
     raise ImageError(
         f"{path.name} holds {len(file.pages)} pages in {len(whole)} images that do not form a stack "
         f"({_shapes([part.shape for part in whole])}). Save each image as a file of its own."
+    )
+
+
+def _as_told(file: tifffile.TiffFile, voxels: bool) -> tifffile.TiffPageSeries | None:
+    """Return the one series of a file that tifffile wrote and described, as it would; None of others.
+
+    tifffile looks for all its kinds of files, and at every page, which takes several times as long as what matters.
+    """
+    first = file.pages.first
+    several = file.pages.is_multipage
+    if (several and voxels) or first.subifds is not None or first.is_reduced or not first.is_shaped:
+        return None
+    try:
+        said = json.loads(first.shaped_description)
+        shape, axes = tuple(said["shape"]), said.get("axes")
+    except (ValueError, KeyError, TypeError):  # of earlier versions
+        return None
+    named = isinstance(axes, str) and len(axes) == len(shape)
+    if said.get("truncated") or first.shape != shape[len(shape) - first.ndim :] or not (named or not several):
+        return None
+    if several and (first.ndim == len(shape) or len(file.pages) != math.prod(shape[: -first.ndim])):
+        return None
+    if not several and first.shape != shape:
+        return None
+    return tifffile.TiffPageSeries(
+        [first], shape, first.dtype, axes if named else first.axes, kind="shaped", squeeze=False
     )
 
 
@@ -304,7 +343,7 @@ def looked_through(pages: Pages, path: Path) -> Pages:
     for part in pages.parts:
         if part.dataoffset is not None:  # it lies in one piece
             continue
-        frame, pieces = None, 0
+        frame, pieces, unpacked, deflated = None, 0, False, False
         for page in part:
             if page is None:
                 lacking += 1
@@ -312,12 +351,13 @@ def looked_through(pages: Pages, path: Path) -> Pages:
             if page.keyframe is not frame:
                 frame = page.keyframe
                 pieces = math.prod(frame.chunked)
-            if frame.compression == _UNPACKED and page.is_contiguous:  # what it lacks is noticed when it is read
+                unpacked, deflated = frame.compression == _UNPACKED, frame.compression in _DEFLATE
+            if unpacked and page.is_contiguous:  # what it lacks is noticed when it is read
                 continue
             counts = page.databytecounts
             lacking += len(page.dataoffsets) < pieces
             empty += counts.count(0)
-            if frame.compression in _DEFLATE and max(counts, default=0) * _RATIO >= _CERTAIN:
+            if deflated and max(counts, default=0) * _RATIO >= _CERTAIN:
                 _refuse_bombs(page, path)
     if lacking:
         raise ImageError(
