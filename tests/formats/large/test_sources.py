@@ -255,6 +255,28 @@ def test_chunks_that_are_not_stored_are_counted(tmp_path):
     assert opened(tmp_path / "a.zarr").missing_chunks() == (1, 2, 0)
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("axes", [None, "ZYX"])
+def test_axes_that_are_given_do_not_drop_the_size_of_the_voxels(tmp_path, axes, compression):
+    path, words = tmp_path / "a.tif", {"spacing": 2.0, "unit": "mm", "axes": "ZYX"}
+    how = {"imagej": True} if compression is None else {"photometric": "minisblack", "compression": compression}
+    tifffile.imwrite(path, IMAGE.astype(np.uint16), resolution=(2.0, 4.0), metadata=words, **how)
+    geometry = open_image([path], Say(axes=axes)).geometry
+    assert (geometry.spacing, geometry.spacing_known) == ((2.0, 0.25, 0.5), True)
+    (tmp_path / "a.json").write_text(json.dumps({"spacing": [3, 2, 1]}))
+    assert open_image([path], Say(axes=axes)).geometry.spacing == (3.0, 2.0, 1.0)
+    assert open_image([path], Say(axes=axes, spacing=(7.0, 7.0, 7.0))).geometry.spacing == (7.0, 7.0, 7.0)
+
+
+def test_pixels_of_a_model_of_pictures_have_no_size_with_axes_either(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "a.tif", IMAGE[0].astype(np.uint8), resolution=(20.0, 20.0), resolutionunit="CENTIMETER"
+    )
+    for reader, known in (("NaturalImage2DIO", False), (None, True)):
+        say = Say(axes="YX", reader=None if reader is None else lambda path: "NaturalImage2DIO")
+        assert open_image([tmp_path / "a.tif"], say).geometry.spacing_known == known
+
+
 def test_a_truncated_nifti_is_refused(tmp_path):
     write_nifti(tmp_path / "a.nii", smooth_image((9, 20, 30))[0])
     content = (tmp_path / "a.nii").read_bytes()

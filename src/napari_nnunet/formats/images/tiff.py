@@ -82,17 +82,22 @@ def _order(pages: Pages, path: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _geometry(path: Path, file: tifffile.TiffFile, pages: Pages) -> Geometry:
     """Return the grid: the file beside wins over what the TIFF says itself."""
-    beside, remarks = sidecar(path), pages.remarks
+    remarks = pages.remarks
     if (named := _NO_SLICES.get(pages.axes)) is not None:
         remarks = (*remarks, f"its planes are named {named}, and were read as the slices of a stack (z)")
     elif len(pages.axes) == 3 and not pages.axes.endswith("YX"):
         remarks = (*remarks, f"its axes are named {pages.axes}, and were read as z, y, x")
-    if not beside.is_file():
-        found = sizes_of(file, 3)
-        if found is None:
-            return Geometry(spacing=(1.0, 1.0, 1.0), spacing_known=False, remarks=remarks)
-        return Geometry(spacing=found[0], spacing_source=found[1], remarks=remarks)
-    return _from_beside(beside, remarks)
+    return sized(path, file, 3, remarks)
+
+
+def sized(path: Path, file: tifffile.TiffFile, ndim: int, remarks: tuple[str, ...] = ()) -> Geometry:
+    """Return the grid of a stack, or of a picture (``ndim`` 2): what the file beside a stack says, else the TIFF."""
+    if ndim == 3 and (beside := sidecar(path)).is_file():
+        return _from_beside(beside, remarks)
+    found = sizes_of(file, ndim)
+    if found is None:
+        return Geometry(spacing=(1.0,) * ndim, spacing_known=False, remarks=remarks)
+    return Geometry(spacing=found[0], spacing_source=found[1], remarks=remarks)
 
 
 def _from_beside(beside: Path, remarks: tuple[str, ...]) -> Geometry:

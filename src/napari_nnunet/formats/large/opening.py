@@ -21,7 +21,9 @@ from napari_nnunet.errors import ImageError, NnunetError, some
 from napari_nnunet.formats.dicom.series import is_series
 from napari_nnunet.formats.images import nifti_file
 from napari_nnunet.formats.images.files import read_header, read_volume
+from napari_nnunet.formats.images.header import as_named
 from napari_nnunet.formats.images.pixel_sizes import sizes_of
+from napari_nnunet.formats.images.tiff import sized
 from napari_nnunet.formats.images.tiff_pages import Pages, check_ome, looked_through, open_tiff
 from napari_nnunet.formats.large.ome_zarr import Level, is_address, is_zarr, open_zarr, zarr_library
 from napari_nnunet.formats.large.source import LargeImage, check_axes
@@ -267,6 +269,8 @@ def _open_tiff(path: Path, axes: str | None, reader: str | None) -> LargeImage:
     with ExitStack() as stack:
         file, series = _first_series(path)
         stack.callback(file.close)
+        if axes is not None and ndim in (2, 3):
+            geometry = as_named(sized(path, file, ndim), reader)
         letters = axes or _letters(series, ndim, [s for s in file.series if not s.keyframe.is_reduced])
         if len(series.shape) == len(letters) and series.dataoffset is None:
             holes = _holes(path, series)
