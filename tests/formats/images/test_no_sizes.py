@@ -90,7 +90,7 @@ def test_a_sform_that_is_no_place_is_left_aside_and_said(tmp_path, name, reader,
     geometry = geometry_of(written(tmp_path / name, sform=rows, qform_code=(qform,)), reader)
     assert (geometry.spacing, geometry.spacing_known) == ((2.0, 0.75, 0.5), True)
     assert geometry.remarks == (
-        "its sform is no place (NaN, or axes without a length of their own), and was left aside",
+        "its sform is not a place (NaN, or axes without a length of their own), and was left aside",
     )
     numbers = [*(geometry.origin or ()), *(geometry.direction or ()), *np.ravel(geometry.affine or ())]
     assert np.isfinite(np.array(numbers, float)).all()
@@ -102,7 +102,7 @@ def test_a_sform_that_is_no_place_is_left_aside_and_said(tmp_path, name, reader,
 @pytest.mark.parametrize("quatern", [(NAN, 0, 0), (3, 2, 2)])
 def test_a_qform_that_is_no_rotation_is_left_aside_and_said(tmp_path, name, reader, quatern):
     geometry = geometry_of(written(tmp_path / name, quatern=quatern), reader)
-    assert geometry.remarks == ("its qform is no rotation (quatern_b, c, d), and was left aside",)
+    assert geometry.remarks == ("its qform is not a rotation (quatern_b, c, d), and was left aside",)
     assert geometry.axes_code == "RAS"
 
 
@@ -111,7 +111,7 @@ def test_a_qform_that_is_no_rotation_is_left_aside_and_said(tmp_path, name, read
 def test_a_place_that_is_no_number_is_0_and_said(tmp_path, name, reader, form, number):
     moved = {"sform": (0.5, 0, 0, NAN, 0, 0.75, 0, 0, 0, 0, 2, 0)} if form == "sform" else {"qoffset": (0, NAN, 0)}
     geometry = geometry_of(written(tmp_path / name, **moved, **{number: (0,)}), reader)
-    assert geometry.remarks == (f"the place in its {form} is no number, and was read as 0",)
+    assert geometry.remarks == (f"the place in its {form} is not a number, and was read as 0",)
     assert geometry.axes_code == "RAS" or geometry.orientation is not None
 
 
@@ -120,7 +120,7 @@ def test_a_place_that_is_no_number_is_0_and_said(tmp_path, name, reader, form, n
     ({"pixdim": (0.5, 0.75, NAN), "sform_code": (0,)}, "size nan along z"),
     ({"pixdim": (0.5, 0, 2)}, "size 0 along y"),
     ({"pixdim": (0.5, -0.75, 2)}, "negative size along y"),
-    ({"sform": (0,) * 12}, "its sform is no place"),
+    ({"sform": (0,) * 12}, "its sform is not a place"),
 ])  # fmt: skip
 def test_so_it_is_in_the_second_version(tmp_path, name, reader, changes, said):
     geometry = geometry_of(written(tmp_path / name, second=True, **changes), reader)

@@ -7,6 +7,7 @@ import pytest
 
 import nasty
 from napari_nnunet.errors import DatasetError
+from napari_nnunet.formats.pickles import write_pickle
 from napari_nnunet.formats.preprocessed import cases
 from napari_nnunet.formats.preprocessed.cases import case_names, open_case, store_case
 
@@ -169,13 +170,45 @@ def test_a_part_of_an_array_that_is_damaged_is_named_when_it_is_read(tmp_path):
     assert refused > 50
 
 
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_damage_shows_in_the_earlier_format_too(tmp_path, unpacked):
+    write(tmp_path)
+    found = cases.open_case(tmp_path, "a")
+    data, seg = np.asarray(found.data), np.asarray(found.labels)
+    cases.remove_case(tmp_path, "a")
+    write_pickle(tmp_path / "a.pkl", {})
+    np.savez_compressed(tmp_path / "a.npz", data=data, seg=seg)
+    if unpacked:
+        np.save(tmp_path / "a.npy", data)
+        np.save(tmp_path / "a_seg.npy", seg)
+    assert cases.damage_of(tmp_path, "a") == ""
+    for name in ("a.npy", "a_seg.npy") if unpacked else ("a.npz",):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        for content in (b"", b"no such file", whole[: len(whole) // 2]):
+            path.write_bytes(content)
+            assert f"{name} cannot be read (" in cases.damage_of(tmp_path, "a")
+            with pytest.raises(DatasetError, match=r"are damaged \(a\)|is damaged"):
+                cases.require_undamaged(tmp_path, ["a"])
+            with pytest.raises(DatasetError, match=r"The preprocessed case a .* Preprocess the case again\."):
+                cases.open_case(tmp_path, "a")
+        path.write_bytes(whole)
+    if not unpacked:
+        np.savez_compressed(tmp_path / "a.npz", data=data)
+        assert cases.damage_of(tmp_path, "a") == "a.npz has no array seg"
+
+
 def test_damage_shows_in_the_first_bytes_and_the_size(tmp_path):
     write(tmp_path)
     assert cases.damage_of(tmp_path, "a") == ""
     for name in ("a.b2nd", "a_seg.b2nd", "a.pkl"):
         path = tmp_path / name
         whole = path.read_bytes()
-        damaged = [b""] if name == "a.pkl" else [b"", b"no such file", b"x" * len(whole), whole[: len(whole) // 2]]
+        damaged = (
+            [b"", whole[: len(whole) // 2], whole[:-1]]
+            if name == "a.pkl"
+            else [b"", b"no such file", b"x" * len(whole), whole[: len(whole) // 2]]
+        )
         for content in damaged:
             path.write_bytes(content)
             assert name in cases.damage_of(tmp_path, "a")

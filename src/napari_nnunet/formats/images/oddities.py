@@ -186,10 +186,10 @@ def _mended(
     turn = numbers[:3]
     if by_quaternion > 0 and not math.hypot(*turn) <= 1 + _UNIT:
         by_quaternion = 0
-        remarks.append("its qform is no rotation (quatern_b, c, d), and was left aside")
+        remarks.append("its qform is not a rotation (quatern_b, c, d), and was left aside")
     offset = [value if math.isfinite(value) else 0.0 for value in numbers[3:6]]
     if by_quaternion > 0 and offset != numbers[3:6]:
-        remarks.append("the place in its qform is no number, and was read as 0")
+        remarks.append("the place in its qform is not a number, and was read as 0")
     if not remarks:
         return None
     turn = turn if by_quaternion > 0 else [0.0] * 3
@@ -228,11 +228,11 @@ def _usable_rows(code: int, rows: list[float], count: int, remarks: list[str]) -
     volume = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
     flat = count < len(sides) and not sides[2]  # pictures, whose third axis programs leave out
     if not flat and not (math.isfinite(volume) and abs(volume) > _FLAT * math.prod(sides)):
-        remarks.append("its sform is no place (NaN, or axes without a length of their own), and was left aside")
+        remarks.append("its sform is not a place (NaN, or axes without a length of their own), and was left aside")
         return 0, [0.0] * len(rows)
     if all(map(math.isfinite, rows)):
         return code, rows
-    remarks.append("the place in its sform is no number, and was read as 0")
+    remarks.append("the place in its sform is not a number, and was read as 0")
     return code, [value if math.isfinite(value) else 0.0 for value in rows]
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import sys
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import DatasetError, some
 from napari_nnunet.formats.atomic import write_error, written_beside
 from napari_nnunet.formats.pickles import read_pickle, write_pickle
+from napari_nnunet.formats.preprocessed.archives import DAMAGED, archive_at, damage_of_archive, open_arrays, told
 from napari_nnunet.formats.preprocessed.chunks import chunks_and_blocks, joined_slices
 from napari_nnunet.formats.preprocessed.frame import checked_frame
 from napari_nnunet.formats.regular import regular
@@ -27,19 +25,8 @@ if TYPE_CHECKING:
     import blosc2
 
 # blosc2 takes a quarter of a second to load; whoever only looks for files does without.
-_DAMAGED = (
-    SyntaxError,
-    OverflowError,
-    OSError,
-    ValueError,
-    KeyError,
-    AttributeError,
-    RuntimeError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 _HEAD = 24  # bytes of a Blosc2 frame up to and with its length: 2 + 8 (name), 1 + 4 (header), 1 + 8 (frame)
+_STOP = b"."  # with which a pickle ends
 _SAMPLE_VOXELS = 1 << 14  # enough to tell which filter packs a case better
 
 
@@ -196,9 +183,11 @@ def open_case(folder: Path, name: str) -> StoredCase:
     try:
         if image.is_file():
             return StoredCase(name, _open_blosc(image), _open_blosc(seg), properties)
-        return StoredCase(name, *_open_numpy(folder, name), properties)
-    except _DAMAGED as error:
-        raise DatasetError(f"The preprocessed case {name} in {folder} cannot be read: {error}") from error
+        return StoredCase(name, *open_arrays(folder, name), properties)
+    except DAMAGED as error:
+        raise DatasetError(
+            f"The preprocessed case {name} in {folder} cannot be read: {told(error)}. Preprocess the case again."
+        ) from error
 
 
 def undrawn(folder: Path, names: Iterable[str], keys: Iterable[Region]) -> set[Region]:
@@ -258,27 +247,6 @@ class _Slices:
         return np.asarray(self[:], dtype=dtype)
 
 
-def _open_numpy(folder: Path, name: str) -> tuple[Any, Any]:
-    """Open nnU-Net's earlier format: an archive, perhaps unpacked beside."""
-    unpacked, seg = folder / f"{name}.npy", folder / f"{name}_seg.npy"
-    if unpacked.is_file() and seg.is_file():
-        return np.load(unpacked, mmap_mode="r"), np.load(seg, mmap_mode="r")
-    # opened here: numpy leaves an archive open that it cannot read
-    with _archive(folder / f"{name}.npz") as archive:
-        return archive["data"], archive["seg"]
-
-
-@contextmanager
-def _archive(path: Path) -> Iterator[Any]:
-    """Open an archive of arrays whose content fits into memory."""
-    with regular(path).open("rb") as file:
-        with zipfile.ZipFile(file) as listed:
-            require_room(path, (sum(entry.file_size for entry in listed.infolist()),), 1)
-        file.seek(0)
-        with np.load(file) as archive:
-            yield archive
-
-
 def labels_file(folder: Path, name: str) -> Path:
     """Return the file with the labels of a case in either of nnU-Net's formats; image and labels may share one."""
     _, packed, _ = preprocessed_files(folder, name)
@@ -299,11 +267,11 @@ def read_stored_labels(path: Path) -> NDArray[Any]:
             return np.asarray(_open_blosc(path)[:])
         if path.suffix == ".npy":
             return np.array(np.load(regular(path), mmap_mode="r"))
-        with _archive(path) as archive:
+        with archive_at(path) as archive:
             labels: NDArray[Any] = archive["seg"]
             return labels
-    except _DAMAGED as error:
-        raise DatasetError(f"{path} cannot be read: {error}. Preprocess the case again.") from error
+    except DAMAGED as error:
+        raise DatasetError(f"{path} cannot be read: {told(error)}. Preprocess the case again.") from error
 
 
 def damage_of(folder: Path, name: str) -> str:
@@ -313,16 +281,22 @@ def damage_of(folder: Path, name: str) -> str:
     """
     image, seg, properties = preprocessed_files(folder, name)
     packed = (image, seg) if image.is_file() else ()
+    if not packed and (why := damage_of_archive(folder, name)):
+        return why
     for path in (*packed, properties):
         try:
             size = path.stat().st_size
             with regular(path).open("rb") as file:
                 head = file.read(_HEAD)
+                file.seek(-1, 2) if size else None
+                end = file.read(1)
         except OSError as error:
             return f"{path.name} cannot be read ({error.strerror or error})"
         if not size:
             return f"{path.name} is empty"
         if path is properties:
+            if end != _STOP:
+                return f"{path.name} breaks off"
             continue
         if head[2:10] != b"b2frame\0" or len(head) < _HEAD:
             return f"{path.name} is not a b2nd file"
@@ -352,9 +326,9 @@ def read_next_stage(folder: Path, name: str) -> Any:
     try:
         if path.suffix == ".b2nd":
             return _open_blosc(path)
-        with _archive(path) as archive:
+        with archive_at(path) as archive:
             return archive["seg"]
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
 
 
