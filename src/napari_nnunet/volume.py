@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from napari_nnunet.errors import ImageError, some
 from napari_nnunet.schema.geometry import GIVEN, Geometry, lift_shape
 
 _NAMED = 4  # cases that are written out
+_AT_ONCE = 8_000_000  # bytes that are looked at before a job can be cancelled
 _PRECISION = 1e-6  # of float32, relative: labels that went through a division are this far from whole numbers
 
 
@@ -120,11 +121,24 @@ def as_volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: 
     return Volume(array, Geometry(spacing=tuple(float(s) for s in spacing)))
 
 
-def digest_of(array: NDArray[Any]) -> int:
-    """Return a digest of all voxels, to tell whether one changed; plane by plane, so that little is copied."""
-    digest = 0
+def digests_of(array: NDArray[Any]) -> Iterator[int]:
+    """Yield a digest of the voxels so far, after every few megabytes, and at last of all of them.
+
+    It tells whether a voxel changed. An array is read plane by plane, so that little is copied.
+    """
+    digest, read = 0, 0
     for plane in array if array.ndim < 4 else (plane for part in array for plane in part):
         digest = zlib.crc32(np.ascontiguousarray(plane).tobytes(), digest)
+        read += plane.nbytes
+        if read >= _AT_ONCE:
+            read = 0
+            yield digest
+    yield digest
+
+
+def digest_of(array: NDArray[Any]) -> int:
+    """Return a digest of all voxels, to tell whether one changed."""
+    *_, digest = digests_of(array)
     return digest
 
 
@@ -155,10 +169,11 @@ class WatchedArray:
         """A digest of each part that was read."""
         return {key: digest for key, (_, digest) in self._seen.items()}
 
-    def moved_to(self, array: Any) -> bool:
-        """Read from another array from now on; return whether it holds what was read before, which is read again."""
+    def moved_to(self, array: Any) -> Iterator[bool]:
+        """Read from another array from now on; yields of each part that was read whether the array holds it too."""
         self._array = array
-        return all(digest_of(np.asarray(array[key])) == digest for key, digest in self._seen.values())
+        for key, digest in self._seen.values():
+            yield digest_of(np.asarray(array[key])) == digest
 
     def let_go(self) -> None:
         """Hold the array no longer; what was read of it stays known."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import gc
+import threading
 import weakref
 from types import SimpleNamespace
 
 import dask.array
 import numpy as np
 import pytest
-from docks import MM, press, wait_until_idle
+from docks import MM, PATIENCE, press, wait_until_idle
 from napari.layers import Image, Labels
 from napari.layers._layer_actions import _duplicate_layer
 
 from helpers import smooth_image
+from napari_nnunet import volume
+from napari_nnunet.jobs.prediction import result
 from napari_nnunet.widgets.prediction import show
 from napari_nnunet.widgets.prediction.many import OpenImages, describe_many
 from napari_nnunet.widgets.prediction.many_view import OPEN
@@ -106,14 +109,72 @@ def test_one_of_many_is_said_in_the_singular():
     assert describe_many(order(0, 6)).endswith("2 more are left out")
 
 
-def test_a_duplicate_that_stands_for_a_result_is_kept(viewer, three, arrays, qtbot):
+def test_a_copy_of_the_result_of_an_edited_image_does_not_stand_for_it(viewer, three, arrays, qtbot):
     run(three, qtbot)
     (first,) = labels(viewer, "image 0")
     viewer.layers.selection = {first}
     _duplicate_layer(viewer.layers)
+    copy = viewer.layers["image 0 – 3d_fullres copy"]
     viewer.layers.remove(first)
+    arrays[0][2, 3:12, 3:12] += 500
+    states = run(three, qtbot)
+    assert states == {"image 0": "done", "image 1": "kept", "image 2": "kept"}
+    again = [layer for layer in labels(viewer, "image 0") if layer is not copy]
+    assert len(again) == 1 and copy in viewer.layers
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_kept_result_that_was_taken_away_meanwhile_is_not_said_to_be_kept(
+    viewer, three, arrays, qtbot, monkeypatch, removed
+):
+    run(three, qtbot)
+    (kept,) = labels(viewer, "image 1")
     viewer.add_image(smooth_image((8, 18, 16), seed=9)[0], units=MM, name="new")
-    assert list(run(three, qtbot).values()) == ["kept"] * 3 + ["done"]
+    over = show.ResultView.image_over
+
+    def taken_away(view, event):
+        if event.case == "image 1":
+            viewer.layers.remove(kept) if removed else setattr(kept, "data", np.ones((3, 4, 5), np.uint8))
+        over(view, event)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(show.ResultView, "image_over", taken_away)
+        assert run(three, qtbot) == {"image 0": "kept", "image 1": "lost", "image 2": "kept", "new": "done"}
+    assert three.panel.status.text() == "1 image segmented, 2 kept, 1 taken away meanwhile."
+    how = "was removed" if removed else "was given other data"
+    assert three.result.many.note.text() == (
+        f"image 1: Its result {how} while this ran, so nothing is kept. Run it again to segment this image."
+    )
+    assert "image 1" not in three.result.many.recipes
+    assert run(three, qtbot)["image 1"] == "done"
+
+
+def test_kept_images_are_read_in_steps_between_which_it_can_be_cancelled(viewer, three, qtbot, monkeypatch):
+    run(three, qtbot)
+    viewer.add_image(smooth_image((8, 18, 16), seed=9)[0], units=MM, name="new")
+    monkeypatch.setattr(volume, "_AT_ONCE", 1)
+    reached, go, threads = threading.Event(), threading.Event(), set()
+    digests_of = result.digests_of
+
+    def halting(array):
+        threads.add(threading.get_ident())
+        for i, digest in enumerate(digests_of(array)):
+            if i == 1:
+                reached.set()
+                assert go.wait(PATIENCE)
+            assert i < 3, "it was cancelled"
+            yield digest
+
+    monkeypatch.setattr(result, "digests_of", halting)
+    qtbot.waitUntil(lambda: "GB of memory" in three.summary.text() and not three._later.isActive())
+    three.run()
+    qtbot.waitUntil(reached.is_set)
+    three.panel.cancel()  # the window's thread is free
+    go.set()
+    wait_until_idle(qtbot, three)
+    assert three.panel.status.text() == "Cancelled. 0 images segmented; press Continue for the others."
+    assert threading.get_ident() not in threads
+    assert len(labels(viewer, "")) == 3
 
 
 def test_what_a_person_removes_of_images_that_are_over_is_let_go_of(viewer, three, qtbot, monkeypatch):

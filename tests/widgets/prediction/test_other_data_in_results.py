@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import threading
 import weakref
 
 import numpy as np
 import pytest
 from desks import FIRST, duplicate
-from docks import PATIENCE
 
 from napari_nnunet.events import Painted
 from napari_nnunet.jobs.prediction.predict import predict_series
@@ -19,21 +17,6 @@ from napari_nnunet.widgets.prediction.request import resolve
 
 pytestmark = pytest.mark.usefixtures("known_arithmetic")
 OTHER = "The layer now holds other data; nothing was taken out or put back."
-
-
-@pytest.fixture
-def slow(monkeypatch):
-    """Postprocessing that says when it began, and waits."""
-    reached, go, take_out = threading.Event(), threading.Event(), after.take_out
-
-    def waiting(labels, targets):
-        reached.set()
-        assert go.wait(PATIENCE)
-        return take_out(labels, targets)
-
-    monkeypatch.setattr(after, "take_out", waiting)
-    yield reached, go
-    go.set()
 
 
 def boxes(desk):
@@ -130,14 +113,21 @@ def test_probabilities_go_with_their_layers(desk):
     assert desk.view.after.recipe() == {"corrected": False}
 
 
-def test_a_duplicate_does_not_stand_for_the_result_of_an_image(desk):
+def test_a_copy_does_not_stand_for_the_result_of_an_image(desk):
     layer = desk.run()
 
     def every():
         return open_images(desk.choices(), [desk.image], {}, desk.viewer.layers).done
 
-    copy = duplicate(desk.viewer, layer)
-    copy.data = np.ones_like(copy.data)
+    duplicate(desk.viewer, layer)
+    desk.viewer.add_labels(layer.data.copy(), metadata=layer.metadata)
     assert every() == (layer,)
     desk.viewer.layers.remove(layer)
-    assert every() == (copy,)  # better than none
+    assert every() == (None,)  # nobody knows of which voxels they are
+
+
+@pytest.mark.parametrize("shape", [(8, 18, 15), (18, 16), (2, 8, 18, 16)])
+def test_a_layer_with_data_of_another_shape_is_no_result(desk, shape):
+    layer = desk.run()
+    layer.data = np.zeros(shape, np.uint8)
+    assert open_images(desk.choices(), [desk.image], {}, desk.viewer.layers).done == (None,)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-
 import dask.array
 import numpy as np
 import pytest
 from desks import FIRST, duplicate
-from docks import PATIENCE
 
 from helpers import make_model, smooth_image
+from napari_nnunet.engine.choosing.components import take_out
 from napari_nnunet.events import Painted
 from napari_nnunet.jobs.prediction.predict import predict_series
+from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.frame.layers import FOLLOWED, ORIGIN
-from napari_nnunet.widgets.prediction import after
+from napari_nnunet.widgets.objects.voxels import voxels_of
 from napari_nnunet.widgets.prediction.many import open_images
 from napari_nnunet.widgets.prediction.request import resolve
-from napari_nnunet.widgets.prediction.result import put_features
+from napari_nnunet.widgets.prediction.result import is_untouched, put_features
 
 pytestmark = pytest.mark.usefixtures("known_arithmetic")
 
@@ -148,6 +147,36 @@ def test_a_stroke_that_was_undone_is_none_when_a_cancelled_run_goes_on(desk):
     assert desk.labels() == [again]
 
 
+def test_a_stroke_that_was_brought_back_while_it_ran_makes_the_result_somebodys(desk):
+    request = resolve(desk.choices())
+    result = desk.view.begin(request)
+    job = predict_series(request.model, result.targets(), request.settings, halt=result.halt, preview=True)
+    next(event for event in job if isinstance(event, Painted))
+    job.close()
+    desk.view.cancelled(0.5)
+    first = result.labels
+    first.data_setitem(FIRST, first.data[FIRST] + 1)
+    first.undo()
+    desk.run(meanwhile=lambda result: result.labels.redo())  # Ctrl+Shift+Z
+    assert not first.metadata["nnunet"]["partial"]
+    again = desk.run()
+    assert desk.labels() == [first, again]
+
+
+def test_a_stroke_that_was_taken_and_brought_back_is_one(desk):
+    first = desk.run()
+    first.data_setitem(FIRST, first.data[FIRST] + 1)
+    known = voxels_of(first)
+    assert not is_untouched(first)
+    first.undo()
+    first.data[:] = 2  # between them, something else was written
+    first.redo()
+    assert known.digest(first, lately=True) == digest_of(first.data)
+    assert not is_untouched(first)
+    second = desk.run()
+    assert desk.labels() == [first, second]
+
+
 def test_labels_that_somebody_named_stay_where_only_probabilities_were_asked_for(desk):
     first = desk.run(output="Probabilities", meanwhile=lambda result: setattr(result.labels, "name", "mine"))
     assert desk.labels() == [first] and len(desk.beside()) == 2
@@ -175,19 +204,11 @@ def test_duplicates_and_renamed_layers_of_probabilities_stay(desk):
     assert len(desk.beside()) == 5  # one beside that with another name
 
 
-def test_painting_while_it_is_postprocessed_makes_the_result_somebodys(desk, qtbot, monkeypatch):
-    reached, go, take_out = threading.Event(), threading.Event(), after.take_out
-
-    def slow(labels, targets):
-        found = take_out(labels, targets)
-        reached.set()
-        assert go.wait(PATIENCE)
-        return found
-
+def test_painting_while_it_is_postprocessed_makes_the_result_somebodys(desk, qtbot, slow):
     first = desk.run()
     taken = desk.view.after
     small = after_removed(first.data, taken)
-    monkeypatch.setattr(after, "take_out", slow)
+    reached, go = slow
     before = first.data.copy()
     taken._targets[-1][0].setChecked(True)
     qtbot.waitUntil(reached.is_set)
@@ -202,19 +223,11 @@ def test_painting_while_it_is_postprocessed_makes_the_result_somebodys(desk, qtb
     assert desk.labels() == [first, second]
 
 
-def test_what_somebody_erased_while_it_was_taken_out_does_not_come_back(desk, qtbot, monkeypatch):
-    reached, go, take_out = threading.Event(), threading.Event(), after.take_out
-
-    def slow(labels, targets):
-        found = take_out(labels, targets)
-        reached.set()
-        assert go.wait(PATIENCE)
-        return found
-
+def test_what_somebody_erased_while_it_was_taken_out_does_not_come_back(desk, qtbot, slow):
     first = desk.run()
     taken = desk.view.after
     small = after_removed(first.data, taken)
-    monkeypatch.setattr(after, "take_out", slow)
+    reached, go = slow
     taken._targets[-1][0].setChecked(True)
     qtbot.waitUntil(reached.is_set)
     spot = tuple(axis[:1] for axis in small)
@@ -232,7 +245,7 @@ def test_what_somebody_erased_while_it_was_taken_out_does_not_come_back(desk, qt
 def after_removed(labels, taken):
     """Return the voxels that the last box takes out."""
     target = taken._targets[-1][1]
-    (removed, *_) = after.take_out(labels.copy(), [target])
+    (removed, *_) = take_out(labels.copy(), [target])
     assert len(removed.where[0]) > 1
     return removed.where
 

@@ -15,7 +15,7 @@ from napari_nnunet.events import Box, CaseDone, Job, Note, Painted, Pump, Stage
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
-from napari_nnunet.volume import Volume, WatchedArray, digest_of
+from napari_nnunet.volume import Volume, WatchedArray, digests_of
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from napari_nnunet.jobs.prediction.windows import Sums
 
 T = TypeVar("T")
+_CHECKING, _READING = "Checking whether the image was edited", "Reading the image"
 Focus = Sequence[float | None]
 FrameTarget = tuple[Volume, NDArray[Any], NDArray[np.float32] | None]  # an image, where labels and probabilities go
 
@@ -129,7 +130,7 @@ class Halt:
             self.sums = None
         self._weights = dict(weights)
 
-    def look_at(self, volumes: Sequence[Volume]) -> tuple[list[Volume], bool]:
+    def look_at(self, volumes: Sequence[Volume]) -> Job[tuple[list[Volume], bool]]:
         """Forget everything where voxels of the images were edited meanwhile.
 
         Parameters
@@ -142,11 +143,13 @@ class Halt:
         tuple of (list of Volume, bool)
             The images, which are to be segmented so that what is read of them is noted; and whether they were edited.
         """
-        arrays = [volume.array for volume in volumes]
         before = self._voxels
-        same = before is None or all(_holds(array, own) for array, own in zip(arrays, before, strict=True))
+        same = before is None or (yield from are_unedited(volumes, before, _CHECKING))
         if before is None or not same:
-            self._voxels = [digest_of(a) if isinstance(a, np.ndarray) else WatchedArray(a) for a in arrays]
+            found: list[int | WatchedArray] = []
+            for volume in volumes:
+                found += [(yield from _noted(volume, _READING))]
+            self._voxels = found
         if not same:
             self.drop()
         known = zip(volumes, self._voxels or (), strict=True)
@@ -199,17 +202,44 @@ class Halt:
         self._open.close()
 
 
-def _holds(array: Any, before: int | WatchedArray) -> bool:
-    """Whether an image has the voxels that were looked at before."""
-    if isinstance(before, WatchedArray):
-        return before.moved_to(array)
-    return isinstance(array, np.ndarray) and digest_of(array) == before
+def _noted(volume: Volume, stage: str) -> Job[int | WatchedArray]:
+    """Note what an image holds: all of one in memory, of another what will be read."""
+    if isinstance(volume.array, np.ndarray):
+        return (yield from _digest(volume.array, stage))
+    return WatchedArray(volume.array)
 
 
-def are_unedited(volumes: Sequence[Volume], before: Sequence[int | WatchedArray]) -> bool:
-    """Return whether images hold what they held before, as :meth:`Halt.looked` noted it; they are read for it."""
-    pairs = zip(volumes, before, strict=False)
-    return len(volumes) == len(before) and all(_holds(volume.array, own) for volume, own in pairs)
+def _digest(array: NDArray[Any], stage: str) -> Job[int]:
+    """Work out the digest of an array; the job can be cancelled meanwhile."""
+    found = 0
+    for digest in digests_of(array):
+        found = digest
+        yield Stage(name=stage)
+    return found
+
+
+def _holds(array: Any, before: int | WatchedArray, stage: str) -> Job[bool]:
+    """Find out whether an image has the voxels that were looked at before."""
+    if not isinstance(before, WatchedArray):
+        return isinstance(array, np.ndarray) and (yield from _digest(array, stage)) == before
+    for same in before.moved_to(array):
+        yield Stage(name=stage)
+        if not same:
+            return False
+    return True
+
+
+def are_unedited(volumes: Sequence[Volume], before: Sequence[int | WatchedArray], stage: str) -> Job[bool]:
+    """Find out whether images hold what they held before, as :meth:`Halt.looked` noted it.
+
+    They are read for it, with an event of a ``stage`` every few megabytes: there, the job can be cancelled.
+    """
+    if len(volumes) != len(before):
+        return False
+    for volume, own in zip(volumes, before, strict=True):
+        if not (yield from _holds(volume.array, own, stage)):
+            return False
+    return True
 
 
 def look_at_images(halt: Halt | None, frames: Iterable[FrameTarget]) -> Job[list[FrameTarget]]:
@@ -218,8 +248,8 @@ def look_at_images(halt: Halt | None, frames: Iterable[FrameTarget]) -> Job[list
     if halt is None:
         return listed
     if halt.begun:
-        yield Stage(name="Checking whether the image was edited")
-    volumes, edited = halt.look_at([volume for volume, _, _ in listed])
+        yield Stage(name=_CHECKING)
+    volumes, edited = yield from halt.look_at([volume for volume, _, _ in listed])
     if edited:
         yield Note(text="The image was edited meanwhile, so all of it is segmented again.")
     return [(volume, labels, store) for volume, (_, labels, store) in zip(volumes, listed, strict=True)]
@@ -290,7 +320,7 @@ class ImageTurn:
     noted : callable, optional
         What its job goes through, on the thread of the job.
     keeping : callable, optional
-        Called instead, on that thread, where the earlier result is kept.
+        Makes the job that runs instead, on that thread, where the earlier result is kept.
     """
 
     name: str
@@ -300,15 +330,16 @@ class ImageTurn:
     focus: Focus | None = None
     before: Sequence[int | WatchedArray] | None = None
     noted: Callable[[Job[list[Prediction]]], Job[Any]] | None = None
-    keeping: Callable[[], object] | None = None
+    keeping: Callable[[], Job[object]] | None = None
 
     def unless_kept(self, job: Job[list[Prediction]]) -> Job[Any]:
         """Run the job of this image; return None instead where the earlier result is of what the image holds."""
         if self.before is not None:
-            yield Stage(name=f"Checking whether {self.name} was edited")
-            if are_unedited([volume for volume, _, _ in self.frames], self.before):
+            stage = f"Checking whether {self.name} was edited"
+            yield Stage(name=stage)
+            if (yield from are_unedited([volume for volume, _, _ in self.frames], self.before, stage)):
                 if self.keeping is not None:
-                    self.keeping()
+                    yield from self.keeping()
                 return None
             yield Note(text=f"{self.name} was edited since it was segmented, so it is segmented again.")
         return (yield from (job if self.noted is None else self.noted(job)))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.choosing.volumes import class_volumes
 from napari_nnunet.engine.prediction.quality import MEAN, Judged
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.events import CaseDone, CaseFailed, Found, Job, Note, Pump
+from napari_nnunet.events import CaseDone, CaseFailed, Found, Job, Note, Pump, Stage, drain
 from napari_nnunet.formats.atomic import write_text
 from napari_nnunet.formats.tables import read_rows, text_of
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -55,11 +55,26 @@ def found_again(
     labels: NDArray[Any], info: DatasetInfo, voxel_mm: Sequence[float] | None, *, classes: bool
 ) -> tuple[Found, ...]:
     """Return what a file of labels holds that was finished before; it does not say of which kind an object is."""
+    return drain(found_in_planes(labels, info, voxel_mm, classes=classes))
+
+
+def found_in_planes(
+    labels: NDArray[Any], info: DatasetInfo, voxel_mm: Sequence[float] | None, *, classes: bool
+) -> Job[tuple[Found, ...]]:
+    """Find that out plane by plane: the job can be cancelled meanwhile."""
     objects = None if classes else ObjectScheme.of(info)
+    counts, numbers = np.zeros(1, np.int64), set[int]()
+    for plane in labels if labels.ndim > 2 else [labels]:
+        if objects is None:
+            found = np.bincount(plane.ravel(), minlength=len(counts))
+            found[: len(counts)] += counts
+            counts = found
+        else:
+            numbers.update(np.unique(plane[plane > 0]).tolist())
+        yield Stage(name="Counting what is kept")
     if objects is None:
-        return found_in(np.bincount(labels.ravel()).tolist(), info, voxel_mm)
-    count = len(np.unique(labels[labels > 0]))
-    return (Found(name=objects.only_kind or "all kinds", objects=count),)
+        return found_in(counts.tolist(), info, voxel_mm)
+    return (Found(name=objects.only_kind or "all kinds", objects=len(numbers)),)
 
 
 @dataclass(frozen=True)
@@ -71,13 +86,13 @@ class Line:
     image : str
         Its name.
     state : str
-        "done", "kept" where it was finished before, or "failed".
+        "done", "kept" where it was finished before, "lost" where that was taken away meanwhile, or "failed".
     seconds : float or None
         That it took.
     found : tuple of Found
         What is in it.
     reason : str
-        Why it failed, for a shell and a dock alike.
+        Why it failed or was lost, for a shell and a dock alike.
     """
 
     image: str

@@ -27,23 +27,29 @@ class Voxels:
 
     def __init__(self, layer: Image | Labels) -> None:
         self._strokes = self._drawn = 0
+        self._lengths = _lengths(layer)
         self._found: tuple[Any, float, int, int] | None = None
         for name in ("paint", "data"):
             if name in layer.events:
                 layer.events[name].connect(self._count)
         layer.events.set_data.connect(self._draw)
 
-    def _count(self, _: Any = None) -> None:
+    def _count(self, event: Any) -> None:
         self._strokes += 1
+        self._lengths = _lengths(event.source)
 
-    def _draw(self, _: Any = None) -> None:
-        """Note that it was drawn: as another slice is, and as a script asks for that wrote into the array."""
+    def _draw(self, event: Any) -> None:
+        """Note that it was drawn: as another slice is, as a script asks for that wrote into the array, and by Ctrl+Z.
+
+        A stroke that is taken back and brought back leaves the history as it was, but not what was written meanwhile.
+        """
         self._drawn += 1
+        if _lengths(event.source) != self._lengths:
+            self._count(event)
 
     def version(self, layer: Any) -> tuple[int, ...]:
         """Return numbers of which one changes with every stroke."""
-        history = (getattr(layer, name, ()) for name in _HISTORIES)
-        return self._strokes, id(layer.data), *map(len, history)
+        return self._strokes, id(layer.data), *_lengths(layer)
 
     def note(self, layer: Any, digest: int, version: tuple[int, ...] | None = None) -> None:
         """Note a digest of a version, of that which there is now where none is given."""
@@ -64,6 +70,11 @@ class Voxels:
         digest = digest_of(np.asarray(layer.data))
         self.note(layer, digest, version)
         return digest
+
+
+def _lengths(layer: Any) -> tuple[int, ...]:
+    """Return how many strokes a layer can take back, and bring back."""
+    return tuple(len(getattr(layer, name, ())) for name in _HISTORIES)
 
 
 _VOXELS: WeakKeyDictionary[Layer, Voxels] = WeakKeyDictionary()

@@ -15,9 +15,9 @@ from napari_nnunet.events import Job
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.side_files import what_is_there
 from napari_nnunet.formats.workspace import is_folder
-from napari_nnunet.jobs.prediction.table import Line, found_again
+from napari_nnunet.jobs.prediction.table import Line, found_in_planes
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
-from napari_nnunet.widgets.frame.layers import Frame, canvas_view
+from napari_nnunet.widgets.frame.layers import Frame, canvas_view, result_shape
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.words import about_time, counted, plain_time
 from napari_nnunet.widgets.frame.worker import lazy
@@ -126,14 +126,26 @@ def open_images(choices: Choices, images: Sequence[Image], typed: Mapping[Image,
     if not requests:
         raise NotReadyError(left_out[0][1])
     finished = dict(_finished(results))
-    return OpenImages(tuple(requests), tuple(finished.get(request.key) for request in requests), tuple(left_out))
+    return OpenImages(tuple(requests), tuple(_result_of(request, finished) for request in requests), tuple(left_out))
 
 
 def _finished(layers: Any) -> Iterator[tuple[str, Labels]]:
-    for layer in sorted(layers, key=lambda own: left_in(own) is not None):  # the last one counts: not a duplicate
-        about = layer.metadata.get("nnunet", {}) if isinstance(layer, Labels) else {}
-        if about.get("partial") is False and "request" in about:
-            yield about["request"], layer
+    """Return the results that runs finished, with what was asked for; of a copy nobody knows of which voxels it is."""
+    for layer in layers:
+        left = left_in(layer)
+        if isinstance(layer, Labels) and left is not None and left.looked and not layer.metadata["nnunet"]["partial"]:
+            yield left.request, layer
+
+
+def _result_of(request: SegmentRequest, finished: Mapping[str, Labels]) -> Labels | None:
+    """Return the result of an image, None where there is none, or its layer holds what cannot be one by now."""
+    layer = finished.get(request.key)
+    return layer if layer is not None and holds_a_result(layer, request) else None
+
+
+def holds_a_result(layer: Labels, request: SegmentRequest) -> bool:
+    """Whether a layer has the shape of a result; people give layers other data."""
+    return np.shape(layer.data) == result_shape(request.source, request.axes)
 
 
 def groups_of(model: TrainedModel, images: Sequence[Image]) -> list[tuple[Image | Any, ...]]:
@@ -260,14 +272,15 @@ def preset_times(costs: Costs) -> dict[str, str]:
     return {name: "" if cost.seconds is None else plain_time(cost.seconds) for name, cost in costs.items()}
 
 
-def kept_lines(request: SegmentRequest, layer: Labels) -> list[Line]:
+def _kept_lines(request: SegmentRequest, layer: Labels) -> Job[list[Line]]:
     """Return the lines of an image that was segmented before, as its result is now."""
     labels, info, voxel, classes = layer.data, request.model.dataset, request.voxel_mm, request.settings.classes
-    views = [(frame, canvas_view(np.asarray(labels), request.axes, frame.index)) for frame in request.frames]
-    return [
-        Line(frame_name(request, frame), "kept", found=found_again(view, info, voxel, classes=classes))
-        for frame, view in views
-    ]
+    lines = []
+    for frame in request.frames:
+        view = canvas_view(np.asarray(labels), request.axes, frame.index)
+        found = yield from found_in_planes(view, info, voxel, classes=classes)
+        lines.append(Line(frame_name(request, frame), "kept", found=found))
+    return lines
 
 
 def frame_name(request: SegmentRequest, frame: Frame) -> str:
@@ -275,7 +288,17 @@ def frame_name(request: SegmentRequest, frame: Frame) -> str:
     return request.source.name if frame.index is None else f"{request.source.name} (t = {frame.index})"
 
 
-def count_kept(result: ResultLayers) -> None:
+def count_kept(result: ResultLayers) -> Job[None]:
     """Count what the earlier result of an image holds by now; on the job's thread."""
-    if result.kept is not None:
-        result.kept_lines = kept_lines(result.request, result.kept)
+    if result.kept is not None and holds_a_result(result.kept, result.request):
+        result.kept_lines = yield from _kept_lines(result.request, result.kept)
+
+
+def lost_line(result: ResultLayers, layers: Any) -> Line | None:
+    """Return what is said of an image whose earlier result was to be kept, but was taken away meanwhile."""
+    there = result.kept in layers
+    if result.kept is None or (there and holds_a_result(result.kept, result.request)):
+        return None
+    gone = "was given other data" if there else "was removed"
+    reason = f"Its result {gone} while this ran, so nothing is kept. Run it again to segment this image."
+    return Line(result.request.source.name, "lost", reason=reason)

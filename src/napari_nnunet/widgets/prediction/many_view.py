@@ -152,10 +152,10 @@ class ManyTable(QWidget):
 
     def show_note(self) -> None:
         """Say what failed, and what the recipe stands for."""
-        failed = [line for line in self.lines if line.state == "failed"]
+        failed = [line for line in self.lines if line.state in ("lost", "failed")]
         said = [f"{line.image}: {line.reason}" for line in failed[:_NAMED]]
         if len(failed) > _NAMED:
-            said.append(f"{len(failed) - _NAMED} more failed; the CSV says why.")
+            said.append(f"{len(failed) - _NAMED} more have no result; the CSV says why.")
         self.note.setText("<br>".join(said))
         self.note.setVisible(bool(said))
         self.recipe.setVisible(bool(self.recipes))
@@ -168,9 +168,10 @@ class ManyTable(QWidget):
 
     def summary(self) -> str:
         """Return how many images became what."""
-        of = {state: sum(line.state == state for line in self.lines) for state in ("done", "kept", "failed")}
+        of = {state: sum(line.state == state for line in self.lines) for state in ("done", "kept", "lost", "failed")}
         said = [f"{counted(of['done'], 'image')} segmented"]
         said += [f"{of['kept']} kept"] if of["kept"] else []
+        said += [f"{of['lost']} taken away meanwhile"] if of["lost"] else []
         said += [f"{of['failed']} failed"] if of["failed"] else []
         return ", ".join(said)
 

@@ -212,7 +212,7 @@ class ResultLayers:
         self.doubts: list[NDArray[np.float32]] = []  # entropy and disagreement, where models disagree
         self.digest: int | None = None  # of the canvas as the job left it
         self._digests: dict[str, int] = {}  # of what lies beside it
-        self.painted = False  # while it ran
+        self._painted = False  # while it ran
         self.rivals: list[Any] = []  # layers that may give way to those of this run
         self.kept: Labels | None = None  # an earlier result, which stays if the image holds what it held
         self.kept_lines: list[Any] = []  # of the table of images, for that
@@ -231,11 +231,18 @@ class ResultLayers:
             **self.placement,
         )
         self.left = Left.of(self.labels)
-        self.labels.events.paint.connect(self._somebody_painted)
+        self._strokes = voxels_of(self.labels).version(self.labels)
         return self.labels
 
-    def _somebody_painted(self, _: Any = None) -> None:
-        self.painted = True
+    @property
+    def painted(self) -> bool:
+        """Whether somebody painted while it ran, took a stroke back, or brought one back."""
+        return self._painted or voxels_of(self.labels).version(self.labels) != self._strokes
+
+    def go_on(self, request: SegmentRequest) -> None:
+        """Take up a run that was cancelled, with the voxels there are now."""
+        self.request, self._painted = request, False
+        self._strokes = voxels_of(self.labels).version(self.labels)
 
     def add_to(self, viewer: Any) -> None:
         """Add the layer to a viewer, which numbers names that are taken."""
@@ -304,7 +311,7 @@ class ResultLayers:
         before, self.digest = self.digest, None
         earlier, self.rivals = self.rivals, []
         if self.halt.begun and before is not None and digest_of(self.canvas) != before:
-            self.painted = True
+            self._painted = True
             raise ImageError(
                 f"The voxels of '{self.labels.name}' were changed since it was cancelled, so nothing was added to it. "
                 "Run it again to segment all of the image; the layer stays as it is."

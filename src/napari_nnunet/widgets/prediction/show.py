@@ -20,7 +20,7 @@ from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.prediction.after import AfterResult
-from napari_nnunet.widgets.prediction.many import frame_name, kept_lines
+from napari_nnunet.widgets.prediction.many import frame_name, lost_line
 from napari_nnunet.widgets.prediction.many_view import ManyTable
 from napari_nnunet.widgets.prediction.objects import ObjectTable
 from napari_nnunet.widgets.prediction.request import SegmentRequest
@@ -106,12 +106,8 @@ class ResultView(QWidget):
         What is returned is for the run alone: a layer that is over is held by nothing but the viewer.
         """
         self.clear()
-        known = [(request, layer) for request, layer in kept if (left := left_in(layer)) is not None and left.looked]
-        for request, layer in kept:
-            if not any(layer is own for _, own in known):
-                self._show_kept(request, layer, kept_lines(request, layer))  # nobody knows what its image held
-        results = [ResultLayers(request) for request, _ in known]
-        for result, (request, layer) in zip(results, known, strict=True):
+        results = [ResultLayers(request) for request, _ in kept]
+        for result, (request, layer) in zip(results, kept, strict=True):
             result.kept, result.rivals = layer, rivals(self.viewer, request.key)
         results += [self._result_for(request, None) for request in requests]
         self.forget()
@@ -125,7 +121,7 @@ class ResultView(QWidget):
             result = ResultLayers(request, name=name)
         else:
             result, self._halted = halted, None
-            result.request, result.painted = request, False  # the same, with the voxels there are now
+            result.go_on(request)
         result.rivals = rivals(self.viewer, request.key)
         return result
 
@@ -250,6 +246,8 @@ class ResultView(QWidget):
         if isinstance(event, CaseFailed):
             self.failed(RuntimeError(event.message))
             self.many.add([Line.of(event)])
+        elif event.skipped and (lost := lost_line(result, self.viewer.layers)):
+            self.many.add([lost])
         elif event.skipped and result.kept is not None:
             self._show_kept(result.request, result.kept, result.kept_lines)
         else:
