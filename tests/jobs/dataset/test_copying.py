@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from helpers import make_dataset
-from napari_nnunet.errors import ResourceError
+from napari_nnunet.errors import DatasetError, ResourceError
 from napari_nnunet.events import Progress, drain
+from napari_nnunet.formats.dataset.new_dataset import new_dataset, next_dataset_name
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset import cases
@@ -36,6 +37,24 @@ def test_a_name_that_is_free_is_kept(source, workspace):
 def test_a_name_that_is_taken_gets_the_next_number(source, workspace):
     drain(copy_dataset(source, workspace))
     assert drain(copy_dataset(source, workspace)).name == "Dataset001_Test"
+
+
+def test_a_number_that_another_dataset_has_is_not_given_twice(source, workspace):
+    (workspace.raw / "Dataset005_Other").mkdir(parents=True)
+    assert drain(copy_dataset(source, workspace)).name == "Dataset001_Test"
+
+
+@pytest.mark.parametrize("typed", ["Dataset12_Cells", "Dataset012_Cells", " Dataset012 Cells"])
+def test_a_new_dataset_keeps_the_number_that_was_typed(workspace, typed):
+    assert next_dataset_name(workspace, typed) == "Dataset012_Cells"
+    (workspace.results / "Dataset012_Cells").mkdir(parents=True)  # of one that was removed
+    with new_dataset(workspace, typed) as (_, target):
+        assert target.name == "Dataset012_Cells"
+    (workspace.preprocessed / "Dataset012_Nuclei").mkdir(parents=True)
+    for make in (lambda: next_dataset_name(workspace, typed), lambda: new_dataset(workspace, typed).__enter__()):
+        with pytest.raises(DatasetError, match="The number 12 is taken by .*Dataset012_Nuclei") as caught:
+            make()
+        assert caught.value.in_window.endswith("Choose another number, or remove it.")
 
 
 def test_a_cancelled_copy_leaves_nothing(source, workspace):

@@ -48,6 +48,17 @@ def test_rows_of_others_are_of_the_number_that_their_table_says(index):
     assert {n: found[n] for n in expected} == expected
 
 
+def test_a_column_of_others_is_not_taken_over_by_one_of_ours_with_its_name():
+    layer = layer_of({"index": [0, 1, 2, 5], "volume": [0.0, 1, 2, 5], "remark": ["", "a", "b", "c"]})
+    for volume in (7.0, 8.0):
+        put_features(layer, {"index": [0, 1, 2, 5], "volume": [0.0, volume, 2, 5]})
+        assert list(layer.features.columns) == ["index", "volume", "volume (before)", "remark"]
+        assert layer.features["volume (before)"].tolist() == [0, 1, 2, 5] and layer.features["volume"][1] == volume
+    same = layer_of({"index": [0, 1, 2, 5], "volume": [np.nan, 1, 2, 5]})
+    put_features(same, {"index": [0, 1, 2, 5], "volume": [np.nan, 1.0, 2.0, 5.0]})
+    assert list(same.features.columns) == ["index", "volume"]
+
+
 def test_numbers_made_anew_take_the_columns_of_others_along(qtbot):
     viewer = ViewerModel()
     layer = viewer.add_layer(layer_of({"index": [0, 1, 2, 5], "mine": ["", "one", "two", "five"]}))

@@ -121,6 +121,39 @@ def test_a_stroke_from_before_does_not_come_back_with_another_objects_number(qtb
     np.testing.assert_array_equal(layer.data, after)
 
 
+def test_following_keeps_what_others_wrote(qtbot):
+    viewer, (data, kinds) = ViewerModel(), series()
+    data[2, 20:23, 20:23] = 7
+    mine = {"index": [0, 1, 2, 7, 9], "score": [0.0, 10, 20, 70, 90], "kind": ["", "round", "long", "round", "gone"]}
+    layer = viewer.add_labels(data, name="cells", features=mine)
+    tools = followed(viewer, layer, (*kinds[:2], {**kinds[2], 7: "cell"}), qtbot)
+    follow(tools, qtbot)
+    number = int(layer.data[2, 21, 21])
+    for again in range(2):
+        told = {str(index): own for index, own in layer.features.set_index("index").to_dict("index").items()}
+        assert told[str(number)]["score"] == 70 and told[str(number)]["kind (before)"] == "round"
+        assert told[str(number)]["kind"] == "cell"  # ours has its name
+        assert [told[f"{old} before"]["score"] for old in (1, 2, 9)] == [10, 20, 90]
+        assert told["1 before"]["kind (before)"] == "round" and not told["1 before"]["kind"]
+        assert ("3 numbers (1, 2 and 9)" in tools.note.text()) is not again
+        if not again:
+            follow(tools, qtbot)
+
+
+def test_following_again_takes_rows_of_others_along(qtbot):
+    viewer, (data, kinds) = ViewerModel(), series()
+    layer = viewer.add_labels(data, name="cells")
+    tools = followed(viewer, layer, kinds, qtbot)
+    follow(tools, qtbot)
+    number = int(layer.data[0, 6, 6])
+    table = layer.features.copy()
+    table["mine"] = [f"of {n}" for n in table["index"]]
+    layer.features = table
+    follow(tools, qtbot)
+    assert layer.features.set_index("index")["mine"][int(layer.data[0, 6, 6])] == f"of {number}"
+    assert list(layer.features.columns) == ["index", "kind", "mine"] and "before" not in tools.note.text()
+
+
 def test_series_with_channels_or_without_a_voxel_size_are_followed(qtbot):
     viewer, (data, kinds) = ViewerModel(), series()
     layer = viewer.add_labels(data, name="cells")

@@ -16,26 +16,48 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.names import require_dataset_name
 
-_NUMBERED = re.compile(r"Dataset[0-9]{3,}_.")
+_NUMBERED = re.compile(r"Dataset([0-9]+)_(.+)", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
 
 
 def next_dataset_name(workspace: Workspace, name: str) -> str:
-    """Return ``DatasetXXX_Name`` with the first free number; a name that is complete already is kept.
+    """Return ``DatasetXXX_Name`` with the first free number; a number that is in front already is kept.
 
     Raises
     ------
     DatasetError
-        If the name has characters that cannot be part of a folder's name.
+        If the name has characters that cannot be part of a folder's name, or its number is another dataset's.
     """
-    return next(_names(workspace, name))
+    found = next(_names(workspace, name))
+    _require_free(workspace, found, own=False)
+    return found
+
+
+def free_dataset_name(workspace: Workspace, name: str) -> str:
+    """Return the same for a copy: with the next free number where its own is taken."""
+    found = next(_names(workspace, name))
+    number, _, plain = found.partition("_")
+    taken = any(child for root in _roots(workspace) for child in root.glob(f"{number}_*") if child.name != found)
+    return next(_names(workspace, plain)) if taken or (workspace.raw / found).exists() else found
+
+
+def _require_free(workspace: Workspace, name: str, *, own: bool) -> None:
+    """Raise a DatasetError where a number is taken: by another dataset, or, with ``own``, by models of this one."""
+    number = name.partition("_")[0]
+    for child in (child for root in _roots(workspace) for child in root.glob(f"{number}_*")):
+        if child.name != name or own:
+            raise DatasetError(
+                f"The number {int(number.removeprefix('Dataset'))} is taken by {child}.",
+                shell=f"Choose another{' (-overwrite_id)' if own else ''}, or remove it.",
+                window="Choose another number, or remove it.",
+            )
 
 
 def _names(workspace: Workspace, name: str) -> Iterator[str]:
     """Yield the names that a new dataset may get, the first number first."""
     plain = name.strip().replace(" ", "_")
-    if _NUMBERED.match(plain):
-        yield require_dataset_name(plain)
+    if numbered := _NUMBERED.fullmatch(plain):
+        yield require_dataset_name(f"Dataset{numbered[1].zfill(3)}_{numbered[2]}")
         return
     if not _PLAIN.fullmatch(plain):
         raise DatasetError(f"{name!r} is not a valid dataset name; use letters, digits, '-' and '_'.")
@@ -70,7 +92,7 @@ def new_dataset(workspace: Workspace, name: str, *, own_number: bool = False) ->
     name : str
         ``DatasetXXX_Name``, or only a name: then the next free number is put in front.
     own_number : bool
-        Whether the number of a complete name must be free, too.
+        Whether the number of a complete name must be free in results, too; datasets never share one.
 
     Yields
     ------
@@ -102,7 +124,7 @@ def new_dataset(workspace: Workspace, name: str, *, own_number: bool = False) ->
 
 def _reserve(workspace: Workspace, name: str, own_number: bool, stack: ExitStack) -> Path:
     """Claim the number of a dataset, the next free one if the name has none."""
-    complete = _NUMBERED.match(name.strip().replace(" ", "_")) is not None
+    complete = _NUMBERED.fullmatch(name.strip().replace(" ", "_")) is not None
     for found in _names(workspace, name):
         number = found.partition("_")[0]
         try:
@@ -113,13 +135,8 @@ def _reserve(workspace: Workspace, name: str, own_number: bool, stack: ExitStack
                 raise
             continue
         target = workspace.raw / found
-        if complete and own_number:
-            for child in (child for root in _roots(workspace) for child in root.glob(f"{number}_*")):
-                raise DatasetError(
-                    f"The number {int(number.removeprefix('Dataset'))} is taken by {child}.",
-                    shell="Choose another (-overwrite_id), or remove it.",
-                    window="Choose another number, or remove it.",
-                )
+        if complete:
+            _require_free(workspace, found, own=own_number)
         if complete and target.exists():
             raise DatasetError(f"{target} already exists. Choose another name, or remove it first.")
         if complete or int(number.removeprefix("Dataset")) not in _taken(workspace):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Progress, Stag
 from napari_nnunet.formats.atomic import make_folder, written_beside
 from napari_nnunet.formats.dataset.case_trash import in_trash, raw_case_files
 from napari_nnunet.formats.dataset.changing import changing
-from napari_nnunet.formats.dataset.new_dataset import new_dataset, next_dataset_name
+from napari_nnunet.formats.dataset.new_dataset import free_dataset_name, new_dataset
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info, survey
 from napari_nnunet.formats.dataset.raw_writer import change_json, create_dataset, save_case, set_labels
 from napari_nnunet.formats.dataset.read_case import grid_of_image, labels_over
@@ -281,7 +280,7 @@ def _correct_reference(
 
 
 def copy_dataset(source: Path, workspace: Workspace) -> Job[Path]:
-    """Copy a raw dataset into a workspace, under the next free number where its name is taken or has none.
+    """Copy a raw dataset into a workspace, under the next free number where its own is taken or it has none.
 
     Parameters
     ----------
@@ -302,9 +301,7 @@ def copy_dataset(source: Path, workspace: Workspace) -> Job[Path]:
     ResourceError
         If files cannot be written; nothing is left behind then, nor after a cancel.
     """
-    name = next_dataset_name(workspace, source.name)
-    if (workspace.raw / name).exists():
-        name = next_dataset_name(workspace, re.sub(r"^Dataset\d+_", "", source.name))
+    name = free_dataset_name(workspace, source.name)
     files = [path for path in sorted(source.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     files = [path for path in files if path.relative_to(source).parts[0] not in (TRASH, _FOLDER)]
     with new_dataset(workspace, name) as (beside, target):

@@ -63,7 +63,7 @@ class CaseForm(LayerForm):
         )
         self.describe = button("Write dataset.json…", "Name the channels and classes of a folder of training cases.")
         self.edit = button("Edit dataset…", "Rename it, rename, join or remove its classes, or remove all of it.")
-        self.name_edit = LineEdit(label="Name", tooltip="Name of the new dataset, e.g. Nuclei; the number is assigned.")
+        self.name_edit = LineEdit(label="Name", tooltip="Of the new dataset, e.g. Nuclei, or Dataset012_Nuclei.")
         self.about = Sentence()
         self.more = button("Add channel", "Another image layer of the same grid, such as a second stain or sequence.")
         self.fewer = button("Remove channel")

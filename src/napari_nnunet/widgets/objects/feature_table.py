@@ -14,18 +14,22 @@ from napari.layers import Labels
 _WRITTEN: WeakKeyDictionary[Labels, frozenset[str]] = WeakKeyDictionary()
 
 
-def columns_of_others(layer: Labels, own: Mapping[str, Any]) -> list[str]:
-    """Return the columns of a layer's features that somebody else made, another plugin or the user."""
-    ours = {"index", *own, *_WRITTEN.get(layer, ())}
+def columns_of_others(layer: Labels) -> list[str]:
+    """Return the columns of a layer's features that somebody else made, another plugin or the user.
+
+    Whatever its name: those that were not written here are theirs.
+    """
+    ours = {"index", *_WRITTEN.get(layer, ())}
     return [name for name in layer.features.columns if name not in ours]
 
 
 def write_features(
-    layer: Labels, own: Mapping[str, Sequence[Any]], *, renamed: Mapping[int, int] | None = None
+    layer: Labels, own: Mapping[str, Sequence[Any]], *, renamed: Mapping[int, int | None] | None = None
 ) -> None:
     """Give a layer features, and keep what others wrote about objects that are still there or may come back.
 
-    Rows of others that are of no object stay at the end, and so do several of one object, such as one per time.
+    Rows of others that are of no object stay at the end, and so do several of one object, such as one per time. A
+    column of others with the name of one of ours says "(before)", unless it says the same.
 
     Parameters
     ----------
@@ -34,18 +38,67 @@ def write_features(
     own : mapping of str to sequence
         The columns, "index" among them.
     renamed : mapping of int to int, optional
-        Which number an object has now; those without one are gone. All have the same where it is not given.
+        Which number an object has now; those without one are gone, and with None nobody knows. All have the same
+        where it is not given.
     """
-    names = columns_of_others(layer, own)
-    table = dict(own) if not names else _joined(own, layer.features[names], _rows(layer, renamed))
+    names = columns_of_others(layer)
+    table = dict(own)
+    if names:
+        rows = _rows(layer, renamed)
+        others = layer.features[[name for name in names if not _says_the_same(layer.features, name, own, rows)]]
+        taken = {*own, *others.columns}
+        others = others.rename(columns={name: _free(name, taken) for name in others.columns if name in own})
+        table = _joined(own, others, rows) if len(others.columns) else table
     _WRITTEN[layer] = frozenset(own)
     layer.features = table
 
 
-def _rows(layer: Labels, renamed: Mapping[int, int] | None) -> list[tuple[int, int | None, Any]]:
+def renamings(layer: Labels, numbers: Sequence[Mapping[int, int]]) -> dict[int, int | None]:
+    """Return which number an object of a layer's table has now, None where it is that of several objects, or of none.
+
+    Parameters
+    ----------
+    layer : Labels
+        The layer.
+    numbers : sequence of mapping of int to int
+        The new number of each, of every time point.
+    """
+    found: dict[int, int | None] = {}
+    for _, number, _ in _rows(layer, None):
+        now = {own[number] for own in numbers if number in own}
+        if number:
+            found[number] = next(iter(now)) if len(now) == 1 else None
+    return found
+
+
+def _says_the_same(
+    features: Any, name: str, own: Mapping[str, Sequence[Any]], rows: Sequence[tuple[int, int | None, Any]]
+) -> bool:
+    """Whether a column of others has the name of one of ours, and says nothing else."""
+    if name not in own:
+        return False
+    ours = dict(zip(map(int, own["index"]), own[name], strict=True))
+    nothing = _nothing(own[name])
+    told = [(number, features[name].iloc[place]) for place, number, _ in rows]
+    return all(_alike(value, nothing if number is None else ours.get(number, nothing)) for number, value in told)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two cells say the same; a number and its text do, and so do two that are NaN."""
+    return str(one) == str(other) or bool(one == other)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """Return what a column is called whose name was taken."""
+    names = (f"{name} (before)", *(f"{name} (before {i})" for i in range(2, 1000)))
+    return next(new for new in names if new not in taken)
+
+
+def _rows(layer: Labels, renamed: Mapping[int, int | None] | None) -> list[tuple[int, int | None, Any]]:
     """Return the place of each row, the number of the object that it is of, None where it is of none, and its index.
 
-    Without an index, a row's place is the number. Rows of objects that are gone are left out.
+    Rows of a number that is nobody's or several objects' now are of none; they say which it was. Without an index, a
+    row's place is the number. Rows of objects that are gone are left out.
     """
     found: list[tuple[int, int | None, Any]] = []
     for place, index in enumerate(layer.features["index"] if "index" in layer.features else range(len(layer.features))):
@@ -58,6 +111,8 @@ def _rows(layer: Labels, renamed: Mapping[int, int] | None) -> list[tuple[int, i
         now = number if renamed is None or number == 0 else renamed.get(number)
         if now is not None:
             found.append((place, now, now))
+        elif renamed is not None and number in renamed:
+            found.append((place, None, f"{number} before"))
     return found
 
 

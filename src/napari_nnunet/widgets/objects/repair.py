@@ -179,7 +179,7 @@ class RepairTools(QGroupBox):
         numbers = [int(n) for n in np.unique(layer.data) if n]
         many = f"{len(numbers)} objects have the numbers 1 to {len(numbers)} now."
         text = many if len(numbers) > 1 else "The object has the number 1 now."
-        known = bool(kinds or columns_of_others(layer, {}))
+        known = bool(kinds or columns_of_others(layer))
         self._apply(layer, change, f"{text} Ctrl+Z does not take that back." if known else text)
         now = {number: i for i, number in enumerate(numbers, start=1)}
         told = {"kind": ["", *(kinds.get(number, "") for number in numbers)]} if kinds else {}

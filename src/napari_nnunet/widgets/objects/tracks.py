@@ -22,7 +22,7 @@ from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, button
 from napari_nnunet.widgets.frame.words import counted, failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 from napari_nnunet.widgets.objects.curves import SizeCurves
-from napari_nnunet.widgets.objects.feature_table import columns_of_others, write_features
+from napari_nnunet.widgets.objects.feature_table import columns_of_others, renamings, write_features
 
 if TYPE_CHECKING:
     import napari
@@ -158,8 +158,9 @@ class FollowTools(QGroupBox):
         series.layer._reset_history()  # noqa: SLF001 - strokes would come back with numbers that are other objects now
         kinds = {int(row["object"]): str(row.get("kind", "")) for row in found.rows}
         features: dict[str, list[Any]] = {"index": [0, *kinds], "kind": ["", *kinds.values()]}
-        others = columns_of_others(series.layer, features)
-        write_features(series.layer, features, renamed={})  # a number is another object now
+        told = renamings(series.layer, found.numbers) if columns_of_others(series.layer) else {}
+        write_features(series.layer, features, renamed=told)
+        lost = [number for number, now in told.items() if now is None]
         series.layer.metadata[FOLLOWED] = True
         self._series = replace(series, kinds=(kinds,) * len(series.times))
         self._rows = found.rows if series.sized else unsized_rows(found.rows)
@@ -168,8 +169,7 @@ class FollowTools(QGroupBox):
         divided, unit = len(set(found.parents.values())), "mm" if series.sized else "voxels"
         self.note.setText(
             f"{counted(len(kinds), 'object')} over {counted(len(series.times), 'time point')}, "
-            f"{counted(divided, 'division')}; looked for within {found.distance:.4g} {unit}."
-            + (f" Features of others were left out, as numbers changed: {some(others, 3)}." if others else "")
+            f"{counted(divided, 'division')}; looked for within {found.distance:.4g} {unit}." + _apart(lost)
         )
         self.copy.setEnabled(bool(found.rows))
         series.layer.events.paint(value=[])  # whoever measures the layer measures it again
@@ -207,6 +207,18 @@ class FollowTools(QGroupBox):
         coloured = [(pyqtgraph.intColor(i), own) for i, own in enumerate(longest)]
         unit = ("mm²" if size == "area" else "mm³") if sized else "pixels" if size == "area" else "voxels"
         self.plot.show_curves(coloured, f"{size} ({unit})")
+
+
+def _apart(numbers: Sequence[int]) -> str:
+    """Say where the rows are of numbers that were those of several objects, or of none."""
+    if not numbers:
+        return ""
+    one = len(numbers) == 1
+    which = some([str(number) for number in numbers], 3)
+    return (
+        f" Features that others wrote of {counted(len(numbers), 'number')} ({which}) are at the end of the table, as "
+        f"'{numbers[0]} before': {'it was that' if one else 'they were those'} of different objects, or of none."
+    )
 
 
 def _views(series: Series) -> list[NDArray[Any]]:
