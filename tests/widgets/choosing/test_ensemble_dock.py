@@ -225,7 +225,7 @@ def test_probability_layers_are_joined(viewer, ensemble, qtbot):
     full = np.concatenate([1 - p.sum(axis=0, keepdims=True), p])
     assert (joined.data == full.argmax(axis=0)).mean() > 0.9999
     viewer.layers.remove(viewer.layers["image – 2d: p(organ)"])
-    qtbot.waitUntil(lambda: "lacks the probability layers" in ensemble.summary.text())
+    wait_until_said(qtbot, ensemble, "'image – 2d' lacks the probability layers of organ. Untick it, or segment again")
 
 
 def _write_best(workspace, cleaning):

@@ -31,7 +31,7 @@ def test_results_of_two_models_with_one_configuration_are_two_members(viewer, wo
         "image – 2d (Dataset001_Tiny / 2d)",
         "image – 2d (Dataset002_Other / 2d)",
     ]
-    assert all(group.complete for group in groups)
+    assert not any(group.missing for group in groups)
     assert len([layer for layer in viewer.layers if PROBABILITY in layer.metadata]) == 4
     segment.close()
     ensemble.members.source_box.value = LAYERS
@@ -53,11 +53,11 @@ def test_duplicates_of_probability_layers_are_no_members(viewer, workspace, qtbo
     assert list(group.layers.values()) == shown
     _segment(qtbot, segment)  # the duplicates are of the run before
     (group,) = layer_groups(viewer)
-    assert list(group.layers.values()) == shown and group.complete
+    assert list(group.layers.values()) == shown and not group.missing
     for layer in shown:
         viewer.layers.remove(layer)
     (group,) = layer_groups(viewer)
-    assert group.complete  # they stand in for what was removed
+    assert not group.missing  # they stand in for what was removed
     segment.close()
 
 
@@ -79,7 +79,7 @@ def test_layers_that_name_no_run_belong_together_by_their_result(viewer):
     shown = viewer.add_image(np.zeros((4, 4)), name="a")
     scheme = {"labels": {"background": 0, "organ": 1}}
     shown.metadata[PROBABILITY] = {"result": "image – 2d", "head": 1, "scheme": scheme}
-    assert [(group.name, group.complete) for group in layer_groups(viewer)] == [("image – 2d", True)]
+    assert [(group.name, not group.missing) for group in layer_groups(viewer)] == [("image – 2d", True)]
 
 
 def _shown(viewer, result, values):

@@ -54,3 +54,9 @@ def test_no_line_of_a_usual_name_is_cut_and_long_ones_keep_their_end(table):
     height = table.fontMetrics().lineSpacing()
     assert [table.rowHeight(row) // height for row in range(3)] == [3, 2, 2]
     assert cells[2].toolTip().startswith("Dataset004_VeryLongName") and "fold_4" in cells[2].toolTip()
+
+
+def test_trainings_of_two_datasets_with_one_name_say_their_numbers(table):
+    model = "nnUNetTrainer__nnUNetPlans__2d"
+    table.show_trainings([training(f"Dataset{n}_Heart", model, 0) for n in ("004", "005")])
+    assert [table.item(row, 0).text() for row in range(2)] == ["004_Heart fold 0\n2d", "005_Heart fold 0\n2d"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QFormLayout, QGroupBox
 
 from napari_nnunet.engine.prediction.vote import VoteSettings
+from napari_nnunet.errors import some
 from napari_nnunet.events import Job
 from napari_nnunet.formats.model.side_files import stamps_of
 from napari_nnunet.jobs.choosing.calibrate import calibrate_models, known_temperature, notes_weights
@@ -242,8 +243,9 @@ def _that_fit(groups: Sequence[LayerGroup]) -> Sequence[LayerGroup]:
         raise NotReadyError("Select the probability layers of at least two results.")
     first = groups[0]
     for group in groups:
-        if not group.complete:
-            raise NotReadyError(f"'{group.name}' lacks the probability layers of some classes.")
+        if group.missing:
+            lacks = f"'{group.name}' lacks the probability layers of {some(group.missing, 3)}."
+            raise NotReadyError(f"{lacks} Untick it, or segment again with 'Output: probabilities'.")
         if group.scheme != first.scheme:
             raise NotReadyError(f"'{group.name}' has other classes than '{first.name}'.")
         one, other = (next(iter(entry.layers.values())) for entry in (first, group))

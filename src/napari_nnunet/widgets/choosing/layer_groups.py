@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image
 
 from napari_nnunet.schema.dataset import LabelScheme
-from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.widgets.frame.forms import distinct
+from napari_nnunet.widgets.frame.words import telling_names
 from napari_nnunet.widgets.prediction.result import PROBABILITY, left_in
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ class LayerGroup:
     layers: dict[int, Image]
 
     @property
-    def complete(self) -> bool:
-        """Whether every head but the background is there."""
-        return set(self.layers) >= set(range(0 if self.scheme.has_regions else 1, self.scheme.heads))
+    def missing(self) -> list[str]:
+        """The classes whose probabilities are not there; those of the background are what the others leave."""
+        first = 0 if self.scheme.has_regions else 1
+        return [name for head, name in enumerate(self.scheme.head_names) if head >= first and head not in self.layers]
 
     def arrays(self) -> list[Any]:
         """Return one array per head; the background is what the others leave."""
@@ -73,13 +74,10 @@ def layer_groups(viewer: napari.viewer.Viewer) -> list[LayerGroup]:
                 models.append(str(entry.get("model", "")))
             found[run].layers.setdefault(int(entry["head"]), layer)
     times = Counter(group.name for group in found.values())
+    known = [Path(model) for model in dict.fromkeys(models) if model]
+    told = dict(zip(map(str, known), telling_names(known), strict=True))
     titles = [
-        (f"{group.name} ({short_name(Path(model))})" if times[group.name] > 1 and model else group.name, group)
+        (f"{group.name} ({told[str(Path(model))]})" if times[group.name] > 1 and model else group.name, group)
         for group, model in zip(found.values(), models, strict=True)
     ]
     return [replace(group, name=title) for title, group in distinct(titles)]
-
-
-def short_name(model: Path) -> str:
-    """Return a name for people of a model's folder, with its dataset."""
-    return f"{model.parent.name} / {label_of(model.name)}"

@@ -28,7 +28,8 @@ from napari_nnunet.jobs.choosing.ensemble import check_models
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.widgets.choosing.layer_groups import layer_groups, short_name
+from napari_nnunet.widgets.choosing.complete import models_of_best, unfinished, whole_models
+from napari_nnunet.widgets.choosing.layer_groups import layer_groups
 from napari_nnunet.widgets.choosing.scores import (
     DICE,
     NONE,
@@ -43,7 +44,7 @@ from napari_nnunet.widgets.frame.forms import distinct, let_shrink, offered
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import Sentence, Table, button, refresh_button
 from napari_nnunet.widgets.frame.state import state_of
-from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.words import failure_text, telling_names
 
 if TYPE_CHECKING:
     import napari
@@ -153,7 +154,8 @@ class MembersForm(QGroupBox):
             found.sort(key=lambda path: stamp(path / INFORMATION) is None)  # those that were compared come first
             choices: list[tuple[str, Any]] = [(path.name, path) for path in found]
         elif source == FOLDS:
-            choices = [(short_name(path), path) for path in known_models(workspace)]
+            known = known_models(workspace)
+            choices = list(zip(telling_names(known), known, strict=True))
         elif source == MODELS:
             choices = _families(known_models(workspace))
         else:
@@ -207,21 +209,24 @@ class MembersForm(QGroupBox):
                 (f"fold {fold}", score_text(scores.get(f"fold_{fold}")), MemberChoice(model, (fold,))) for fold in folds
             ]
             alone = "" if len(folds) > 1 else "This model has only one fold, so nothing can disagree."
-            return rows, " ".join(part for part in (alone, unscored(model, folds)) if part)
+            lack = unfinished(model)
+            told = (alone, lack[:1].upper() + lack[1:], unscored(model, folds))
+            return rows, " ".join(part for part in told if part)
         if source == BEST:
             return self._best_entries(of)
-        models = [load_model(path) for path in of]
+        models, odd = whole_models(of, telling_names(of))
         rows = [
             (name, mean_score_text(model), MemberChoice(model, None))
             for name, model in zip(_row_names(models), models, strict=True)
         ]
-        return rows, "" if len(rows) > 1 else "Only one model of this dataset is known."
+        only = [] if len(of) > 1 else ["Only one model of this dataset is known."]
+        return rows, "<br>".join((*only, *odd))
 
     def _best_entries(self, results: Path) -> tuple[list[tuple[str, str, Any]], str]:
         if not (results / INFORMATION).is_file():
             return [], _NOT_COMPARED
         self.best = best = read_best(results)
-        models = [load_model(results / name.folder) for name in best.models]
+        models = models_of_best(results, best)
         rows = [
             (name.configuration, best_score_text(best, model, name.folder), MemberChoice(model, best.folds))
             for name, model in zip(best.models, models, strict=True)
@@ -315,12 +320,13 @@ def _families(known: Sequence[Path]) -> list[tuple[str, tuple[Path, ...]]]:
             alike.append((model, [folder]))
         else:
             group.append(folder)
-    families = [(folder.name, tuple(paths)) for folder, paths in datasets.items()]
+    told = dict(zip(datasets, telling_names(list(datasets), lambda folder: folder.name), strict=True))
+    families = [(told[folder], tuple(paths)) for folder, paths in datasets.items()]
     for _, folders in alike:
         if len(folders) > 1:
-            others = folders[1].name if len(folders) == 2 else f"{len(folders) - 1} datasets with the same classes"
+            others = told[folders[1]] if len(folders) == 2 else f"{len(folders) - 1} datasets with the same classes"
             families.append(
-                (f"{folders[0].name} + {others}", tuple(path for folder in folders for path in datasets[folder]))
+                (f"{told[folders[0]]} + {others}", tuple(path for folder in folders for path in datasets[folder]))
             )
     return families
 
@@ -328,10 +334,12 @@ def _families(known: Sequence[Path]) -> list[tuple[str, tuple[Path, ...]]]:
 def _row_names(models: Sequence[TrainedModel]) -> list[str]:
     """Return the configurations, and what else tells the models apart, as short as can be."""
     parts = []
+    datasets = telling_names(list(dict.fromkeys(model.folder.parent for model in models)), lambda folder: folder.name)
+    named = dict(zip(dict.fromkeys(model.folder.parent for model in models), datasets, strict=True))
     for model in models:
         name = ModelName.of(model.folder.name)  # None: people rename folders
         own = (model.folder.name, "") if name is None else (name.trainer, name.plans)
-        parts.append((model.folder.parent.name, *own))
+        parts.append((named[model.folder.parent], *own))
     told = [column for column in range(3) if len({part[column] for part in parts}) > 1]
     more = [", ".join(part[column] for column in told if part[column]) for part in parts]
     names = [model.configuration.name for model in models]

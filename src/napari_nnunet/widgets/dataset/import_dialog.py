@@ -146,11 +146,7 @@ class ImportDialog(RunDialog):
             form.addRow(label, line)
         for label, part, tip in (
             ("Add to", self.target, "A new dataset, or an existing one, whose channels and classes are then used."),
-            (
-                "Name",
-                self.name,
-                "Of the new dataset: Nuclei gets the next free number, Dataset012_Nuclei its own.",
-            ),
+            ("Name", self.name, "Of the new dataset, with or without a number: Dataset012_Nuclei or Nuclei."),
             ("Channel suffixes", self.suffixes, "What the names of a case's channel files end in, in channel order."),
             ("Voxel size (mm)", self.spacing, "Of every image: z y x (pictures: y x). Empty: what the files say."),
             ("Subfolders", self.subfolders, "Both folders have the same ones; cases are named by subfolder and file."),

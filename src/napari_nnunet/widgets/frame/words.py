@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from napari_nnunet.errors import InternalError, for_people
 from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
+from napari_nnunet.schema.model_name import label_of
 
 _ROOT = re.compile(r"(?<![\w/\\.:-])(?:/|[A-Za-z]:[\\/])(?=[^\s/])")  # where a whole path may begin
 _ENDS = re.compile(r"[\s.,;:)'\"]")  # and where it may end; names may hold all of these as well
+_USUAL = {"results", "nnUNet_results"}  # names of folders that tell less than that of the one around them
 _TRIED = 40  # ends of one path: every look asks the disk
 
 
@@ -126,3 +129,40 @@ def no_mean(summary: Summary, names: Mapping[str, str]) -> str:
 def split_words(text: str) -> tuple[str, ...]:
     """Return the words of a list: what stands between commas, or where there are none, between blanks."""
     return tuple(word for part in (text.split(",") if "," in text else text.split()) if (word := part.strip()))
+
+
+def short_name(model: Path) -> str:
+    """Return a name for people of a model's folder, with its dataset."""
+    return f"{model.parent.name} / {label_of(model.name)}"
+
+
+def telling_names(folders: Sequence[Path], short: Callable[[Path], str] = short_name) -> list[str]:
+    """Return short names of folders; those that are alike say the shortest part of their paths that tells them apart.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        No two are the same.
+    short : callable
+        Returns a name, which several may have.
+    """
+    names = [short(folder) for folder in folders]
+    times = Counter(names)
+    alike = {name: [own for own, its in zip(folders, names, strict=True) if its == name] for name in names}
+    return [
+        f"{name} ({_told(folder, alike[name])})" if times[name] > 1 else name
+        for folder, name in zip(folders, names, strict=True)
+    ]
+
+
+def _told(folder: Path, alike: Sequence[Path]) -> str:
+    """Return what of a path only this one of several has: a folder's name, else its end."""
+    most, names = max(len(own.parts) for own in alike), []
+    for place in range(1, most + 1):
+        parts = [own.parts[-place] if place <= len(own.parts) else "" for own in alike]
+        if all(parts) and len(set(parts)) == len(set(alike)):
+            names.append(folder.parts[-place])
+            if not set(parts) & _USUAL:
+                return names[-1]
+    ends = (count for count in range(2, most + 1) if len({own.parts[-count:] for own in alike}) == len(set(alike)))
+    return names[0] if names else str(Path(*folder.parts[-next(ends, most) :]))

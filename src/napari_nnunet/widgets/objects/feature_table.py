@@ -65,8 +65,8 @@ def renamings(layer: Labels, numbers: Sequence[Mapping[int, int]]) -> dict[int, 
     """
     found: dict[int, int | None] = {}
     for _, number, _ in _rows(layer, None):
-        now = {own[number] for own in numbers if number in own}
         if number:
+            now = {own[number] for own in numbers if number in own}
             found[number] = next(iter(now)) if len(now) == 1 else None
     return found
 
@@ -77,10 +77,9 @@ def _says_the_same(
     """Whether a column of others has the name of one of ours, and says nothing else."""
     if name not in own:
         return False
-    ours = dict(zip(map(int, own["index"]), own[name], strict=True))
+    ours: dict[int | None, Any] = dict(zip(map(int, own["index"]), own[name], strict=True))
     nothing = _nothing(own[name])
-    told = [(number, features[name].iloc[place]) for place, number, _ in rows]
-    return all(_alike(value, nothing if number is None else ours.get(number, nothing)) for number, value in told)
+    return all(_alike(features[name].iloc[place], ours.get(number, nothing)) for place, number, _ in rows)
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -24,14 +24,14 @@ from napari_nnunet.formats.model.known_models import known_models, remember_mode
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.prediction import PRESETS, PredictPrecision, PredictSettings, preset
 from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
-from napari_nnunet.widgets.frame.forms import FieldRows, Form, distinct, let_shrink
+from napari_nnunet.widgets.frame.forms import FieldRows, Form, let_shrink
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import FolderButton, Sentence, button, folded_away
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
-from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.words import failure_text, telling_names
 from napari_nnunet.widgets.prediction import many_view
 from napari_nnunet.widgets.prediction.image_form import ImageForm
 from napari_nnunet.widgets.prediction.many import FolderOrder, OpenImages
@@ -148,9 +148,9 @@ class SegmentForm(Form):
 
     def _fill_models(self, select: Path | str | None = None) -> None:
         self._listed = paths = known_models(self.head.workspace)
-        choices: list[tuple[str, Any]] = [(f"{path.parent.name} / {path.name.split('__')[-1]}", path) for path in paths]
+        choices: list[tuple[str, Any]] = list(zip(telling_names(paths), paths, strict=True))
         choices.append((_SAMPLE, _SAMPLE_MODEL))
-        self.model_box.choices = distinct(choices)
+        self.model_box.choices = choices
         self.model_box.value = select if select is not None else choices[0][1]
         self._model_chosen()
 

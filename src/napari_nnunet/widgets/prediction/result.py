@@ -277,8 +277,8 @@ class ResultLayers:
         """Whether its layer is not to be seen yet: nobody knows whether there is anything to segment."""
         return self.kept is not None
 
-    def turn(self, focus: Any, keeping: Callable[[], object]) -> ImageTurn:
-        """Return what is done with its image, among others; ``keeping`` is called where an earlier result is kept."""
+    def turn(self, focus: Any, keeping: Callable[[], Job[object]]) -> ImageTurn:
+        """Return what is done with its image, among others; ``keeping`` runs where an earlier result is kept."""
         request, left = self.request, None if self.kept is None else left_in(self.kept)
         own: dict[str, Any] = {"before": None if left is None else left.looked, "noted": self.noted}
         name, targets = request.source.name, self.targets()

@@ -43,7 +43,7 @@ from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import Sentence, button, html_label
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
-from napari_nnunet.widgets.frame.words import as_text, counted, failure_text, size_text
+from napari_nnunet.widgets.frame.words import as_text, counted, failure_text, size_text, telling_names
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.sharing.catalogue_dialog import CatalogueDialog
 from napari_nnunet.widgets.sharing.export_dialog import CarryDialog, ExportDialog
@@ -162,8 +162,8 @@ class ModelsWidget(Dock):
         paths = known_models(self.head.workspace)
         self.list.blockSignals(True)
         self.list.clear()
-        for path in paths:
-            item = QListWidgetItem(f"{path.parent.name} / {label_of(path.name)}")
+        for path, name in zip(paths, telling_names(paths), strict=True):
+            item = QListWidgetItem(name)
             item.setData(0x0100, str(path))
             item.setToolTip(str(path))
             self.list.addItem(item)

@@ -60,7 +60,9 @@ class TrainingTable(Table):
         wanted = next((path for path in (self._wanted, self.current(), *paths) if path in paths), None)
         self._wanted = None if wanted == self._wanted else self._wanted
         with QSignalBlocker(self):
-            self.fill([_row(training) for training in trainings])
+            names = [_name(training) for training in trainings]
+            names = [_name(own, whole=names.count(n) > 1) for own, n in zip(trainings, names, strict=True)]
+            self.fill([_row(name, training) for name, training in zip(names, trainings, strict=True)])
             for row, training in enumerate(trainings):
                 item = self.item(row, 0)
                 if item is not None:
@@ -85,20 +87,23 @@ class TrainingTable(Table):
         self._wanted = path
 
 
-def _row(training: Training) -> list[str]:
+def _row(name: str, training: Training) -> list[str]:
     last = training.last
     if last is None:
-        return [_name(training), state_word(training), "–"]
+        return [name, state_word(training), "–"]
     known = [value for value in last.dice if value is not None]
     dice = f"{sum(known) / len(known):.3f}" if known else "–"
-    return [_name(training), f"{state_word(training)}\n{last.epoch + 1}/{last.epochs}", dice]
+    return [name, f"{state_word(training)}\n{last.epoch + 1}/{last.epochs}", dice]
 
 
-def _name(training: Training) -> str:
-    """Return what a training is called, in lines that fit beside the other columns: the table wraps none of them."""
+def _name(training: Training, *, whole: bool = False) -> str:
+    """Return what a training is called, in lines that fit beside the other columns: the table wraps none of them.
+
+    ``whole`` says the number of the dataset, too: another one may have its name.
+    """
     model = training.folder.path.parent
     configuration, _, others = label_of(model.name).partition(" (")
-    dataset = model.parent.name.partition("_")[2]
+    dataset = model.parent.name.removeprefix("Dataset") if whole else model.parent.name.partition("_")[2]
     lines = (f"{dataset} fold {training.folder.fold}", configuration, others.removesuffix(")"))
     return "\n".join(line for line in lines if line)
 
