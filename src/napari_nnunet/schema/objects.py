@@ -105,6 +105,7 @@ class ObjectRule(BaseModel):
     smallest: int = Field(1, ge=1)
     smallest_seed: int = Field(1, ge=1)
     split: float | None = Field(None, gt=0)
+    sure: float = Field(0.0, ge=0, le=1)
 
     @classmethod
     def mean(cls, rules: list[ObjectRule]) -> ObjectRule:
@@ -119,6 +120,7 @@ class ObjectRule(BaseModel):
             smallest=round(sum(rule.smallest for rule in rules) / count),
             smallest_seed=round(sum(rule.smallest_seed for rule in rules) / count),
             split=sum(cuts) / len(cuts) if 2 * len(cuts) > count else None,
+            sure=sum(rule.sure for rule in rules) / count,
         )
 
 

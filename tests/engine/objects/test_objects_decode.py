@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from napari_nnunet.engine.objects.choose import KnownObjects, best_rule
 from napari_nnunet.engine.objects.decode import Rule, decode, decode_into
-from napari_nnunet.engine.objects.match import Matching
+from napari_nnunet.engine.objects.match import THRESHOLDS, Matching
 from napari_nnunet.engine.objects.shell import thin
 
 
@@ -30,13 +30,14 @@ def probabilities(shape: tuple[int, ...], seed: int, smooth: float = 1.0) -> tup
     st.sampled_from([1.0, 2.0]),
     st.integers(1, 6),
     st.sampled_from([None, 0.1, 0.5]),
+    st.sampled_from([0.0, 0.7]),
 )
 @settings(max_examples=80, deadline=None)
 def test_pieces_give_what_the_whole_gives(
-    shape: tuple[int, ...], seed: int, planes: int, width: float, smallest: int, split: float | None
+    shape: tuple[int, ...], seed: int, planes: int, width: float, smallest: int, split: float | None, sure: float
 ) -> None:
     core, inside = probabilities(shape, seed)
-    rule = Rule(width, smallest=smallest, smallest_seed=2, split=split)
+    rule = Rule(width, smallest=smallest, smallest_seed=2, split=split, sure=sure)
     voxel = (3.0, 1.0, 1.0)[-len(shape) :]
     whole = decode(core, inside, rule, voxel)
     pieces = np.empty(shape, dtype=np.uint32)
@@ -97,6 +98,43 @@ def test_thresholds_are_chosen_on_known_pictures() -> None:
     assert rule.seed < 0.45
     assert reached > 0.9
     assert Matching.of(truth, decode(known.core, known.inside, rule)).counts(0.5) == (4, 0, 0)
+
+
+def discs_and(centres: list[tuple[int, int]], radius: int) -> np.ndarray:
+    """Discs of one radius in a picture of 90 x 90, numbered."""
+    rows, columns = np.ogrid[:90, :90]
+    truth = np.zeros((90, 90), dtype=np.int32)
+    for n, (y, x) in enumerate(centres, start=1):
+        truth[(rows - y) ** 2 + (columns - x) ** 2 <= radius**2] = n
+    return truth
+
+
+def test_objects_that_a_weak_network_invents_are_left_out_by_their_doubt() -> None:
+    truth = discs_and([(20, 20), (20, 60), (60, 40)], 9)
+    invented = discs_and([(60, 75), (45, 12), (75, 15)], 9) > 0
+    inside = (0.95 * (truth > 0) + 0.65 * invented).astype(np.float32)
+    rule, reached = best_rule([KnownObjects(inside * 0.9, inside, truth, (1, 1))], Rule(1.0, inside=0.4, seed=0.4))
+    assert 0.65 < rule.sure <= 0.95
+    assert reached == 1.0
+    np.testing.assert_array_equal(decode(inside * 0.9, inside, rule) > 0, truth > 0)
+
+
+def test_objects_that_a_weak_network_invents_are_left_out_by_their_size() -> None:
+    truth = discs_and([(20, 20), (20, 60), (60, 40)], 9)
+    invented = discs_and([(60, 75), (45, 12), (75, 15), (80, 80)], 5) > 0
+    inside = (0.95 * ((truth > 0) | invented)).astype(np.float32)
+    rule, reached = best_rule([KnownObjects(inside, inside, truth, (1, 1))], Rule(1.0))
+    assert invented.sum() / 4 < rule.smallest <= np.bincount(truth.ravel())[1:].min()
+    assert reached == 1.0
+    assert Matching.of(truth, decode(inside, inside, rule)).counts(0.5) == (3, 0, 0)
+
+
+def test_what_is_chosen_finds_as_much_as_was_said() -> None:
+    core, inside = probabilities((80, 90), 3)
+    truth = decode(*probabilities((80, 90), 3, smooth=2.5), Rule(1.0))
+    rule, reached = best_rule([KnownObjects(core, inside, truth, (1, 1))], Rule(1.0))
+    found = Matching.of(truth, decode(core, inside, rule))
+    assert reached == pytest.approx(np.mean([found.precision(t) for t in THRESHOLDS]))
 
 
 def test_a_known_neck_teaches_to_cut() -> None:

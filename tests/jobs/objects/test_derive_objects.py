@@ -195,7 +195,7 @@ def test_what_is_odd_about_the_objects_is_said(workspace: Workspace) -> None:
     write_labels(np.zeros_like(objects), PLANE, folder_of(workspace) / "objectsTr" / "c.tif")
     events: list[object] = []
     drain(derive_objects(workspace, DeriveObjectsRequest(dataset="1", width=2)), events.append)
-    assert "1 cases have no object: c" in texts(events)
+    assert "1 case has no object: c" in texts(events)
     assert "1 of 9 objects lie in several pieces (a)" in texts(events)
     assert "1 object is thinner than its border" in texts(events, "info")
 

@@ -23,6 +23,7 @@ from napari_nnunet.engine.objects.split import Cut, cut_seeds
 Window = tuple[slice, ...]
 Probabilities = tuple[NDArray[np.float32], NDArray[np.float32]]
 _PIECE = 1 << 22  # voxels decoded at once
+_PARTS = 65535  # of a probability, as whole numbers of which sums are added
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Rule:
     split : float or None
         How much lower than both middles a neck must be for a part of the core to be cut into two seeds, as a length;
         None never cuts. See `napari_nnunet.engine.objects.split`.
+    sure : float
+        Mean probability of core or border below which an object is left out.
     """
 
     width: float = 2.0
@@ -54,6 +57,7 @@ class Rule:
     smallest: int = 1
     smallest_seed: int = 1
     split: float | None = None
+    sure: float = 0.0
 
     def steps(self, voxel: Sequence[float]) -> int:
         """Return how many voxels a seed grows: over the border it lost, twice, for cores come out too small."""
@@ -127,7 +131,8 @@ def decode_into(
         numbers = cut_seeds(objects, lambda window: read(window)[0], slabs, numbers, Cut(rule.split, smallest, voxel))
     _grow(objects, read, slabs, (rule.inside, steps), numbers, _pace(voxel))
     _join_rest(objects, read, slabs, rule, int(numbers.max(initial=0)))
-    return _tidy(objects, slabs, rule.voxels(rule.smallest, voxel))
+    sums = object_sums(objects, read, slabs) if rule.sure > 0 else None
+    return _tidy(objects, slabs, rule.voxels(rule.smallest, voxel), rule.sure, sums)
 
 
 def _seeds(
@@ -280,13 +285,32 @@ def _neighbours(x: NDArray[Any], axis: int) -> Iterator[tuple[NDArray[Any], NDAr
     yield second, first
 
 
-def _tidy(objects: NDArray[np.uint32], slabs: list[tuple[int, int]], smallest: int) -> int:
-    """Leave out what is too small, and number what stays without gaps."""
+def object_sums(
+    objects: NDArray[np.uint32], read: Callable[[Window], Probabilities], slabs: list[tuple[int, int]]
+) -> NDArray[np.float64]:
+    """Return the sum of the probability of being inside for every number; whole 65535ths, so slabs do not show."""
+    sums = np.zeros(int(objects.max(initial=0)) + 1)
+    for a, b in slabs:
+        parts = np.rint(read((slice(a, b),))[1].reshape(-1) * np.float32(_PARTS))
+        sums += np.bincount(objects[a:b].reshape(-1), parts, minlength=len(sums))
+    return sums / _PARTS
+
+
+def _tidy(
+    objects: NDArray[np.uint32],
+    slabs: list[tuple[int, int]],
+    smallest: int,
+    sure: float,
+    sums: NDArray[np.float64] | None,
+) -> int:
+    """Leave out what is too small or too doubtful, and number what stays without gaps."""
     highest = max((int(objects[a:b].max(initial=0)) for a, b in slabs), default=0)
     sizes = np.zeros(highest + 1, dtype=np.int64)
     for a, b in slabs:
         sizes += np.bincount(objects[a:b].reshape(-1), minlength=highest + 1)
     kept = sizes >= max(1, smallest)
+    if sums is not None:
+        kept &= sums >= sure * sizes
     kept[0] = False
     numbers = np.where(kept, np.cumsum(kept), 0).astype(np.uint32)
     for a, b in slabs:

@@ -164,7 +164,8 @@ def _remarks(counted: Mapping[str, _Counted]) -> Job[None]:
         raise DatasetError("The masks of the objects hold only 0: there is no object to learn.")
     empty = [name for name, case in counted.items() if not case.objects]
     if empty:
-        yield Note(level="warning", text=f"{len(empty)} cases have no object: {some(empty)}.")
+        many = "1 case has" if len(empty) == 1 else f"{len(empty)} cases have"
+        yield Note(level="warning", text=f"{many} no object: {some(empty)}.")
     in_pieces = sum(case.in_pieces for case in counted.values())
     if in_pieces:
         where = [name for name, case in counted.items() if case.in_pieces]
@@ -187,7 +188,8 @@ def _summary(
     counted: Mapping[str, _Counted], width: float, unit: float | None, scores: Mapping[float, float], coreless: int
 ) -> str:
     total = sum(case.objects for case in counted.values())
-    text = f"{total} objects in {len(counted)} cases; borders are {width:g} voxels wide"
+    cases = "1 case" if len(counted) == 1 else f"{len(counted)} cases"
+    text = f"{total} objects in {cases}; borders are {width:g} voxel{'s' * (width != 1)} wide"
     if unit is not None:
         text += f" ({width * unit:g} mm)"
     if width in scores:
