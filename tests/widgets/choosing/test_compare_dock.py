@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
-from docks import Halting, open_dock, press, wait_until_idle
+from docks import PATIENCE, Halting, open_dock, press, wait_until_idle
 
 from helpers import smooth_image, write_nifti
-from napari_nnunet.widgets.choosing import compare_dock
+from napari_nnunet.widgets.choosing import compare_dock, compare_objects
 
 
 @pytest.fixture
@@ -58,6 +60,9 @@ def test_two_folders_are_compared_and_a_case_is_opened(viewer, compare, tmp_path
     assert compare.table.item(0, 0).text() == "bad"
     assert compare.table.item(1, 1).text() == "1.0000"
     compare._open_case(0)
+    compare._open_case(1)  # one after the other
+    wait_until_idle(qtbot, compare)
+    assert compare.panel.status.text() == "Opened bad."
     assert [layer.name for layer in viewer.layers] == ["bad (first)", "bad (second)", "bad (first) ≠ bad (second)"]
     assert compare.csv().splitlines()[1].startswith("bad,1,")
 
@@ -148,5 +153,36 @@ def test_folders_of_objects_are_listed_worst_first_and_opened(viewer, compare, t
     qtbot.waitUntil(lambda: compare.objects.table.rowCount() == 2)
     assert compare.objects.table.texts()[1] == ["bad", "0.500", "0.500", "2", "2", "0", "0", "1"]
     compare.objects.table.itemDoubleClicked.emit(compare.objects.table.item(0, 0))
+    wait_until_idle(qtbot, compare)
     assert [layer.name for layer in viewer.layers] == ["bad (first)", "bad (second)", "bad (first) ≠ bad (second)"]
     assert "1 merged" in compare.objects.legend.text()
+
+
+@pytest.mark.parametrize("objects", [False, True])
+def test_a_case_is_read_on_a_thread_and_can_be_cancelled(viewer, compare, tmp_path, qtbot, monkeypatch, objects):
+    module = compare_objects if objects else compare_dock
+    reached, go, threads, read = threading.Event(), threading.Event(), [], module.layers_of_files
+
+    def slow(*paths):
+        threads.append(threading.get_ident())
+        reached.set()
+        assert go.wait(PATIENCE)
+        return read(*paths)
+
+    for folder, value in (("one", 1), ("two", 2)):
+        (tmp_path / folder).mkdir()
+        write_nifti(tmp_path / folder / "a.nii.gz", np.full((3, 8, 8), value, np.uint8))
+    compare.form.tabs.setCurrentIndex(1)
+    compare.form.objects_box.value = objects
+    for name, folder in (("first", "one"), ("second", "two")):
+        compare.form.folders.widgets[name].value = tmp_path / folder
+    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text())
+    press(qtbot, compare)
+    monkeypatch.setattr(module, "layers_of_files", slow)
+    (compare.objects if objects else compare)._open_case(0)
+    qtbot.waitUntil(reached.is_set)
+    compare.panel.cancel()
+    go.set()
+    wait_until_idle(qtbot, compare)
+    assert threads != [threading.get_ident()] and not viewer.layers
+    assert compare.panel.status.text() == "Cancelled."

@@ -42,6 +42,7 @@ def test_a_case_is_opened_as_it_was_compared(viewer, compare, folders, qtbot, ob
     assert [row[1] for row in table.table.texts()[1:]] == (["1.000"] * 2 if objects else ["1.0000"] * 2)
     for row in range(2):
         table._open_case(row)
+        wait_until_idle(qtbot, compare)
         first, second, marked = list(viewer.layers)[-3:]
         np.testing.assert_array_equal(first.data, second.data)
         assert np.allclose(first.scale, second.scale) and np.allclose(
@@ -51,5 +52,6 @@ def test_a_case_is_opened_as_it_was_compared(viewer, compare, folders, qtbot, ob
     shift(folders[1] / "a.nii.gz")
     before = len(viewer.layers)
     table._open_case(0)
+    wait_until_idle(qtbot, compare)
     assert "show different places" in compare.panel.status.text()
     assert len(viewer.layers) == before

@@ -87,7 +87,7 @@ def test_the_table_of_objects_has_all_numbers_of_a_merged_one(dock, qtbot):
     assert "merged,1 + 2 + 3 + 4 + 5,1,0.00" in dock.objects._csv.splitlines()
 
 
-def opened(dock, tmp_path, prediction_kinds, reference_kinds):
+def opened(dock, qtbot, tmp_path, prediction_kinds, reference_kinds):
     reference = write_objects_folder(tmp_path / "objectsTr", a=boxes(1, 2, 0))
     write_objects_folder(tmp_path / "kindsTr", a=reference_kinds)
     prediction = write_objects_folder(tmp_path / "p", a=boxes(5, 6, 7))
@@ -97,13 +97,14 @@ def opened(dock, tmp_path, prediction_kinds, reference_kinds):
     dock.objects._show_cases(*drain(compare_object_folders(reference, prediction)))
     (row,) = dock.objects.table.texts()[1:]
     dock.objects._open_case(0)
+    wait_until_idle(qtbot, dock)
     return dict(zip(["Case", "AP@0.5", "PQ", "found", "missed", "invented", "split", "merged"], row, strict=True))
 
 
-def test_an_opened_case_agrees_with_its_line_in_kinds_and_in_what_nobody_annotated(dock, tmp_path):
+def test_an_opened_case_agrees_with_its_line_in_kinds_and_in_what_nobody_annotated(dock, qtbot, tmp_path):
     annotated = boxes(1, 2, 0)
     annotated[:, :, 12:] = 255  # there, nobody looked
-    row = opened(dock, tmp_path, boxes(1, 1, 1), annotated)
+    row = opened(dock, qtbot, tmp_path, boxes(1, 1, 1), annotated)
     assert [row[fate] for fate in ("found", "missed", "invented")] == ["1", "1", "1"]
     for fate in ("found", "missed", "invented", "split", "merged"):
         assert f"{row[fate]} {fate}" in dock.objects.legend.text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.raw_writer import create_dataset
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_image, write_labels
-from napari_nnunet.formats.preprocessed.journal import Journal
+from napari_nnunet.formats.preprocessed.journal import Journal, joined_by, joined_in
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.objects.derive import derive_objects
 from napari_nnunet.schema.geometry import Geometry
@@ -86,3 +87,24 @@ def test_objects_are_shown_by_their_voxels_with_what_nobody_annotated(tmp_path, 
     np.testing.assert_array_equal(drawn[0], objects)
     np.testing.assert_array_equal(seen[0], found)
     assert not verdicts[0][2, 20, 1:4].any() and verdicts[0][2, 6, 4]
+
+
+def test_labels_of_a_case_that_nnunet_preprocessed_are_shown_voxel_by_voxel_and_that_is_said(tmp_path):
+    raw = make_dataset(tmp_path, cases=1, shape=SHAPE)
+    label = raw / "labelsTr" / "c0.nii.gz"
+    voxels = read_labels(label)[0]
+    claim_mirrored(label)
+    data = Workspace.around(raw).preprocessed / raw.name / "nnUNetPlans_3d_fullres"
+    data.mkdir(parents=True)
+    assert joined_by(raw, "c0") == "refuse"
+    for name in ("c0.b2nd", "c0_seg.b2nd", "c0.pkl"):
+        (data / name).write_bytes(b"of nnU-Net")
+    assert joined_in(raw) == {"c0": "ignore"}
+    with pytest.warns(UserWarning, match="as the case was preprocessed whatever the headers say"):
+        shown = case_layers(raw, "c0")
+    np.testing.assert_array_equal(shown[-1][0], voxels)
+    os.utime(label, ns=(label.stat().st_mtime_ns, (data / "c0.b2nd").stat().st_mtime_ns + 10**9))
+    assert joined_by(raw, "c0") == "refuse"  # they were written since
+    os.utime(label, (0, 0))
+    Journal.of(data).note(["c0"], "rules:files:content")
+    assert joined_by(raw, "c0") == "refuse"  # this program believes headers

@@ -222,6 +222,7 @@ def test_stop_resume_finish_and_discard(train, home, qtbot):
     done = train.chosen.last.epoch
     qtbot.waitUntil(train.details.buttons["resume"].isEnabled)
     assert not train.details.buttons["stop"].isEnabled()
+    assert not train.details.buttons["segment"].font().bold()
     qtbot.waitUntil(lambda: train._asked is None)  # or the next stop would end the process instead of asking it
     assert train.panel.status.text() == ""
     qtbot.mouseClick(train.details.buttons["resume"], Qt.MouseButton.LeftButton)
@@ -232,6 +233,7 @@ def test_stop_resume_finish_and_discard(train, home, qtbot):
     wait(train, qtbot, "finished")
     assert folder.final.is_file()
     qtbot.waitUntil(lambda: train.details.buttons["resume"].text() == "Train on…")
+    assert train.details.buttons["segment"].font().bold()  # what people press next
     train.discard()
     qtbot.waitUntil(lambda: train.table.rowCount() == 0)
     assert not folder.path.exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from napari_nnunet.formats.json_lines import append_lines, read_lines
@@ -12,6 +12,7 @@ from napari_nnunet.grid import WhenApart
 
 BETWEEN = ":"  # the parts of what a case was made from
 _ENDING = ".cases.jsonl"
+_CASES = (".b2nd", ".npz")  # of preprocessed cases
 
 
 class Journal:
@@ -66,11 +67,29 @@ def usual(joined: Mapping[str, WhenApart]) -> WhenApart:
 def joined_in(folder: Path) -> dict[str, WhenApart]:
     """Return how the files of a raw dataset's cases were brought together when each was preprocessed last.
 
-    Cases that were not preprocessed here are not in it.
+    Cases that were not preprocessed are not in it. Those that nnU-Net preprocessed have no journal: it takes voxels as
+    they lie, whatever the headers say.
     """
     own = Workspace.resolve()  # nnU-Net's variables may name three places that have nothing else in common
     workspace = own if own.dataset_of(folder) is not None else Workspace.around(folder)
-    return joined_at(workspace.preprocessed / folder.name)
+    base = workspace.preprocessed / folder.name
+    return {**dict.fromkeys(_by_nnunet(base, folder / "labelsTr"), "ignore"), **joined_at(base)}
+
+
+def _by_nnunet(base: Path, labels: Path) -> Iterator[str]:
+    """Return the cases that something else than this program preprocessed, and whose labels were not written since."""
+    folders = [path for path in base.glob("*/") if not Journal.of(path).path.exists()]
+    made = [(path, mine) for folder in folders for path in folder.iterdir() if (mine := stamp(path)) is not None]
+    if not made:
+        return
+    written: dict[str, int] = {}
+    for label in labels.glob("*"):
+        parts = label.name.split(".")  # a case's name may have dots
+        for count in range(1, len(parts)):
+            written[".".join(parts[:count])] = (stamp(label) or (0, 0))[0]
+    for path, (time, _) in made:
+        if path.suffix in _CASES and written.get(path.stem, time + 1) <= time:
+            yield path.stem
 
 
 def joined_at(base: Path) -> dict[str, WhenApart]:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
+from numpy.typing import NDArray
 from qtpy.QtWidgets import QGroupBox, QVBoxLayout
 
-from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.tables import text_of_rows
 from napari_nnunet.jobs.choosing.compare import Comparison, compare_arrays, compare_folders, difference
+from napari_nnunet.jobs.choosing.pairs import Pair
 from napari_nnunet.schema.dataset import Region
 from napari_nnunet.schema.requests.choosing import CompareRequest
 from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.choosing.compare_form import (
     Compared,
     CompareForm,
-    labels_of,
     layers_of_files,
     names_apart,
     names_of_both,
@@ -36,8 +37,9 @@ from napari_nnunet.widgets.frame.layers import (
     full_resolution,
     placement_of,
 )
+from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table
-from napari_nnunet.widgets.frame.words import counted, failure_text
+from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.objects.look import show_fullest_slice
 from napari_nnunet.widgets.objects.voxels import look_into
 from napari_nnunet.widgets.prediction.result import rivals, show_instead, take_away
@@ -46,6 +48,28 @@ if TYPE_CHECKING:
     import napari
 
 _DIFFERENCES = {1: "only in the first", 2: "only in the second", 3: "another class"}
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedCase:
+    """Two segmentations of a case, as layers, and where they differ.
+
+    Parameters
+    ----------
+    name : str
+        Of the case.
+    layers : list of (ndarray, dict)
+        Arrays and keywords of two Labels layers.
+    differences : ndarray of uint8
+        In the shape of these.
+    digest : int
+        Of that.
+    """
+
+    name: str
+    layers: list[tuple[NDArray[Any], dict[str, Any]]]
+    differences: NDArray[Any]
+    digest: int
 
 
 class CompareWidget(RequestDock[Compared, None]):
@@ -70,7 +94,7 @@ class CompareWidget(RequestDock[Compared, None]):
             column.addWidget(part)
         self.result.setVisible(False)
         self.lay_out(self.form, self.summary, self.panel, self.result)
-        self.objects = ObjectsCompared(viewer, self.panel.say)
+        self.objects = ObjectsCompared(viewer, self.panel)
         self.objects.filled = lambda: self.result.setVisible(True)
         column.addWidget(self.objects)
         self.form.changed.connect(self.check_soon)
@@ -180,26 +204,34 @@ class CompareWidget(RequestDock[Compared, None]):
             return
         name = self._comparison.cases[row][0]
         pair = next(pair for pair in self._comparison.evaluation.pairs if pair.name == name)
-        try:
-            read = layers_of_files(pair.reference, pair.prediction)
-        except (NnunetError, OSError) as error:
-            self.panel.say(failure_text(error))
-            return
+        if self.panel.state is RunState.IDLE:
+            self.panel.run(_read_case(pair), done=self._show_case)
+
+    def _show_case(self, case: OpenedCase) -> str:
         for layer in self.viewer.layers:
             layer.visible = False
         layers = [
-            add_layer(self.viewer, Labels(data, **{**place, "name": f"{name} ({what})"}))
-            for (data, place), what in zip(read, ("first", "second"), strict=True)
+            add_layer(self.viewer, Labels(data, **{**place, "name": f"{case.name} ({what})"}))
+            for (data, place), what in zip(case.layers, ("first", "second"), strict=True)
         ]
-        found = difference(*map(labels_of, layers))
         name, place = f"{layers[0].name} ≠ {layers[1].name}", placement_of(layers[0])
-        self._add_differences(found, digest_of(found), name, place, pair_of(*layers))
+        self._add_differences(case.differences, case.digest, name, place, pair_of(*layers))
+        return f"Opened {case.name}."
 
     def csv(self) -> str:
         """Return the table as CSV; of folders with all metrics."""
         if self._comparison is not None:
             return self._comparison.csv()
         return text_of_rows(self.table.texts())
+
+
+def _read_case(pair: Pair) -> Job[OpenedCase]:
+    """Read both segmentations of a case; on a thread, for they may be large, or far away."""
+    yield Stage(name=f"Reading {pair.name}")
+    layers = layers_of_files(pair.reference, pair.prediction)
+    yield Progress(done=1, total=2)
+    found = difference(layers[0][0], layers[1][0])
+    return OpenedCase(pair.name, layers, found, digest_of(found))
 
 
 def _cell(value: Any) -> str:

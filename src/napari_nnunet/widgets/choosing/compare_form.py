@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 from magicgui.widgets import CheckBox, ComboBox
 from napari.layers import Labels
 from numpy.typing import NDArray
@@ -237,8 +236,3 @@ def layers_of_files(first: Path, second: Path) -> list[tuple[NDArray[Any], dict[
     other = onto(other, there, Grid(one.shape, here), what=f"{first} and {second}")
     place = {key: value for key, value in looks.items() if key not in _LOOKS}
     return [(one, looks), (other, {**{key: own[key] for key in _LOOKS if key in own}, **place})]
-
-
-def labels_of(layer: Labels) -> NDArray[Any]:
-    """Return the labels of a layer in memory."""
-    return np.asarray(full_resolution(layer))

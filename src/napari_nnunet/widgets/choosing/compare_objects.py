@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Labels
+from numpy.typing import NDArray
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_nnunet.engine.objects.verdict import Verdict
-from napari_nnunet.errors import NnunetError
-from napari_nnunet.events import Job, drain
+from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.jobs.choosing.compare_objects import (
     ObjectComparison,
@@ -19,12 +20,14 @@ from napari_nnunet.jobs.choosing.compare_objects import (
     compare_objects,
 )
 from napari_nnunet.jobs.choosing.evaluate_objects import scores, worst_first
+from napari_nnunet.jobs.choosing.pairs import Pair
 from napari_nnunet.schema.requests.choosing import CompareRequest
 from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.choosing.compare_form import Compared, layers_of_files, pair_of
 from napari_nnunet.widgets.frame.layers import KIND, add_layer, full_resolution, placement_of
+from napari_nnunet.widgets.frame.panel import RunPanel, RunState
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, html_label
-from napari_nnunet.widgets.frame.words import counted, failure_text
+from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.objects.look import go_to
 from napari_nnunet.widgets.objects.verdicts import COLOURS, legend, verdict_options
 from napari_nnunet.widgets.objects.voxels import look_into
@@ -37,6 +40,31 @@ _FIGURES = ("AP@0.5", "AP@0.75", "F1@0.5", "PQ", "SEG")
 _CASE_HEADS = ("Case", "AP@0.5", "PQ", "Found", "Missed", "Invented", "Split", "Merged")
 
 
+@dataclass(frozen=True, eq=False)
+class OpenedCase:
+    """Two maps of objects of a case, as layers, and what became of each object.
+
+    Parameters
+    ----------
+    name : str
+        Of the case.
+    layers : list of (ndarray, dict)
+        Arrays and keywords of two Labels layers.
+    kinds : sequence of dict of int to str
+        The kind of each object of both, where these are known.
+    found : ObjectComparison
+        What became of them.
+    digest : int
+        Of the picture of that.
+    """
+
+    name: str
+    layers: list[tuple[NDArray[Any], dict[str, Any]]]
+    kinds: Sequence[Mapping[int, str]]
+    found: ObjectComparison
+    digest: int
+
+
 class ObjectsCompared(QWidget):
     """Scores, a list of objects or cases, and the layer that shows what became of each.
 
@@ -44,13 +72,13 @@ class ObjectsCompared(QWidget):
     ----------
     viewer : napari.viewer.Viewer
         Gets the layers.
-    say : callable
-        Shows a sentence where something could not be done.
+    panel : RunPanel
+        Runs what reads a case, and says how that ended.
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer, say: Callable[[str], object]) -> None:
+    def __init__(self, viewer: napari.viewer.Viewer, panel: RunPanel) -> None:
         super().__init__()
-        self.viewer, self._say = viewer, say
+        self.viewer, self._panel = viewer, panel
         self.filled: Callable[[], object] = lambda: None
         self._verdicts: tuple[Verdict, ...] = ()
         self._pairs: list[Any] = []
@@ -145,28 +173,34 @@ class ObjectsCompared(QWidget):
         """Open both segmentations of a case, and what became of its objects."""
         if not self._pairs:
             return
-        pair = self._pairs[row]
-        try:
-            read = layers_of_files(pair.reference, pair.prediction)
-            found, kinds = drain(compare_object_pair(pair))
-        except (NnunetError, OSError) as error:
-            self._say(failure_text(error))
-            return
+        if self._panel.state is RunState.IDLE:
+            self._panel.run(_read_case(self._pairs[row]), done=self._show_case)
+
+    def _show_case(self, case: OpenedCase) -> str:
         for layer in self.viewer.layers:
             layer.visible = False
         plain = ("colormap", "features")  # those of classes
         layers = []
-        for (data, place), own_kinds, what in zip(read, kinds, ("first", "second"), strict=True):
+        for (data, place), own_kinds, what in zip(case.layers, case.kinds, ("first", "second"), strict=True):
             own = {key: value for key, value in place.items() if key not in plain}
             if own_kinds:
                 own["features"] = {"index": list(own_kinds), "kind": list(own_kinds.values())}
             metadata = {**own.pop("metadata", {}), KIND: "object"}
-            layers.append(Labels(data, **{**own, "name": f"{pair.name} ({what})", "metadata": metadata}))
+            layers.append(Labels(data, **{**own, "name": f"{case.name} ({what})", "metadata": metadata}))
             add_layer(self.viewer, layers[-1])
-        self.legend.setText(legend(found.verdicts))
+        self.legend.setText(legend(case.found.verdicts))
         name, place = f"{layers[0].name} ≠ {layers[1].name}", placement_of(layers[0])
-        self._layer = Labels(found.painted, **verdict_options(name, place))
-        show_instead(self.viewer, self._layer, pair_of(*layers), digest_of(found.painted))
+        self._layer = Labels(case.found.painted, **verdict_options(name, place))
+        show_instead(self.viewer, self._layer, pair_of(*layers), case.digest)
+        return f"Opened {case.name}."
+
+
+def _read_case(pair: Pair) -> Job[OpenedCase]:
+    """Read both segmentations of a case, and compare them; on a thread, for they may be large, or far away."""
+    yield Stage(name=f"Reading {pair.name}")
+    layers = layers_of_files(pair.reference, pair.prediction)
+    found, kinds = yield from compare_object_pair(pair)
+    return OpenedCase(pair.name, layers, kinds, found, digest_of(found.painted))
 
 
 def _with_digest(job: Job[ObjectComparison], before: Sequence[Any]) -> Job[tuple[ObjectComparison, int]]:

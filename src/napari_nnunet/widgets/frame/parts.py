@@ -89,10 +89,15 @@ def next_button(text: str, tip: str) -> QPushButton:
     """Return the button at the end of a dock that people press next, with what was chosen carried along."""
     made = button(text, tip)
     made.setMinimumHeight(32)
-    font = made.font()
-    font.setBold(True)
-    made.setFont(font)
+    make_next(made, on=True)
     return made
+
+
+def make_next(made: QPushButton, *, on: bool) -> None:
+    """Let a button look like the one that people press next, or like any other."""
+    font = made.font()
+    font.setBold(on)
+    made.setFont(font)
 
 
 def refresh_button(what: str) -> QPushButton:

@@ -15,7 +15,7 @@ from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.jobs.choosing.evaluate_objects import OBJECTS_FILE, read_scores
 from napari_nnunet.processes.follow import Training
 from napari_nnunet.schema.json_text import message
-from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, button
+from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, button, make_next
 from napari_nnunet.widgets.frame.words import failure_text, label_names
 from napari_nnunet.widgets.frame.worker import Latest
 from napari_nnunet.widgets.training.views import Curves, ScoreTable
@@ -146,6 +146,7 @@ class TrainingDetails(QGroupBox):
             ("film", bool(training.frames)),
         ):
             self.buttons[name].setEnabled(possible)
+        make_next(self.buttons["segment"], on=status == "finished" and saved)
 
     def _show_scores(self, training: Training) -> None:
         """Read the validation on a thread, when it is another or was written anew."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels
+from napari.utils.notifications import show_info
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
@@ -43,8 +44,10 @@ from napari_nnunet.widgets.frame.layers import (
     remove_layer,
     voxel_in,
 )
+from napari_nnunet.widgets.frame.words import as_text
 from napari_nnunet.widgets.objects.look import show_voxel
 from napari_nnunet.widgets.objects.verdicts import verdict_options
+from napari_nnunet.widgets.objects.voxels import voxels_of
 
 MISSED, FALSE_POSITIVE, ANOTHER = 1, 2, 3
 _OWN = ("name", "colormap", "features", "metadata")  # of a layer itself, not of its place
@@ -74,19 +77,30 @@ class FilmLayers:
                 "shape. Train on, and it is written again."
             )
         self.epochs: list[int] = []
+        self._as_made: dict[Labels, tuple[int, ...]] = {}
         title = label_of(folder.parent.parent.name)
         self.image = Image(image, name=f"{title}: slice", colormap="gray", metadata={DERIVED: True})
-        colours = {"colormap": colormap_of(info.labels), "features": features_of(info.labels)}
-        colours["metadata"] = {DERIVED: True}
-        self.reference = Labels(reference.astype(np.uint8), name=f"{title}: reference", visible=False, **colours)
-        self.labels = Labels(
-            np.zeros((1, *image.shape), np.uint8), name=f"{title}: learning", axis_labels=["epoch", "y", "x"], **colours
-        )
+        self._info, self._title = info, title
+        self.reference = self._labels_layer(reference.astype(np.uint8), name=f"{title}: reference", visible=False)
+        self.labels = self._learning(np.zeros((1, *image.shape), np.uint8))
         for other in viewer.layers:
             other.visible = False
         for layer in (self.image, self.reference, self.labels):
             add_layer(viewer, layer)
         viewer.reset_view()
+
+    def _labels_layer(self, labels: NDArray[Any], **keywords: Any) -> Labels:
+        colours = {"colormap": colormap_of(self._info.labels), "features": features_of(self._info.labels)}
+        layer = Labels(labels, metadata={DERIVED: True}, **colours, **keywords)
+        self._as_made[layer] = voxels_of(layer).version(layer)
+        return layer
+
+    def _learning(self, frames: NDArray[Any]) -> Labels:
+        return self._labels_layer(frames, name=f"{self._title}: learning", axis_labels=["epoch", "y", "x"])
+
+    def _painted(self, layer: Labels) -> bool:
+        """Whether somebody painted in a layer since it was shown."""
+        return voxels_of(layer).version(layer) != self._as_made[layer]
 
     @property
     def open(self) -> bool:
@@ -94,9 +108,9 @@ class FilmLayers:
         return self.labels in self.viewer.layers
 
     def remove(self) -> None:
-        """Take the layers away; the frames stay on disk."""
+        """Take the layers away but for those that somebody painted in; the frames stay on disk."""
         for layer in (self.image, self.reference, self.labels):
-            if layer in self.viewer.layers:
+            if layer in self.viewer.layers and not (isinstance(layer, Labels) and self._painted(layer)):
                 remove_layer(self.viewer, layer)
 
     def update(self, frames: Mapping[int, str]) -> None:
@@ -110,9 +124,22 @@ class FilmLayers:
         if not kept:
             return
         self.epochs = [epoch for epoch, _ in kept]
-        self.labels.data = np.stack([frame for _, frame in kept]).astype(np.uint8)
+        film = np.stack([frame for _, frame in kept]).astype(np.uint8)
+        if self._painted(self.labels):
+            self._leave(film)
+        else:
+            self.labels.data = film
+            self._as_made[self.labels] = voxels_of(self.labels).version(self.labels)
         if at_end:
             show_voxel(self.viewer, self.labels, (len(kept) - 1, 0, 0))
+
+    def _leave(self, film: NDArray[Any]) -> None:
+        """Leave the layer to who painted in it, and show the film in another."""
+        theirs = self.labels
+        self.labels = self._learning(film)
+        theirs.visible = False
+        add_layer(self.viewer, self.labels)
+        show_info(as_text(f"You painted in '{theirs.name}', so it stays as it is; '{self.labels.name}' has the film."))
 
 
 def _load(path: Path) -> NDArray[Any] | None:
