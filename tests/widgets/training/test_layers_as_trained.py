@@ -18,6 +18,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.objects.derive import derive_objects
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.dataset import DeriveObjectsRequest
+from napari_nnunet.widgets.files import place
 from napari_nnunet.widgets.files.reader import case_layers
 from napari_nnunet.widgets.training.layers import score_layers
 from turned_files import claim_mirrored, shift, spread
@@ -89,7 +90,7 @@ def test_objects_are_shown_by_their_voxels_with_what_nobody_annotated(tmp_path, 
     assert not verdicts[0][2, 20, 1:4].any() and verdicts[0][2, 6, 4]
 
 
-def test_labels_of_a_case_that_nnunet_preprocessed_are_shown_voxel_by_voxel_and_that_is_said(tmp_path):
+def test_labels_of_a_case_that_nnunet_preprocessed_are_shown_voxel_by_voxel_and_that_is_said(tmp_path, monkeypatch):
     raw = make_dataset(tmp_path, cases=1, shape=SHAPE)
     label = raw / "labelsTr" / "c0.nii.gz"
     voxels = read_labels(label)[0]
@@ -100,8 +101,10 @@ def test_labels_of_a_case_that_nnunet_preprocessed_are_shown_voxel_by_voxel_and_
     for name in ("c0.b2nd", "c0_seg.b2nd", "c0.pkl"):
         (data / name).write_bytes(b"of nnU-Net")
     assert joined_in(raw) == {"c0": "ignore"}
-    with pytest.warns(UserWarning, match="as the case was preprocessed whatever the headers say"):
-        shown = case_layers(raw, "c0")
+    said = []
+    monkeypatch.setattr(place, "show_warning", said.append)
+    shown = case_layers(raw, "c0")
+    assert "as the case was preprocessed whatever the headers say" in said[0]
     np.testing.assert_array_equal(shown[-1][0], voxels)
     os.utime(label, ns=(label.stat().st_mtime_ns, (data / "c0.b2nd").stat().st_mtime_ns + 10**9))
     assert joined_by(raw, "c0") == "refuse"  # they were written since

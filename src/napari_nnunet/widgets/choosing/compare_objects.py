@@ -41,7 +41,7 @@ _CASE_HEADS = ("Case", "AP@0.5", "PQ", "Found", "Missed", "Invented", "Split", "
 
 
 @dataclass(frozen=True, eq=False)
-class OpenedCase:
+class OpenedObjects:
     """Two maps of objects of a case, as layers, and what became of each object.
 
     Parameters
@@ -176,7 +176,7 @@ class ObjectsCompared(QWidget):
         if self._panel.state is RunState.IDLE:
             self._panel.run(_read_case(self._pairs[row]), done=self._show_case)
 
-    def _show_case(self, case: OpenedCase) -> str:
+    def _show_case(self, case: OpenedObjects) -> str:
         for layer in self.viewer.layers:
             layer.visible = False
         plain = ("colormap", "features")  # those of classes
@@ -195,12 +195,12 @@ class ObjectsCompared(QWidget):
         return f"Opened {case.name}."
 
 
-def _read_case(pair: Pair) -> Job[OpenedCase]:
+def _read_case(pair: Pair) -> Job[OpenedObjects]:
     """Read both segmentations of a case, and compare them; on a thread, for they may be large, or far away."""
     yield Stage(name=f"Reading {pair.name}")
     layers = layers_of_files(pair.reference, pair.prediction)
     found, kinds = yield from compare_object_pair(pair)
-    return OpenedCase(pair.name, layers, kinds, found, digest_of(found.painted))
+    return OpenedObjects(pair.name, layers, kinds, found, digest_of(found.painted))
 
 
 def _with_digest(job: Job[ObjectComparison], before: Sequence[Any]) -> Job[tuple[ObjectComparison, int]]:
