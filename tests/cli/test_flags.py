@@ -228,3 +228,11 @@ def test_channels_are_not_resampled_and_taken_as_they_lie_at_once(tmp_path, caps
     words = ["preprocess", "-d", "1", "--resample_channels", "--ignore_geometry", "--workspace", str(tmp_path)]
     assert main(words) == 1
     assert "Give either --ignore_geometry or --resample_channels." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["look", ""], ["look", " "], ["predict", "-i", "", "-o", "out", "-d", "4", "-c", "2d"]])  # fmt: skip
+def test_a_path_of_no_letters_is_not_the_folder_that_one_is_in(words, capsys):
+    """A variable of the shell that is not set leaves one: everything here would be looked at, or written to."""
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "is an empty path. Is a variable of the shell not set?" in capsys.readouterr().err

@@ -49,7 +49,29 @@ def test_a_ticket_lasts_as_long_as_the_block_however_it_ends(results):
         raise KeyboardInterrupt
     assert len(seen) == 1
     assert tickets(results) == []
-    assert not list(queue_folder(results).iterdir())
+    assert not queue_folder(results).exists()
+
+
+def test_the_last_in_line_leaves_no_folder_and_what_was_printed_stays(results):
+    with ticket(results, []), ticket(results, []):
+        pass
+    assert not queue_folder(results).exists()
+    with ticket(results, []):
+        (queue_folder(results) / "fold_0.log").touch()
+    assert [path.name for path in queue_folder(results).iterdir()] == ["fold_0.log"]
+
+
+def test_a_folder_that_goes_away_while_somebody_stands_in_line_is_made_again(results, monkeypatch):
+    write, left = queue.write_json, iter([True, True, False])
+
+    def written(path, content):
+        if next(left):
+            path.parent.rmdir()
+        write(path, content)
+
+    monkeypatch.setattr(queue, "write_json", written)
+    with ticket(results, []) as own:
+        assert [entry.path for entry in tickets(results)] == [own.path]
 
 
 def test_tickets_keep_their_order_when_the_clock_gets_another_digit(results, monkeypatch):

@@ -107,8 +107,17 @@ def _values(field: FieldInfo, flag: Flag) -> dict[str, Any]:
     if choices:
         found |= {"choices": choices}
     elif kind in _CONVERTERS and flag.reads is None:
-        found["type"] = kind
+        found["type"] = _path if kind is Path else kind
     return found
+
+
+def _path(word: str) -> Path:
+    """Return a path; one of no letters, which a variable that is not set leaves, is not the folder one is in."""
+    if not word.strip():
+        raise argparse.ArgumentTypeError(
+            f"{word!r} is an empty path. Is a variable of the shell not set? '.' is the folder you are in"
+        )
+    return Path(word)
 
 
 def read(kind: type[R], options: argparse.Namespace) -> list[R]:

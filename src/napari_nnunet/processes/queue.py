@@ -11,12 +11,14 @@ from dataclasses import asdict, dataclass
 from heapq import nsmallest
 from pathlib import Path
 
+from napari_nnunet.errors import ResourceError
 from napari_nnunet.formats.atomic import make_folder, write_json
 from napari_nnunet.formats.claim import Runner
 from napari_nnunet.schema.json_text import message
 
 _FOLDER = ".trainings"
 _TICKET = re.compile(r"\d{20}-\d+\.json")
+_TRIES = 5
 _MOST = 1000  # tickets that are read; nobody stands in line behind more
 
 
@@ -56,14 +58,28 @@ def ticket(results: Path, folders: Sequence[Path]) -> Iterator[Ticket]:
         What this process will train.
     """
     runner = Runner.own()
-    path = make_folder(queue_folder(results)) / f"{time.time_ns():020d}-{os.getpid()}.json"
     names = tuple(str(folder) for folder in folders)
-    write_json(path, {**asdict(runner), "folders": list(names)})
+    path = _written(results, {**asdict(runner), "folders": list(names)})
     try:
         yield Ticket(path, names, runner)
     finally:
         with suppress(OSError):
             path.unlink(missing_ok=True)
+            path.parent.rmdir()  # where nobody else stands in line, and nothing was printed
+
+
+def _written(results: Path, content: dict[str, object]) -> Path:
+    """Write a ticket; its folder goes away with whoever was the last in line, which may be just now."""
+    for left in reversed(range(_TRIES)):
+        path = make_folder(queue_folder(results)) / f"{time.time_ns():020d}-{os.getpid()}.json"
+        try:
+            write_json(path, content)
+        except (OSError, ResourceError):
+            if not left or path.parent.is_dir():
+                raise
+        else:
+            break
+    return path
 
 
 def tickets(results: Path) -> list[Ticket]:

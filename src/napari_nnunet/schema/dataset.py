@@ -207,6 +207,7 @@ class DatasetInfo(BaseModel):
         if not isinstance(content.get("labels"), Mapping):
             found = "is missing" if content.get("labels") is None else f"is {shortened(content['labels'])}"
             raise DatasetError(f"{where}: 'labels' {found}; expected {{'background': 0, 'name': 1, ...}}.")
+        _refuse_numbers_first(content["labels"], where)
         # Early releases of nnU-Net v2 knew NIfTI only and did not write the ending.
         ending = content.get("file_ending", ".nii.gz")
         if not isinstance(ending, str):
@@ -244,6 +245,18 @@ class DatasetInfo(BaseModel):
     def read(cls, path: Path) -> DatasetInfo:
         """Read a dataset.json; raises DatasetError if it is not there or not nnU-Net's."""
         return cls.parse_json(read_text(path, DatasetError), where=str(path))
+
+
+def _refuse_numbers_first(labels: Mapping[Any, Any], where: str) -> None:
+    """Raise DatasetError for the form that nnU-Net v1 and the Decathlon write: {"0": "background", "1": "liver"}."""
+    if labels and all(str(key).isdecimal() and isinstance(name, str) for key, name in labels.items()):
+        key, name = next(iter(labels.items()))
+        raise DatasetError(
+            f"{where}: 'labels' has numbers before names ('{key}': {shortened(name)}), as nnU-Net v1 and the Medical "
+            f"Segmentation Decathlon write them; here names come first ({{{shortened(name)}: {key}}}).",
+            shell="Convert the dataset: convert_old_nnUNet_dataset, or convert_MSD_dataset.",
+            window="Convert the dataset in a shell (napari-nnunet convert_old_nnUNet_dataset, or convert_MSD_dataset).",
+        )
 
 
 def _channel(key: Any, name: Any, where: str) -> str:

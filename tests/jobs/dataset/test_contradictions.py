@@ -10,6 +10,7 @@ import pytest
 from helpers import make_dataset, smooth_image, write_nifti
 from napari_nnunet.engine.image.likeness import likeness_of
 from napari_nnunet.engine.training.splits import Split
+from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.workspace import Workspace
@@ -17,6 +18,7 @@ from napari_nnunet.jobs.dataset.case_checks import CaseFacts, description_proble
 from napari_nnunet.jobs.dataset.contradictions import (
     fold_problems,
     intensity_problems,
+    name_problems,
     thin_problems,
     twin_problems,
 )
@@ -204,3 +206,33 @@ def test_planning_says_what_dataset_json_says_otherwise_than_it_is(raw):
     said = "\n".join(note.text for note in notes if isinstance(note, Note))
     assert f"'numTraining' is 9, but there are {cases} complete cases. Are some missing?" in said
     assert "dataset.json: 'channel_names' has the keys 1 where 0, 1, ... are expected" in said
+
+
+def test_classes_without_a_name_and_names_that_nobody_tells_apart_are_said():
+    scheme = LabelScheme(labels={"background": 0, "": 1, "Liver": 2, "liver ": 3, "left  kidney": 4, "spleen": 5})
+    said = [problem.text for problem in name_problems(scheme)]
+    assert said == [
+        "the class with the value 1 has no name; write one in 'labels'",
+        "the classes 'Liver' and 'liver ' differ in capitals and blanks only; are they one?",
+    ]
+    assert (
+        list(name_problems(LabelScheme(labels={"background": 0, "a": 1, "b": (1, 2)}, regions_class_order=(1, 2))))
+        == []
+    )
+
+
+@pytest.mark.parametrize("labels", [{"0": "background", "1": "liver"}, {"0": "background"}])
+def test_labels_in_the_form_of_the_first_version_name_the_verb_that_converts_them(labels):
+    with pytest.raises(DatasetError) as caught:
+        DatasetInfo.parse({"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"})
+    assert "has numbers before names ('0': 'background'), as nnU-Net v1" in caught.value.message
+    assert "here names come first ({'background': 0})" in caught.value.message
+    assert "convert_old_nnUNet_dataset, or convert_MSD_dataset" in caught.value.message
+
+
+def test_classes_that_are_named_by_numbers_are_read():
+    labels = {"background": 0, "1": 1, "2": 2}
+    info = DatasetInfo.parse(
+        {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
+    )
+    assert info.labels.labels == labels

@@ -11,7 +11,7 @@ from napari_nnunet.engine.training.splits import Split
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.dataset.splits import read_splits, repeat_warning
+from napari_nnunet.jobs.dataset.splits import fold_faults, read_splits, repeat_warning, twice_warning, validated_twice
 from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.jobs.planning.folds import fold_job
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
@@ -51,6 +51,8 @@ SAID = (
     "fold 1: the case c1 is in training and validation at once: this fold cannot be trained",
     "fold 2: the case c0 is listed more than once; each time counts",
     "fold 4: 1 cases for training and 0 for validation; both need some",
+    "fold 0, 1: the case c1 is in the validation of each; what is compared over all folds counts each time",
+    "fold 1, 3: the case c2 is in the validation of each; what is compared over all folds counts each time",
 )
 
 
@@ -69,10 +71,23 @@ def test_folds_that_contradict_the_cases_are_said_before_anything_is_computed(tm
         notes: list[Note] = []
         drain(job, notes.append)
         said = "\n".join(note.text for note in notes if isinstance(note, Note))
-        assert [said.count(text) for text in SAID] == [1] * 4
+        assert [said.count(text) for text in SAID] == [1] * len(SAID)
 
 
 def test_a_case_that_a_fold_lists_twice_is_said_before_it_is_trained():
     (said,) = repeat_warning(Split(("a", "b", "a"), ("c", "c")), 3)
     assert said == "splits_final.json, fold 3: 2 cases (a, c) are listed more than once; each time counts."
     assert not repeat_warning(Split(("a",), ("a",)), 3)
+
+
+def test_cases_that_several_folds_validate_are_said():
+    splits = (Split(("a", "b"), ("c", "d")), Split(("a", "d"), ("b", "c")), Split(("b", "c"), ("a", "d")))
+    assert validated_twice(splits) == {(0, 1): ["c"], (0, 2): ["d"]}
+    said = "in the validation of each; what is compared over all folds counts each time"
+    assert fold_faults(splits, "abcd") == [f"fold 0, 1: the case c is {said}", f"fold 0, 2: the case d is {said}"]
+    (warning,) = twice_warning(splits)
+    assert warning.startswith(
+        "splits_final.json: 2 cases (c, d) are in the validation of several folds; what is compared"
+    )
+    assert twice_warning(splits[:1]) == ()
+    assert fold_faults((Split(("a",), ("b",)), Split(("b",), ("a",))), "ab") == []

@@ -77,6 +77,23 @@ def object_problems(folder: Path) -> Iterable[Problem]:
         yield Problem("error", case, text, "drop_case")
 
 
+def name_problems(scheme: LabelScheme) -> Iterable[Problem]:
+    """Name classes without a name, and names that nobody tells apart."""
+    plain: dict[str, list[str]] = {}
+    for name in scheme.labels:
+        plain.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    for key, names in plain.items():
+        values = [scheme.labels[name] for name in names]
+        if not key:
+            text = (
+                f"the class with the value {some([str(value) for value in values])} has no name; write one in 'labels'"
+            )
+            yield Problem("warning", "dataset.json", text)
+        elif len(names) > 1:
+            text = f"the classes {' and '.join(map(repr, names))} differ in capitals and blanks only; are they one?"
+            yield Problem("warning", "dataset.json", text)
+
+
 def number_problems(dataset: RawDataset, facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
     """Say where the classes of a dataset look like numbers of objects, which no network can learn."""
     scheme = dataset.info.labels

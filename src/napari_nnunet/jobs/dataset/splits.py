@@ -82,7 +82,32 @@ def fold_faults(splits: Sequence[Split], cases: Sequence[str]) -> list[str]:
         if not split.train or not split.val:
             text = f"{len(split.train)} cases for training and {len(split.val)} for validation; both need some"
             folds[text].append(str(number))
+    for numbers, names in validated_twice(splits).items():
+        folds[f"{_counted(names)} {_TWICE}"] = list(map(str, numbers))
     return [f"fold {', '.join(numbers)}: {text}" for text, numbers in folds.items()]
+
+
+_TWICE = "in the validation of each; what is compared over all folds counts each time"
+
+
+def validated_twice(splits: Sequence[Split]) -> dict[tuple[int, ...], list[str]]:
+    """Return the cases that several folds validate, by the numbers of these folds."""
+    numbers, found = defaultdict[str, list[int]](list), defaultdict[tuple[int, ...], list[str]](list)
+    for number, split in enumerate(splits):
+        for name in dict.fromkeys(split.val):
+            numbers[name].append(number)
+    for name, folds in sorted(numbers.items()):
+        if len(folds) > 1:
+            found[tuple(folds)].append(name)
+    return found
+
+
+def twice_warning(splits: Sequence[Split]) -> tuple[str, ...]:
+    """Return what is said of cases that several folds validate; nothing where there are none."""
+    found = validated_twice(splits)
+    names = sorted({name for listed in found.values() for name in listed})
+    text = f"{SPLITS_FILE}: {_counted(names)} in the validation of several folds; what is compared over all folds counts"
+    return (f"{text} each time.",) if names else ()
 
 
 def repeat_warning(split: Split, fold: int | str) -> tuple[str, ...]:

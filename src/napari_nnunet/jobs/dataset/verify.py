@@ -32,6 +32,7 @@ from napari_nnunet.jobs.dataset.case_checks import (
 from napari_nnunet.jobs.dataset.contradictions import (
     fold_problems,
     intensity_problems,
+    name_problems,
     number_problems,
     object_problems,
     thin_problems,
@@ -126,6 +127,7 @@ def _contradictions(workspace: Workspace, dataset: RawDataset, facts: Mapping[st
     """Return what shows when cases, classes and the folds that there are, or would be made, are compared."""
     yield from description_problems(dataset.info)
     yield from scheme_problems(dataset.info.labels)
+    yield from name_problems(dataset.info.labels)
     yield from number_problems(dataset, facts)
     yield from thin_problems(facts)
     yield from twin_problems(facts)

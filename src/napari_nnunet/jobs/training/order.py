@@ -21,7 +21,7 @@ from napari_nnunet.formats.preprocessed.cases import case_names, next_stage_file
 from napari_nnunet.formats.preprocessed.journal import Journal, joined_at, usual
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, repeat_warning, require_usable
+from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, repeat_warning, require_usable, twice_warning
 from napari_nnunet.jobs.planning.folds import settled_splits, unused_warning
 from napari_nnunet.jobs.planning.foreign_labels import look_at_labels, require_learnable
 from napari_nnunet.jobs.planning.freshness import rules_of, stale_cases
@@ -336,6 +336,7 @@ def _split(workspace: Workspace, name: str, cases: Sequence[str], request: Train
             yield Note(
                 level="warning", text=f"{text} Add them to {SPLITS_FILE}, or make new folds (napari-nnunet folds)."
             )
+        yield from (Note(level="warning", text=text) for text in twice_warning(splits))
     split = split_of(cases, fold, splits)
     require_usable(split, fold, workspace.preprocessed / name / SPLITS_FILE)
     for text in repeat_warning(split, fold):
