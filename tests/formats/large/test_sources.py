@@ -268,6 +268,15 @@ def test_axes_that_are_given_do_not_drop_the_size_of_the_voxels(tmp_path, axes, 
     assert open_image([path], Say(axes=axes, spacing=(7.0, 7.0, 7.0))).geometry.spacing == (7.0, 7.0, 7.0)
 
 
+def test_a_size_that_is_given_needs_no_file_beside_that_can_be_read(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE.astype(np.uint16), photometric="minisblack")
+    (tmp_path / "a.json").write_text("{")
+    for axes in (None, "ZYX"):
+        assert open_image([tmp_path / "a.tif"], Say(axes=axes, spacing=(3.0, 2.0, 1.0))).geometry.spacing == (3, 2, 1)
+        with pytest.raises(ImageError, match="is not valid JSON"):
+            open_image([tmp_path / "a.tif"], Say(axes=axes))
+
+
 def test_pixels_of_a_model_of_pictures_have_no_size_with_axes_either(tmp_path):
     tifffile.imwrite(
         tmp_path / "a.tif", IMAGE[0].astype(np.uint8), resolution=(20.0, 20.0), resolutionunit="CENTIMETER"

@@ -79,6 +79,15 @@ def test_a_missing_size_is_named_and_can_be_given(tmp_path, imported):
     assert beside(dataset, "imagesTr", "c0") == beside(dataset, "labelsTr", "c0") == [2.0, 0.5, 0.25]
 
 
+def test_a_size_that_is_given_takes_the_place_of_one_that_cannot_be_read(tmp_path, imported):
+    for part, array in (("images", image(0)), ("masks", mask(0))):
+        tiff(tmp_path / part / "c0.tif", array)
+        (tmp_path / part / "c0.json").write_text("{")
+    said, dataset = imported("--spacing", "2", "0.5", "0.25")
+    assert said.status == 0, said.text
+    assert beside(dataset, "imagesTr", "c0") == beside(dataset, "labelsTr", "c0") == [2.0, 0.5, 0.25]
+
+
 def test_stacks_without_a_size_are_imported_with_a_warning(tmp_path, imported):
     tiff(tmp_path / "images" / "c0.tif", image(0))
     tiff(tmp_path / "masks" / "c0.tif", mask(0))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 
 from helpers import smooth_image, write_nifti
 from napari_nnunet.engine.image.voxel_size import as_trained
 from napari_nnunet.errors import ResourceError, SettingsError
-from napari_nnunet.events import CaseFailed, drain
+from napari_nnunet.events import CaseFailed, Note, drain
 from napari_nnunet.formats.images.files import read_volume, write_labels
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
@@ -18,6 +19,7 @@ from napari_nnunet.schema.geometry import BESIDE, GIVEN, IMAGEJ, RESOLUTION, Geo
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 from napari_nnunet.volume import Volume
 
+STACK = {"photometric": "minisblack", "metadata": None}
 CPU = PredictSettings(device="cpu", precision="float32", mirroring=False)
 
 
@@ -128,6 +130,31 @@ def test_models_that_never_knew_a_voxel_size_count_voxels(new_model):
 
 def seen_by(model, geometry):
     return as_trained(model.plans, model.configuration, geometry).spacing
+
+
+@pytest.mark.parametrize("given", [None, (1.0, 1.0, 1.0)])
+def test_sizes_beside_images_that_cannot_be_read_are_said_once_and_not_needed_where_one_is_given(
+    model, tmp_path, given
+):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name, text in (("a", '{"spacing": [1, 1'), ("b", '{"spacing": [1, 0, 1]}'), ("c", '{"spacing": [1, 1, 1]}')):
+        tifffile.imwrite(source / f"{name}_0000.tif", smooth_image((8, 12, 12))[0].astype(np.uint8), **STACK)
+        (source / f"{name}.json").write_text(text)
+    events = []
+    request = PredictFolderRequest(source=source, target=tmp_path / "out", **CPU.model_dump(exclude_unset=True))
+    result = drain(predict_folder(model, request.replace(spacing=given)), events.append)
+    warned = [event.text for event in events if isinstance(event, Note) and event.level == "warning"]
+    if given is None:
+        assert len(result.failed) == 2
+        (said,) = [text for text in warned if "can be read for" in text]
+        assert said.startswith("No voxel size can be read for 2 of 3 cases (a.json, b.json): ")
+        assert "a.json is not valid JSON" in said
+        assert said.endswith("They will fail; mend the files, or give the size (--spacing).")
+    else:
+        assert not result.failed
+        assert not [text for text in warned if ".json" in text]
+        assert read_volume([tmp_path / "out" / "a.nii.gz"]).geometry.spacing == given
 
 
 @pytest.mark.parametrize("axes", ["LPS", "RAS", "SLA"])

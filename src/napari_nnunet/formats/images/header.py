@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
@@ -89,6 +90,24 @@ def as_named(geometry: Geometry, reader: str | None) -> Geometry:
 
 KEPT: ContextVar[dict[Path, Any] | None] = ContextVar("KEPT", default=None)
 """Files that stay open, each first in a tuple with what is known of it, by path."""
+
+_SIZE_GIVEN: ContextVar[bool] = ContextVar("_SIZE_GIVEN", default=False)
+
+
+@contextmanager
+def size_given(spacing: object) -> Iterator[None]:
+    """Read images whose size of a voxel was given (not None): a file beside them that says none ends nothing."""
+    token = _SIZE_GIVEN.set(spacing is not None)
+    try:
+        yield
+    finally:
+        _SIZE_GIVEN.reset(token)
+
+
+def size_is_given() -> bool:
+    """Whether somebody gave the size of the voxels that are being read."""
+    return _SIZE_GIVEN.get()
+
 
 _Args = ParamSpec("_Args")
 _Returned = TypeVar("_Returned")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, some
 from napari_nnunet.formats.atomic import write_json
-from napari_nnunet.formats.images.header import Header
+from napari_nnunet.formats.images.header import Header, size_is_given
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.formats.images.pixel_sizes import UNITS, sizes_of
 from napari_nnunet.formats.images.tiff_pages import Pages, looked_through, open_tiff, opened, pages_of
@@ -93,7 +93,11 @@ def _geometry(path: Path, file: tifffile.TiffFile, pages: Pages) -> Geometry:
 def sized(path: Path, file: tifffile.TiffFile, ndim: int, remarks: tuple[str, ...] = ()) -> Geometry:
     """Return the grid of a stack, or of a picture (``ndim`` 2): what the file beside a stack says, else the TIFF."""
     if ndim == 3 and (beside := sidecar(path)).is_file():
-        return _from_beside(beside, remarks)
+        try:
+            return _from_beside(beside, remarks)
+        except ImageError:
+            if not size_is_given():
+                raise
     found = sizes_of(file, ndim)
     if found is None:
         return Geometry(spacing=(1.0,) * ndim, spacing_known=False, remarks=remarks)

@@ -21,7 +21,7 @@ from napari_nnunet.errors import ImageError, NnunetError, some
 from napari_nnunet.formats.dicom.series import is_series
 from napari_nnunet.formats.images import nifti_file
 from napari_nnunet.formats.images.files import read_header, read_volume
-from napari_nnunet.formats.images.header import as_named
+from napari_nnunet.formats.images.header import as_named, size_given
 from napari_nnunet.formats.images.pixel_sizes import sizes_of
 from napari_nnunet.formats.images.tiff import sized
 from napari_nnunet.formats.images.tiff_pages import Pages, check_ome, looked_through, open_tiff
@@ -134,6 +134,11 @@ def image_of(array: Any, spacing: Sequence[float], axes: str | None = None, name
 
 
 def _open_one(path: Path | str, say: Say) -> LargeImage:
+    with size_given(say.spacing):
+        return _opened(path, say)
+
+
+def _opened(path: Path | str, say: Say) -> LargeImage:
     if is_zarr(path):
         return open_zarr(path, level=say.level, axes=say.axes, spacing=say.spacing, best=say.best)
     path = Path(path)

@@ -17,6 +17,7 @@ from napari_nnunet.errors import DatasetError, ImageError, NnunetError, some
 from napari_nnunet.formats.dataset.channel_files import channel_word, stem_of, words_of_name
 from napari_nnunet.formats.dataset.pairs import ImagePair
 from napari_nnunet.formats.images.files import read_header
+from napari_nnunet.formats.images.header import size_given
 from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, facts_of
 from napari_nnunet.formats.masks.images import image_beside, read_by_nnunet
 from napari_nnunet.formats.masks.stored import StoredMask, inside_of, joined_classes, read_mask
@@ -272,8 +273,9 @@ def look_at_pair(pair: ImagePair, apart: WhenApart) -> PlannedCase:
     ImageError
         If a file cannot be read, the mask lies elsewhere than the image, or holds values that are no numbers.
     """
-    volume = read_image(pair, apart)
-    mask, turned = placed_mask(pair, volume, apart)
+    with size_given(pair.spacing):
+        volume = read_image(pair, apart)
+        mask, turned = placed_mask(pair, volume, apart)
     facts = facts_of(mask)
     if facts.invalid:
         raise ImageError(f"{pair.mask.name} has {facts.invalid} voxels that are NaN or infinite; give them a value")
@@ -339,7 +341,8 @@ def look_closer(pair: ImagePair) -> Pieces:
 
 def read_image(pair: ImagePair, apart: WhenApart) -> Volume:
     """Read the image of a pair, from files or from DICOM, in the colours that are asked for."""
-    return _coloured(image_beside(pair.mask, pair.images, apart), pair)
+    with size_given(pair.spacing):
+        return _coloured(image_beside(pair.mask, pair.images, apart), pair)
 
 
 def _coloured(volume: Volume, pair: ImagePair) -> Volume:

@@ -106,7 +106,9 @@ def twice_warning(splits: Sequence[Split]) -> tuple[str, ...]:
     """Return what is said of cases that several folds validate; nothing where there are none."""
     found = validated_twice(splits)
     names = sorted({name for listed in found.values() for name in listed})
-    text = f"{SPLITS_FILE}: {_counted(names)} in the validation of several folds; what is compared over all folds counts"
+    text = (
+        f"{SPLITS_FILE}: {_counted(names)} in the validation of several folds; what is compared over all folds counts"
+    )
     return (f"{text} each time.",) if names else ()
 
 

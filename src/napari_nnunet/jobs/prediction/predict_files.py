@@ -21,6 +21,7 @@ from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_te
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, Inputs, find_cases, size_of_case
 from napari_nnunet.formats.dicom.output import SegmentationOutput
+from napari_nnunet.formats.images.header import size_given
 from napari_nnunet.formats.model.fold import NOT_COMPARED
 from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder
 from napari_nnunet.formats.model.side_files import made_by, what_is_there, write_side_files
@@ -158,7 +159,8 @@ def survey_folder(model: TrainedModel, folder: PredictFolderRequest) -> Job[Surv
     sizes: Counter[tuple[tuple[int, ...], tuple[float, ...]]] = Counter()
     for i, case in enumerate(seen):
         with suppress(NnunetError, OSError):  # said when its turn comes
-            shape, geometry = size_of_case(case, model_reader(model))
+            with size_given(folder.spacing):
+                shape, geometry = size_of_case(case, model_reader(model))
             sizes[shape, tuple(folder.spacing or geometry.spacing)] += 1
         yield Progress(done=i + 1, total=len(seen))
     share = len(todo) / max(1, sizes.total())

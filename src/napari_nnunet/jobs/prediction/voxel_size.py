@@ -11,6 +11,7 @@ from napari_nnunet.errors import NnunetError, SettingsError, some
 from napari_nnunet.events import Note
 from napari_nnunet.formats.dataset.case_files import Case, reader_for
 from napari_nnunet.formats.images.files import read_header
+from napari_nnunet.formats.images.tiff import sidecar
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
@@ -19,6 +20,7 @@ from napari_nnunet.schema.requests.prediction import PredictSettings
 #: 1000, scanners and microscopes of one kind differ by less than 10.
 FAR = 10.0
 _LISTED = 10
+_STACKS = (".tif", ".tiff")
 _DOUBTFUL = (".tif", ".tiff", ".nrrd", ".mha", ".mhd")  # formats that need not say how large a voxel is
 
 
@@ -120,18 +122,25 @@ def size_notes(model: TrainedModel, cases: Sequence[Case], reader: str) -> Itera
         The model's.
     """
     unknown, unused = [], []
+    broken: dict[str, str] = {}
     for case in cases:
         path = case.files[0]
         if reader == "NaturalImage2DIO" or not path.name.lower().endswith(_DOUBTFUL):
             continue
         try:
             geometry = read_header(path, reader=reader_for(path, reader)).geometry
-        except NnunetError:
-            continue  # said when its turn comes
+        except NnunetError as error:
+            if (beside := sidecar(path)).is_file() and path.name.lower().endswith(_STACKS):
+                broken[beside.name] = error.message
+            continue  # others are said when their turn comes
         if not geometry.spacing_known:
             unknown.append(path.name)
         elif as_trained(model.plans, model.configuration, geometry) != geometry:
             unused.append(path.name)
+    if broken:
+        text = f"No voxel size can be read for {len(broken)} of {len(cases)} cases ({some(list(broken), _LISTED)}): "
+        text += next(iter(broken.values()))
+        yield Note(level="warning", text=f"{text} They will fail; mend the files, or give the size (--spacing).")
     if unknown:
         text = f"No voxel size in {some(unknown, _LISTED)}; 1 mm is assumed in every direction."
         yield Note(level="warning", text=f"{text} Give the size (--spacing) if that is wrong.")

@@ -20,6 +20,7 @@ from napari_nnunet.formats.dataset.case_files import Case, volume_of_case
 from napari_nnunet.formats.dicom.output import SegmentationOutput
 from napari_nnunet.formats.dicom.series import holds_segments
 from napari_nnunet.formats.images.files import read_labels, write_image
+from napari_nnunet.formats.images.header import size_given
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.made_of import Files, files_behind
 from napari_nnunet.formats.results.probabilities import (
@@ -279,7 +280,8 @@ def inputs_of(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> 
 
 def image_of_case(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Volume:
     """Read the image of a case; raises ImageError where it is none of the model's."""
-    volume = volume_of_case(case, model_reader(model), apart=folder.apart)
+    with size_given(folder.spacing):
+        volume = volume_of_case(case, model_reader(model), apart=folder.apart)
     if folder.spacing is not None:
         volume = replace(volume, geometry=volume.geometry.with_spacing(folder.spacing, GIVEN))
     require_storable(case, volume, model)
