@@ -150,7 +150,7 @@ def test_sizes_beside_images_that_cannot_be_read_are_said_once_and_not_needed_wh
         (said,) = [text for text in warned if "can be read for" in text]
         assert said.startswith("No voxel size can be read for 2 of 3 cases (a.json, b.json): ")
         assert "a.json is not valid JSON" in said
-        assert said.endswith("They will fail; mend the files, or give the size (--spacing).")
+        assert said.endswith("They will fail; fix the files, or give the size (--spacing).")
     else:
         assert not result.failed
         assert not [text for text in warned if ".json" in text]

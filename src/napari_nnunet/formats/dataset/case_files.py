@@ -174,7 +174,7 @@ def find_cases(
     for source in listed:
         if source.is_file():
             continue
-        for folder, name in _folders(source, subfolders, without):
+        for folder, name in _folders(source, subfolders, without, shut := _Heap("")):
             if dicom.is_series(folder):
                 cases += _series_of(folder, name or source.name)
                 beside = f"{folder.relative_to(source).as_posix()}/" if name else ""
@@ -184,6 +184,7 @@ def find_cases(
             if not (subfolders or heap.files or heap.problems):
                 cases += _series_within(heap, folder, without)
             heaps.append(heap)
+        heaps.append(shut)
     files = [source for source in listed if source.is_file()]
     alone = [path for path in files if not path.name.lower().endswith(ENDINGS) and dicom.is_dicom_image(path)]
     _refuse_slices(alone)
@@ -206,13 +207,16 @@ def find_cases(
     return Inputs(tuple(sorted(_once(cases), key=lambda case: case.name)), left_out)
 
 
-def _folders(source: Path, subfolders: bool, without: Path | None) -> Iterator[tuple[Path, str]]:
-    """Yield folders and their places below the source, "a/b/" or "" for itself; results are passed over."""
+def _folders(source: Path, subfolders: bool, without: Path | None, shut: _Heap) -> Iterator[tuple[Path, str]]:
+    """Yield folders and their places below the source, "a/b/" or "" for itself, but for results and closed ones."""
     yield source, ""
     results = None if without is None else without.resolve()
     if results in (own := source.resolve(), *own.parents):
         results = None  # the images lie within it
-    for path in sorted(folders_below(source)) if subfolders else ():
+    closed: list[Path] = []
+    below = sorted(folders_below(source, closed)) if subfolders else []
+    shut.left_out += [f"{path.relative_to(source).as_posix()}/ (it may not be read by you)" for path in closed]
+    for path in below:
         place = path.relative_to(source).as_posix()
         if results not in (found := path.resolve(), *found.parents):
             yield path, place if dicom.is_series(path) else f"{place}/"

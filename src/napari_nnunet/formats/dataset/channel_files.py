@@ -56,11 +56,19 @@ def given_paths(sources: Sequence[Path]) -> list[Path]:
             paths = [Path(path) for path in (sorted(glob(pattern)) if _is_pattern(name) else [name])]
         if not paths or not os.path.lexists(paths[0]):
             what = "matches no file" if _is_pattern(str(source)) else "does not exist"
+            if (above := _shut_above(source)) is not None:
+                what = f"cannot be looked for: {above} may not be read by you. Change its permissions"
             raise DatasetError(f"The input {source} {what}.")
         for path in paths:
             _require_file_or_folder(path)
             found[_place(path)] = path
     return list(found.values())
+
+
+def _shut_above(path: Path) -> Path | None:
+    """Return the folder on the way to a path that one may not look into; None if there is none."""
+    there = next((folder for folder in path.absolute().parents if folder.is_dir()), None)
+    return None if there is None or os.access(there, os.R_OK | os.X_OK) else there
 
 
 def _is_pattern(name: str) -> bool:
@@ -85,16 +93,21 @@ def _require_file_or_folder(path: Path) -> None:
     raise DatasetError(f"The input {path} is neither a file nor a folder.")
 
 
-def folders_below(folder: Path) -> Iterator[Path]:
-    """Yield the folders within a folder, each once however many links lead to it; hidden ones are passed over."""
+def folders_below(folder: Path, shut: list[Path] | None = None) -> Iterator[Path]:
+    """Yield the folders within a folder, each once however many links lead to it; hidden ones are passed over.
+
+    Those that cannot be looked into are put into ``shut``.
+    """
     seen: set[tuple[int, int]] = set()
     own, links = deque([folder]), deque[Path]()
     while own or links:
         here = own.popleft() if own else links.popleft()
         try:
             status, entries = here.stat(), sorted(here.iterdir())
-        except OSError:  # said by whoever reads it
+        except OSError:
             status, entries = None, []
+            if shut is not None:
+                shut.append(here)
         if status is not None and (place := (status.st_dev, status.st_ino)) not in seen:
             seen.add(place)
             if here != folder:

@@ -23,9 +23,8 @@ from napari_nnunet.grid import Grid, WhenApart, channels_together
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume, whole_numbers
 
-_LABEL_BYTES = 4
 _TWO_BYTES = 65535  # nnU-Net's label files go no further; atlases and numbers of objects do
-_HIGHEST_LABEL = 2**31 - 1
+_LABEL_BYTES, _HIGHEST_LABEL = 4, 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -296,9 +295,10 @@ def _read_one(
 
 def _unreadable(path: Path, adapter: Adapter, error: Exception) -> ImageError:
     """Every library has its own exceptions for a damaged file; the user needs the name and the cause."""
-    return ImageError(
-        f"{path} cannot be read as {adapter.name}: {one_line(error)} The file may be truncated or of another type."
-    )
+    if isinstance(error, PermissionError):
+        return ImageError(f"{path} may not be read by you. Change its permissions.")
+    text = f"cannot be read as {adapter.name}: {one_line(error)} The file may be truncated or of another type."
+    return ImageError(f"{path} {text}")
 
 
 def write_labels(

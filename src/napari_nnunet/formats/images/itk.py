@@ -33,6 +33,8 @@ def is_readable(path: Path) -> bool:
     """True if ITK accepts the header, or refuses what nibabel's readers would too: slices and channels in NIfTI-2."""
     try:
         information(path)
+    except PermissionError:  # said when it is read
+        return True
     except RuntimeError as error:
         return _is_refused(error) and nifti_file.axes_of(nifti_file.glance_at(path).start) in _NO_VOLUME
     return True

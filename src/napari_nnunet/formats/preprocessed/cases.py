@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,6 +165,7 @@ def case_names(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder} does not exist. Preprocess the dataset first.")
+    os.scandir(folder).close()  # which says that one may not look into it
     names = {path.name[: -len(".b2nd")] for path in folder.glob("*.b2nd") if not path.name.startswith(".")}
     names |= {path.stem for path in folder.glob("*.npz")}
     return sorted(name for name in names if not (name.endswith("_seg") and name[: -len("_seg")] in names))

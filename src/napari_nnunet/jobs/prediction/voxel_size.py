@@ -140,7 +140,7 @@ def size_notes(model: TrainedModel, cases: Sequence[Case], reader: str) -> Itera
     if broken:
         text = f"No voxel size can be read for {len(broken)} of {len(cases)} cases ({some(list(broken), _LISTED)}): "
         text += next(iter(broken.values()))
-        yield Note(level="warning", text=f"{text} They will fail; mend the files, or give the size (--spacing).")
+        yield Note(level="warning", text=f"{text} They will fail; fix the files, or give the size (--spacing).")
     if unknown:
         text = f"No voxel size in {some(unknown, _LISTED)}; 1 mm is assumed in every direction."
         yield Note(level="warning", text=f"{text} Give the size (--spacing) if that is wrong.")
