@@ -130,7 +130,7 @@ def test_what_was_removed_to_make_a_series_anonymous_is_empty(tmp_path):
 @pytest.mark.parametrize("element", ["StudyInstanceUID", "FrameOfReferenceUID"])
 def test_a_series_that_lacks_what_must_be_repeated_is_refused(tmp_path, element):
     series = write_series(tmp_path / "series", IMAGE, change=lambda file, z: delattr(file, element))
-    with pytest.raises(ImageError, match=f"lacks {element}, which a DICOM-SEG must repeat"):
+    with pytest.raises(ImageError, match=f"lacks {element}, which DICOM-SEG and RTSTRUCT must repeat"):
         output().write(INSIDE, tmp_path / "seg.dcm", source=series, series="", kinds=None)
     assert not (tmp_path / "seg.dcm").exists()
 

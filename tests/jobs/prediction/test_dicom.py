@@ -14,6 +14,7 @@ from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.case_files import find_cases
 from napari_nnunet.formats.dicom.segmentation import read_segmentation
+from napari_nnunet.formats.dicom.structures import read_structures
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.jobs.prediction.predict_files import predict_folder, survey_folder
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest
@@ -80,6 +81,34 @@ def test_finished_cases_are_kept_only_with_their_dicom_seg(model, tmp_path):
     assert drain(predict_folder(model, again)).skipped == ("in",)
 
 
+def test_structures_are_written_beside_or_instead_and_removed_with_their_segmentation(model, tmp_path):
+    series, out = write_series(tmp_path / "in", image()), tmp_path / "out"
+    words = ["predict_from_modelfolder", "-i", str(series), "-o", str(out), "-m", str(model.folder), "-device", "cpu"]
+    assert main([*words, "--disable_tta", "--rtstruct"]) == 0
+    labels, _ = read_labels(out / "in.nii.gz")
+    found = read_structures(out / "in.rtstruct.dcm", [series])
+    np.testing.assert_array_equal(found.labels, labels)
+    assert found.names == {1: "organ", 2: "lesion"}
+    assert not (out / "in.dcm").exists()
+    assert "organ," in (out / "codes.csv").read_text(encoding="utf-8")
+    request = PredictFolderRequest.of(source=series, target=out, rtstruct=True, keep_finished=True, **CPU)
+    assert drain(predict_folder(model, request)).skipped == ("in",)
+    (out / "in.rtstruct.dcm").unlink()
+    assert drain(predict_folder(model, request.replace(dicom_seg=True))).done == ("in",)
+    assert (out / "in.dcm").is_file()
+    drain(predict_folder(model, request.replace(rtstruct=False, keep_finished=False)))
+    assert not (out / "in.dcm").exists()
+    assert not (out / "in.rtstruct.dcm").exists()
+
+
+def test_structures_need_dicom(model, tmp_path):
+    (tmp_path / "in").mkdir()
+    write_nifti(tmp_path / "in" / "a_0000.nii.gz", image())
+    request = PredictFolderRequest.of(source=tmp_path / "in", target=tmp_path / "out", rtstruct=True, **CPU)
+    with pytest.raises(DatasetError, match="An RTSTRUCT references the series it was made from, but a is not a DICOM"):
+        drain(predict_folder(model, request))
+
+
 def test_dicom_seg_needs_dicom(model, tmp_path):
     (tmp_path / "in").mkdir()
     write_nifti(tmp_path / "in" / "a_0000.nii.gz", image())
@@ -90,7 +119,9 @@ def test_dicom_seg_needs_dicom(model, tmp_path):
 
 
 def test_codes_without_dicom_seg_are_not_passed_over(tmp_path):
-    with pytest.raises(SettingsError, match="for DICOM-SEG, which was not asked for. Add --dicom_seg"):
+    with pytest.raises(
+        SettingsError, match="for DICOM-SEG and RTSTRUCT, which were not asked for. Add --dicom_seg or --rtstruct"
+    ):
         PredictFolderRequest.of(source=tmp_path, target=tmp_path / "out", codes=tmp_path / "codes.csv")
 
 

@@ -62,6 +62,19 @@ def test_painted_labels_come_back_where_they_were_painted(viewer, tmp_path, dire
     assert list(back.features["name"]) == ["background", "label 1", "label 2", "Liver"]
 
 
+def test_painted_labels_are_structures_where_the_name_says_so(viewer, tmp_path):
+    (image,) = opened(write_series(tmp_path / "series", IMAGE))
+    viewer.add_layer(image)
+    place = {name: getattr(image, name) for name in ("scale", "translate", "affine", "units")}
+    labels = Labels(PAINTED, **place, features={"index": [0, 3], "name": ["background", "Liver"]})
+    (back,) = opened(saved(labels, tmp_path / "liver.rtstruct.dcm"))
+    np.testing.assert_array_equal(back.data > 0, PAINTED > 0)
+    assert "Liver" in list(back.features["name"])
+    viewer.layers.clear()
+    with pytest.raises(ImageError, match="An RTSTRUCT references the series it was made from, but no open DICOM"):
+        saved(labels, tmp_path / "other.rtstruct.dcm")
+
+
 def test_a_file_with_frames_opens_and_is_the_source_of_labels(viewer, tmp_path):
     (image,) = opened(write_enhanced(tmp_path / "ct.dcm", IMAGE, order=[3, 1, 0, 2]))
     viewer.add_layer(image)

@@ -1,4 +1,4 @@
-"""DICOM-SEG beside the segmentations of a model: what its classes are there, and which series each belongs to."""
+"""DICOM beside the segmentations of a model: what its classes are there, and which series each belongs to."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from napari_nnunet.formats.dicom.codes import ClassCodes, codes_of, read_codes, refuse_unknown, text_of_codes
+from napari_nnunet.formats.dicom.contours import write_structures
 from napari_nnunet.formats.dicom.extra import highdicom
 from napari_nnunet.formats.dicom.segmentation import DicomSegment, write_segmentation
 from napari_nnunet.formats.dicom.series import slice_files
 from napari_nnunet.schema.dataset import IGNORE, LabelScheme
 from napari_nnunet.schema.objects import ObjectScheme
 
+SEG, STRUCTURES = "DICOM-SEG", "RTSTRUCT"
+#: What is written beside segmentations, and how its name ends.
+ENDINGS = {SEG: ".dcm", STRUCTURES: ".rtstruct.dcm"}
+
 
 @dataclass(frozen=True)
 class SegmentationOutput:
-    """How the segmentations of a model become DICOM-SEG.
+    """How the segmentations of a model become DICOM.
 
     Parameters
     ----------
@@ -27,13 +32,18 @@ class SegmentationOutput:
         Classes, regions or kinds of objects, and the label values that make each up; none for kinds.
     codes : dict of str to ClassCodes
         What each is.
+    kinds : tuple of str
+        What is written, of :data:`ENDINGS`.
     """
 
     values: Mapping[str, tuple[int, ...]]
     codes: Mapping[str, ClassCodes]
+    kinds: tuple[str, ...] = (SEG,)
 
     @classmethod
-    def of(cls, scheme: LabelScheme, objects: ObjectScheme | None, table: Path | None) -> Self:
+    def of(
+        cls, scheme: LabelScheme, objects: ObjectScheme | None, table: Path | None, kinds: tuple[str, ...] = (SEG,)
+    ) -> Self:
         """Return the output for a model's labels.
 
         Parameters
@@ -44,6 +54,8 @@ class SegmentationOutput:
             Where the labels are numbered objects: each becomes a segment of its kind.
         table : Path, optional
             A table of codes.
+        kinds : tuple of str
+            What is written.
 
         Raises
         ------
@@ -63,7 +75,7 @@ class SegmentationOutput:
         own = None if table is None else read_codes(table)
         if own is not None and table is not None:
             refuse_unknown(own, values, table)
-        return cls(values, {name: codes_of(name, number, own) for number, name in enumerate(values, start=1)})
+        return cls(values, {name: codes_of(name, number, own) for number, name in enumerate(values, start=1)}, kinds)
 
     @property
     def table(self) -> str:
@@ -78,7 +90,20 @@ class SegmentationOutput:
     def write(
         self, labels: NDArray[Any], path: Path, *, source: Path, series: str, kinds: Mapping[int, str] | None
     ) -> None:
-        """Write a segmentation (Z, Y, X) as a DICOM-SEG of the series in a folder or file.
+        """Write a segmentation (Z, Y, X) of the series in a folder or file, as DICOM-SEG, RTSTRUCT, or both.
+
+        Parameters
+        ----------
+        labels : ndarray of int, shape (Z, Y, X)
+            On the grid of the series.
+        path : Path
+            Of the DICOM-SEG: CASE.dcm; an RTSTRUCT is CASE.rtstruct.dcm beside it.
+        source : Path
+            The folder of the series, or the file with all frames.
+        series : str
+            Which series, where the folder holds several.
+        kinds : dict of int to str, optional
+            The kind of each object, where labels are numbered objects.
 
         Raises
         ------
@@ -91,4 +116,7 @@ class SegmentationOutput:
         if not segments:  # no object was found: the first kind stands for none
             name = next(iter(self.codes))
             segments = [DicomSegment(name, (1,), self.codes[name])]
-        write_segmentation(labels, path, source=slice_files(source, series), segments=segments)
+        for kind in self.kinds:
+            write = write_segmentation if kind == SEG else write_structures
+            named = path.with_name(path.name.removesuffix(ENDINGS[SEG]) + ENDINGS[kind])
+            write(labels, named, source=slice_files(source, series), segments=segments)

@@ -15,6 +15,7 @@ from napari_nnunet.formats.atomic import written_beside
 from napari_nnunet.formats.dicom.codes import ClassCodes, Code
 from napari_nnunet.formats.dicom.extra import highdicom, pydicom
 from napari_nnunet.formats.dicom.frames import along_normal, placed
+from napari_nnunet.formats.dicom.planes import frames_of
 from napari_nnunet.formats.dicom.syntax import check_lengths, syntax_of
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
@@ -25,7 +26,7 @@ _FAMILY = Code("123110", "DCM", "Artificial Intelligence")  # PS3.16, CID 7162
 _LONGEST = 64  # characters of a label
 _SERIES_AFTER = 1000  # the segmentation of series 3 is series 1003
 #: What must be in every DICOM file but may be empty; programs that remove names remove it altogether.
-_MAY_BE_EMPTY = (
+MAY_BE_EMPTY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
     "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
@@ -49,6 +50,11 @@ class DicomSegment:
     name: str
     values: tuple[int, ...]
     codes: ClassCodes
+
+    @property
+    def short_name(self) -> str:
+        """The name as DICOM has room for it."""
+        return self.name if len(self.name) <= _LONGEST else self.name[: _LONGEST - 1] + "…"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,14 +111,9 @@ def write_segmentation(
             f"{path.name} would have {len(segments)} segments; DICOM-SEG holds 1 to {_MOST_SEGMENTS}. Save numbered "
             "objects as .nii.gz."
         )
-    headers = [_header(file) for file in source]
+    headers = [source_header(file) for file in source]
     frames = int(headers[0].get("NumberOfFrames") or 1)
-    shape = (frames if frames > 1 else len(headers), int(headers[0].Rows), int(headers[0].Columns))
-    if labels.shape != shape:
-        raise ImageError(
-            f"The labels have {' x '.join(map(str, labels.shape))} voxels, the DICOM series {source[0].parent} has "
-            f"{' x '.join(map(str, shape))}. Save them as .nii.gz."
-        )
+    require_shape(labels, headers, source[0].parent)
     array, marks = _with_ends(_encoded(labels, segments))
     made = library.seg.Segmentation(
         source_images=headers,
@@ -120,7 +121,7 @@ def write_segmentation(
         segmentation_type="BINARY",
         segment_descriptions=[_described(library, number, own) for number, own in enumerate(segments, start=1)],
         series_instance_uid=library.UID(),
-        series_number=_series_number(headers[0]),
+        series_number=series_number(headers[0], _SERIES_AFTER),
         sop_instance_uid=library.UID(),
         instance_number=1,
         manufacturer="napari-nnunet",
@@ -137,11 +138,20 @@ def write_segmentation(
         made.save_as(temporary)
 
 
+def require_shape(labels: NDArray[Any], headers: Sequence[Any], folder: Path) -> None:
+    """Check that labels (Z, Y, X) have the voxels of the series with these headers; raises ImageError if not."""
+    frames = int(headers[0].get("NumberOfFrames") or 1)
+    shape = (frames if frames > 1 else len(headers), int(headers[0].Rows), int(headers[0].Columns))
+    if labels.shape != shape:
+        raise ImageError(
+            f"The labels have {' x '.join(map(str, labels.shape))} voxels, the DICOM series {folder} has "
+            f"{' x '.join(map(str, shape))}. Save them as .nii.gz."
+        )
+
+
 def _on_frames(library: Any, file: Path, array: NDArray[Any]) -> Any:
     """Return labels as a volume that says where it lies: a file has its frames in any order."""
-    geometry = library.imread(file, lazy_frame_retrieval=True).get_volume_geometry(allow_missing_positions=False)
-    if geometry is None:
-        raise ImageError(f"The frames of {file} do not form a straight stack with equal distances.")
+    geometry = frames_of(file)
     affine = along_normal(geometry.affine, len(array))
     more = {"channels": {"SegmentNumber": list(range(1, array.shape[-1] + 1))}} if array.ndim == 4 else {}
     return library.Volume(
@@ -153,27 +163,28 @@ def _on_frames(library: Any, file: Path, array: NDArray[Any]) -> Any:
     )
 
 
-def _header(file: Path) -> Any:
+def source_header(file: Path) -> Any:
     """Return a file of the source without its pixels; what may be empty is, where it was removed."""
     try:
         header = pydicom().dcmread(file, stop_before_pixels=True)
     except Exception as error:
         raise ImageError(f"{file} cannot be read as DICOM: {error}") from error
-    for name in _MAY_BE_EMPTY:
+    for name in MAY_BE_EMPTY:
         if name not in header:
             setattr(header, name, "")
     missing = [name for name in _NEEDED if name not in header]
     if missing:
         raise ImageError(
-            f"{file} lacks {', '.join(missing)}, which a DICOM-SEG must repeat. Was it removed to make the series "
-            "anonymous? Replace it instead, or leave DICOM-SEG out."
+            f"{file} lacks {', '.join(missing)}, which DICOM-SEG and RTSTRUCT must repeat. Was it removed to make the "
+            "series anonymous? Replace it instead, or leave these out."
         )
     return header
 
 
-def _series_number(header: Any) -> int:
+def series_number(header: Any, after: int) -> int:
+    """Return the number of a series that was made of another one."""
     number = header.get("SeriesNumber")
-    return _SERIES_AFTER + (int(number) if number is not None and 0 < int(number) < 2**31 - _SERIES_AFTER else 0)
+    return after + (int(number) if number is not None and 0 < int(number) < 2**31 - after else 0)
 
 
 def _encoded(labels: NDArray[Any], segments: Sequence[DicomSegment]) -> NDArray[Any]:
@@ -229,7 +240,7 @@ def _clear(made: Any, marks: Sequence[int]) -> None:
 def _described(library: Any, number: int, segment: DicomSegment) -> Any:
     described = library.seg.SegmentDescription(
         segment_number=number,
-        segment_label=segment.name if len(segment.name) <= _LONGEST else segment.name[: _LONGEST - 1] + "…",
+        segment_label=segment.short_name,
         segmented_property_category=_coded(segment.codes.category),
         segmented_property_type=_coded(segment.codes.type),
         algorithm_type="AUTOMATIC",

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, NnunetError, some
+from napari_nnunet.formats.dicom.contours import MODEL_NAME
 from napari_nnunet.formats.dicom.extra import highdicom, pydicom
+from napari_nnunet.formats.dicom.planes import Planes
 from napari_nnunet.formats.dicom.segmentation import StoredSegments, read_segmentation
-from napari_nnunet.formats.dicom.series import holds_segments, read_series, series_in
+from napari_nnunet.formats.dicom.series import holds_segments, read_series, series_in, slice_files
 from napari_nnunet.formats.dicom.syntax import check_lengths, syntax_of
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
@@ -91,11 +93,14 @@ def read_structures(path: Path, images: Iterable[Path] = ()) -> StoredSegments:
         raise ImageError(
             f"{path} cannot be read as radiotherapy structures: {' '.join(str(error).split())}. Export it again."
         ) from error
-    array, geometry = read_series(*_place_of(path, series, images))
+    place = _place_of(path, series, images)
+    array, geometry = read_series(*place)
     shape: tuple[int, ...] = array.shape[1:]
-    placed = {s.number: [_in_slices(path, s, contour, geometry) for contour in s.contours] for s in structures}
+    planes = _planes(slice_files(*place), geometry, shape[0])
+    placed = {s.number: [_in_slices(path, s, contour, planes) for contour in s.contours] for s in structures}
     for structure in structures:
-        _require_every_slice(path, structure, {z for z, _ in placed[structure.number]})
+        if file.get("ManufacturerModelName") != MODEL_NAME:  # what was written here lacks no slice
+            _require_every_slice(path, structure, {z for z, _ in placed[structure.number]})
     outside = [s.name for s in structures if any(_leaves(z, points, shape) for z, points in placed[s.number])]
     if outside:
         remarks.append(f"{some(outside, _LISTED)} go beyond the series, and were cut off there")
@@ -165,13 +170,20 @@ def _place_of(path: Path, wanted: Sequence[str], images: Iterable[Path]) -> tupl
     )
 
 
+def _planes(files: Sequence[Path], geometry: Geometry, count: int) -> Planes:
+    """Return where each slice lies by its own header, for series are stacked straight when they are read."""
+    try:
+        headers = [pydicom().dcmread(file, stop_before_pixels=True) for file in files]
+        return Planes.of_headers(headers, files)
+    except ImageError:  # a single slice without a place, or pixels of a detector
+        return Planes.of_geometry(geometry, count)
+
+
 def _in_slices(
-    path: Path, structure: _Structure, contour: NDArray[np.float64], geometry: Geometry
+    path: Path, structure: _Structure, contour: NDArray[np.float64], planes: Planes
 ) -> tuple[int, NDArray[np.float64]]:
     """Return the slice of a contour, and its points (points, 2) as y, x in voxels."""
-    turned = (contour - np.array(geometry.origin)) @ np.array(geometry.direction).reshape(3, 3)  # by its inverse
-    points = turned[:, ::-1] / np.array(geometry.spacing)
-    depth = points[:, 0]
+    depth, points = planes.in_voxels(contour)
     z = int(np.rint(depth.mean()))
     if np.ptp(depth) > _BETWEEN:
         raise ImageError(
@@ -184,7 +196,7 @@ def _in_slices(
             f"A contour of {structure.name!r} in {path} lies {off:.2g} slice distances beside the nearest "
             "slice. Was it drawn in another series? Export the structures on the series' own slices, or as DICOM-SEG."
         )
-    return z, points[:, 1:]
+    return z, points
 
 
 def _require_every_slice(path: Path, structure: _Structure, slices: set[int]) -> None:

@@ -20,7 +20,7 @@ from napari_nnunet.events import Box, Job, Note, Progress, Pump, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, Inputs, find_cases, size_of_case
-from napari_nnunet.formats.dicom.output import SegmentationOutput
+from napari_nnunet.formats.dicom.output import SEG, SegmentationOutput
 from napari_nnunet.formats.images.header import size_given
 from napari_nnunet.formats.model.fold import NOT_COMPARED
 from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder
@@ -28,7 +28,7 @@ from napari_nnunet.formats.model.side_files import made_by, what_is_there, write
 from napari_nnunet.formats.results.objects import found_file
 from napari_nnunet.jobs.objects.find import NO_RULES, write_rules
 from napari_nnunet.jobs.prediction.combined import Combination, predict_combined
-from napari_nnunet.jobs.prediction.folder.case import FolderWork, Segment, model_reader, out_of
+from napari_nnunet.jobs.prediction.folder.case import FolderWork, Segment, dicom_kinds, model_reader, out_of
 from napari_nnunet.jobs.prediction.folder.kept import look_at_kept, said_of_kept
 from napari_nnunet.jobs.prediction.folder.loop import FolderResult, Tally, in_turn, on_cluster
 from napari_nnunet.jobs.prediction.objects import rules_for
@@ -201,19 +201,20 @@ def _doubted_once(job: Job[FolderResult]) -> Job[FolderResult]:
 def _dicom_output(
     model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings, cases: Sequence[Case]
 ) -> SegmentationOutput | None:
-    """Return how segmentations become DICOM-SEG where that is asked for; refuses images that are no DICOM."""
-    if not folder.dicom_seg:
+    """Return how segmentations become DICOM where that is asked for; refuses images that are no DICOM."""
+    kinds = dicom_kinds(folder)
+    if not kinds:
         return None
     others = [case.name for case in cases if not case.is_dicom]
     if others:
         raise DatasetError(
-            f"A DICOM-SEG references the series it was made from, but {others[0]} is not a DICOM series"
-            f"{f', nor are {len(others) - 1} more' if len(others) > 1 else ''}.",
-            shell="Leave --dicom_seg out, or segment the DICOM series themselves.",
-            window="Switch DICOM-SEG off, or segment the DICOM series themselves.",
+            f"{'A' if kinds[0] == SEG else 'An'} {kinds[0]} references the series it was made from, but {others[0]} is "
+            f"not a DICOM series{f', nor are {len(others) - 1} more' if len(others) > 1 else ''}.",
+            shell="Leave --dicom_seg and --rtstruct out, or segment the DICOM series themselves.",
+            window="Switch DICOM-SEG and RTSTRUCT off, or segment the DICOM series themselves.",
         )
     objects = None if settings.classes else ObjectScheme.of(model.dataset)
-    return SegmentationOutput.of(model.dataset.labels, objects, folder.codes)
+    return SegmentationOutput.of(model.dataset.labels, objects, folder.codes, kinds)
 
 
 def _with_codes(output: SegmentationOutput, folder: PredictFolderRequest) -> Iterator[Note]:

@@ -226,6 +226,12 @@ class FolderRequest(GridSettings):
         "Also write CASE.dcm: the segmentation as DICOM-SEG that references its series. The images must be DICOM.",
         default=False,
     )
+    rtstruct: bool = option(
+        "RTSTRUCT",
+        "--rtstruct",
+        "Also write CASE.rtstruct.dcm: its contours as structures of a planning system. The images must be DICOM.",
+        default=False,
+    )
     codes: Path | None = option(
         "Codes",
         "--codes FILE",
@@ -236,9 +242,11 @@ class FolderRequest(GridSettings):
 
     @model_validator(mode="after")
     def _codes_are_used(self) -> Self:
-        if self.codes is not None and not self.dicom_seg:
+        if self.codes is not None and not (self.dicom_seg or self.rtstruct):
             raise SettingsError(
-                f"The codes in {self.codes} are for DICOM-SEG, which was not asked for.", shell="Add --dicom_seg."
+                f"The codes in {self.codes} are for DICOM-SEG and RTSTRUCT, which were not asked for.",
+                shell="Add --dicom_seg or --rtstruct.",
+                window="Switch one of them on.",
             )
         return self
 

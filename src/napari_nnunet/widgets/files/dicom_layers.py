@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.formats.dicom.codes import codes_of
+from napari_nnunet.formats.dicom.contours import write_structures
+from napari_nnunet.formats.dicom.output import ENDINGS, SEG, STRUCTURES
 from napari_nnunet.formats.dicom.segmentation import DicomSegment, write_segmentation
 from napari_nnunet.formats.dicom.series import holds_segments, is_dicom_image, read_series, series_in, slice_files
 from napari_nnunet.formats.dicom.structures import read_segments, segments_in
@@ -92,12 +94,12 @@ def _open_series() -> list[Path]:
 
 
 def write_dicom(path: Path, labels: NDArray[Any], attributes: Mapping[str, Any], axes: str) -> None:
-    """Write a Labels layer as a DICOM-SEG of the open series that lies on the same grid.
+    """Write a Labels layer as a DICOM-SEG, or as structures, of the open series that lies on the same grid.
 
     Parameters
     ----------
     path : Path
-        To write.
+        To write; what ends in ``.rtstruct.dcm`` is an RTSTRUCT.
     labels : ndarray of int, shape (Z, Y, X)
         Of the layer.
     attributes : mapping
@@ -108,24 +110,26 @@ def write_dicom(path: Path, labels: NDArray[Any], attributes: Mapping[str, Any],
     Raises
     ------
     ImageError
-        If no such series is open, or the labels cannot be DICOM-SEG.
+        If no such series is open, or the labels cannot be written so.
     """
+    contours = path.name.lower().endswith(ENDINGS[STRUCTURES])
+    kind, write = (STRUCTURES, write_structures) if contours else (SEG, write_segmentation)
     if axes != "ZYX" or not labels.any():
         raise ImageError(
-            f"'{attributes['name']}' is not a volume; DICOM-SEG holds volumes. Save it as .nii.gz."
+            f"'{attributes['name']}' is not a volume; {kind} holds volumes. Save it as .nii.gz."
             if axes != "ZYX"
-            else f"'{attributes['name']}' holds no label; there is nothing to save as DICOM-SEG."
+            else f"'{attributes['name']}' holds no label; there is nothing to save as {kind}."
         )
     grid = Grid(labels.shape, geometry_to_save(labels.shape, attributes, axes))
-    source = _series_under(grid, str(attributes["name"]))
+    source = _series_under(grid, str(attributes["name"]), kind)
     names = {value: name for value, name in class_names_of(attributes.get("features", {})).items() if value > 0}
     highest = max(int(labels.max()), *names, 0)
     every = {value: names.get(value, f"label {value}") for value in range(1, highest + 1)}
     segments = [DicomSegment(name, (value,), codes_of(name, value)) for value, name in every.items()]
-    write_segmentation(labels, path, source=slice_files(source), segments=segments)
+    write(labels, path, source=slice_files(source), segments=segments)
 
 
-def _series_under(grid: Grid, name: str) -> Path:
+def _series_under(grid: Grid, name: str, kind: str) -> Path:
     """Return where the series lies whose Image layer is on a grid."""
     viewer = napari.current_viewer()
     layers = [] if viewer is None else [layer for layer in viewer.layers if isinstance(layer, Image)]
@@ -138,7 +142,8 @@ def _series_under(grid: Grid, name: str) -> Path:
     if len(on_it) == 1:
         return Path(on_it[0])
     raise ImageError(
-        f"A DICOM-SEG references the series it was made from, but {len(on_it) or 'no'} open DICOM series "
+        f"{'An' if kind == STRUCTURES else 'A'} {kind} references the series it was made from, but "
+        f"{len(on_it) or 'no'} open DICOM series "
         f"{'lie' if len(on_it) > 1 else 'lies'} on the voxels of '{name}'. "
         + ("Close all but one." if on_it else "Open the series (File > Open Folder…), or save as .nii.gz.")
     )

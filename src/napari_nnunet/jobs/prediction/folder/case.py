@@ -17,7 +17,7 @@ from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.events import Box, Found, Job, Note, Pump
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_files import Case, volume_of_case
-from napari_nnunet.formats.dicom.output import SegmentationOutput
+from napari_nnunet.formats.dicom.output import ENDINGS, SEG, STRUCTURES, SegmentationOutput
 from napari_nnunet.formats.dicom.series import holds_segments
 from napari_nnunet.formats.images.files import read_labels, write_image
 from napari_nnunet.formats.images.header import size_given
@@ -62,7 +62,7 @@ class FolderWork:
     segment : callable, optional
         What segments one volume where it is more than this model: an ensemble.
     output : SegmentationOutput, optional
-        How segmentations become DICOM-SEG.
+        How segmentations become DICOM.
     by : str
         A digest of what decides about the segmentations besides the images, for their records.
     """
@@ -181,7 +181,7 @@ def _one(
         if result.uncertainty is not None:
             _write_uncertainty(result, volume.geometry, out)
         if output is not None:
-            target = beside(case, out, ".dcm")
+            target = beside(case, out, ENDINGS[SEG])
             output.write(result.labels, target, source=case.files[0], series=case.series or "", kinds=result.kinds)
         if again:  # what lies beside no segmentation is not of an earlier run
             _remove_earlier(case, out, result, settings, folder)
@@ -197,7 +197,7 @@ def _one(
 @contextmanager
 def _all_or_nothing(case: Case, out: Path) -> Iterator[None]:
     """Remove what is written beside a segmentation where that cannot be written: it would seem to be of another."""
-    paths = [beside(case, out, ending) for ending in (".npz", ".pkl", ".dcm")]
+    paths = [beside(case, out, ending) for ending in (".npz", ".pkl", *ENDINGS.values())]
     paths += [uncertainty_path(out, kind, flat=flat) for kind in UNCERTAINTY for flat in (False, True)]
     before = {path: stamp(path) for path in paths}
     try:
@@ -222,8 +222,8 @@ def _remove_earlier(
 ) -> None:
     """Remove what an earlier run wrote beside a segmentation that is written anew, where this one writes none."""
     stale = [] if settings.probabilities else [beside(case, out, ".npz"), beside(case, out, ".pkl")]
-    series = beside(case, out, ".dcm")
-    stale += [series] if not folder.dicom_seg and holds_segments(series) else []
+    dicom = [beside(case, out, ENDINGS[kind]) for kind in ENDINGS if kind not in dicom_kinds(folder)]
+    stale += [path for path in dicom if holds_segments(path)]
     if result.uncertainty is None:
         stale += [uncertainty_path(out, kind, flat=flat) for kind in UNCERTAINTY for flat in (False, True)]
     for path in stale:
@@ -328,6 +328,11 @@ def _require_place(folder: PredictFolderRequest) -> None:
 def out_of(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Path:
     """Return where the segmentation of a case goes."""
     return folder.target / (case.name + model.dataset.file_ending)
+
+
+def dicom_kinds(folder: PredictFolderRequest) -> tuple[str, ...]:
+    """Return what is written of each case as DICOM."""
+    return (SEG,) * folder.dicom_seg + (STRUCTURES,) * folder.rtstruct
 
 
 def beside(case: Case, out: Path, ending: str) -> Path:

@@ -1,0 +1,112 @@
+"""Where the slices of a series lie, each by its own header."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.dicom.extra import highdicom
+from napari_nnunet.formats.dicom.frames import along_normal
+from napari_nnunet.schema.geometry import Geometry
+
+Points = NDArray[np.float64]
+_WHAT = {
+    "ImagePositionPatient": (3, "where it lies"),
+    "ImageOrientationPatient": (6, "how it lies"),
+    "PixelSpacing": (2, "how large its pixels are"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """The slices of a series in mm, in the order of :func:`~napari_nnunet.formats.dicom.series.read_series`.
+
+    Parameters
+    ----------
+    places : ndarray, shape (Z, 3)
+        Centre of the first voxel of each slice, x, y, z.
+    across, down : ndarray, shape (3,)
+        From a voxel to the next one of its row, and of its column.
+    """
+
+    places: Points
+    across: Points
+    down: Points
+
+    @classmethod
+    def of_geometry(cls, geometry: Geometry, count: int) -> Self:
+        """Return slices that are stacked straight, as a geometry has them."""
+        sides = np.array(geometry.direction).reshape(3, 3).T * np.reshape(geometry.spacing[::-1], (3, 1))
+        return cls(np.array(geometry.origin) + np.arange(count)[:, None] * sides[2], sides[0], sides[1])
+
+    @classmethod
+    def of_headers(cls, headers: Sequence[Any], files: Sequence[Path]) -> Self:
+        """Return the slices of a series, each where its own header says.
+
+        Parameters
+        ----------
+        headers : sequence of pydicom.Dataset
+            Of the files.
+        files : sequence of Path
+            One per slice in the order of the slices, or the one with all frames.
+
+        Raises
+        ------
+        ImageError
+            If a header does not say it.
+        """
+        if (count := int(headers[0].get("NumberOfFrames") or 1)) > 1:
+            affine = along_normal(frames_of(files[0]).affine, count)
+            slices, rows, columns = affine[:3, :3].T
+            return cls(affine[:3, 3] + np.arange(count)[:, None] * slices, columns, rows)
+        places = np.array(
+            [_numbers(header, "ImagePositionPatient", file) for header, file in zip(headers, files, strict=True)]
+        )
+        way = _numbers(headers[0], "ImageOrientationPatient", files[0]).reshape(2, 3)
+        height, width = _numbers(headers[0], "PixelSpacing", files[0])
+        return cls(places, way[0] * width, way[1] * height)
+
+    def in_mm(self, z: int, points: Points) -> Points:
+        """Return points (n, 2) of a slice, y and x in voxels, as x, y, z (n, 3) in mm."""
+        moved: Points = self.places[z] + points[:, :1] * self.down + points[:, 1:] * self.across
+        return moved
+
+    def in_voxels(self, points: Points) -> tuple[Points, Points]:
+        """Return points x, y, z (n, 3) in mm as depth (n,), in slices, and as y and x (n, 2) in voxels of their slice.
+
+        A slice has the whole number of its place as depth; before the first and after the last it goes on evenly.
+        """
+        normal = np.cross(self.across, self.down)
+        normal /= np.linalg.norm(normal)
+        heights = self.places @ normal
+        step = (heights[-1] - heights[0]) / max(1, len(heights) - 1) or 1.0
+        depth = (points @ normal - heights[0]) / step
+        z = int(np.clip(np.rint(depth.mean()), 0, len(heights) - 1))
+        beside = points - self.places[z]
+        sides = np.stack([self.down, self.across])
+        return depth, beside @ sides.T / (sides**2).sum(axis=1)
+
+
+def frames_of(file: Path) -> Any:
+    """Return highdicom's geometry of the frames of a file; raises ImageError if they do not form a straight stack."""
+    geometry = highdicom().imread(file, lazy_frame_retrieval=True).get_volume_geometry(allow_missing_positions=False)
+    if geometry is None:
+        raise ImageError(f"The frames of {file} do not form a straight stack with equal distances.")
+    return geometry
+
+
+def _numbers(header: Any, name: str, file: Path) -> Points:
+    count, what = _WHAT[name]
+    try:
+        numbers = np.array([float(value) for value in header.get(name) or ()])
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise ImageError(f"{file} does not say {what} ({name} is missing or damaged). Export the series again.")
+    return numbers
