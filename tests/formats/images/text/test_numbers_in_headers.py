@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images.files import read_header, read_volume
@@ -174,3 +176,48 @@ def test_the_size_of_a_header_is_a_number_of_bytes(tmp_path, value):
     path = meta(tmp_path, f"ElementSpacing = 1 1 1\nHeaderSize = {value}\n")
     with pytest.raises(ImageError, match=f"has HeaderSize = '{value}'; it must be a number of bytes, or -1"):
         read_volume([path])
+
+
+def gipl(folder, *, sizes=(0.5, 0.75, 2.0), place=(1.0, 2.0, 3.0), more=b"", less=0, kind=np.int16):
+    """Write a GIPL file, some numbers of its header replaced."""
+    sitk.WriteImage(sitk.GetImageFromArray(ARRAY.astype(kind)), str(folder / "a.gipl"))
+    content = bytearray((folder / "a.gipl").read_bytes())
+    struct.pack_into(">3f", content, 10, *sizes)
+    struct.pack_into(">3d", content, 204, *place)
+    (folder / "a.gipl").write_bytes(bytes(content[: len(content) - less]) + more)
+    return folder / "a.gipl"
+
+
+def test_a_gipl_file_that_is_truncated_is_refused_for_itk_fills_it_up(tmp_path):
+    for kind in (np.uint8, np.int8, np.int16, np.uint16, np.float32, np.float64):
+        assert read_volume([gipl(tmp_path, kind=kind)]).geometry.remarks == ()
+        size = ARRAY.size * np.dtype(kind).itemsize
+        path = gipl(tmp_path, kind=kind, less=20)
+        for look in (read_header, lambda path: read_volume([path])):
+            with pytest.raises(ImageError, match=f"is truncated, and holds {size - 20} of {size} bytes of voxels"):
+                look(path)
+    said = read_volume([gipl(tmp_path, more=b"more")]).geometry.remarks
+    assert said == ("it holds 4 bytes more than its header says, which were ignored",)
+
+
+@pytest.mark.parametrize("sizes", [(0.5, 0.75, 0), (np.nan, 1, 1), (1, np.inf, 1)])
+def test_sizes_and_places_of_gipl_that_are_none_are_refused(tmp_path, sizes):
+    with pytest.raises(ImageError, match="its header has the voxel size .* sizes must be numbers above 0"):
+        read_volume([gipl(tmp_path, sizes=sizes)])
+    with pytest.raises(ImageError, match="begins at nan 0 0"):
+        read_volume([gipl(tmp_path, place=(np.nan, 0, 0))])
+
+
+def test_a_negative_size_of_gipl_is_an_axis_that_leads_the_other_way(tmp_path):
+    path = gipl(tmp_path, sizes=(0.5, 0.75, -2))
+    geometry = read_volume([path]).geometry
+    assert (geometry.spacing, geometry.axes_code) == ((2, 0.75, 0.5), "LPI")
+    assert "a negative voxel size along z (0.5 0.75 -2)" in geometry.remarks[0]
+    assert read_header(path).geometry == geometry
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_packed_voxels_at_the_end_of_a_metaimage_are_read(tmp_path, beside):
+    """ITK reads those within the file as something else, and says nothing."""
+    path = meta(tmp_path, "ElementSpacing = 1 1 1\nHeaderSize = -1\n", beside=beside, packed=True)
+    np.testing.assert_array_equal(read_volume([path]).array[0], ARRAY)

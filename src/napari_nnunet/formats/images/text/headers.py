@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from napari_nnunet.formats.images.text.numbers import (
     META_SIZES,
     MOST_AXES,
     SKIP,
+    note_negative,
     number_in,
     said_of,
     skipped,
@@ -53,6 +55,7 @@ _FILE_NUMBER = re.compile(r"-?[0-9]{1,9}")
 _LIST = re.compile(rb"[:=][^\S\n]*LIST", re.IGNORECASE)
 _PACKED_SIZE = re.compile(rb"^CompressedDataSize[^\n]*\n", re.MULTILINE)
 _MOST_FILES = 100_000
+_GIPL_HEADER, _GIPL_BYTES = 256, {7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}  # by type of values
 _GIPL = (b"\xef\xff\xe9\xb0", b"\x2a\xe3\x89\xb8")  # marks at the end of its header
 
 
@@ -109,10 +112,7 @@ def check_text(path: Path) -> TextFacts:
     if name.endswith(".gipl"):
         with path.open("rb") as file:
             start = file.read(_USUAL)
-        if start[252:256] in _GIPL:
-            *shape, _ = struct.unpack(">5H", start[:10])
-            require_room(path, [n for n in shape if n], 1)
-        return TextFacts()
+        return _of_gipl(path, start) if start[252:256] in _GIPL else TextFacts()
     if name.endswith(".nrrd"):
         start = _begin(path, lambda text: _NRRD_END.search(text) is not None)
         end = _NRRD_END.search(start)
@@ -139,6 +139,33 @@ def check_text(path: Path) -> TextFacts:
         _require_planes(path, fields, file_name, start[where.end() :])
         return facts._replace(skip=None)
     return facts._replace(file=file_name)
+
+
+def _of_gipl(path: Path, start: bytes) -> TextFacts:
+    """Return what a GIPL file says besides; ITK reads one that is truncated, and fills up what is missing."""
+    *shape, kind = struct.unpack(">5H", start[:10])
+    sizes, place = struct.unpack(">3f", start[10:22]), struct.unpack(">3d", start[204:228])
+    shape = [n for n in shape if n]
+    require_room(path, shape, 1)
+    shown = " ".join(f"{size:g}" for size in sizes)
+    if not all(map(math.isfinite, (*sizes, *place))) or not all(sizes[: len(shape)]):
+        raise ImageError(
+            f"{path} cannot be read: its header has the voxel size {shown}, and begins at "
+            f"{' '.join(f'{v:g}' for v in place)}; sizes must be numbers above 0. Export it again, as .nii.gz or .nrrd."
+        )
+    remarks: list[str] = []
+    note_negative([f"{size:g}".encode() for size in sizes], remarks)
+    if (itemsize := _GIPL_BYTES.get(kind)) is not None:
+        needed = math.prod(shape) * itemsize
+        beyond = path.stat().st_size - _GIPL_HEADER - needed
+        if beyond < 0:
+            raise ImageError(
+                f"{path} cannot be read: it is truncated, and holds {max(needed + beyond, 0)} of {needed} bytes of "
+                "voxels. Copy it again."
+            )
+        if beyond:
+            remarks.append(f"it holds {beyond} bytes more than its header says, which were ignored")
+    return TextFacts(remarks=tuple(remarks))
 
 
 def _behind(path: Path, facts: TextFacts, begin: int) -> TextFacts:

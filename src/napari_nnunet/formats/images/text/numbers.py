@@ -38,7 +38,7 @@ def wrong_place(fields: Mapping[bytes, Sequence[bytes]], remarks: list[str], *, 
         rows = [row for words in fields.get(DIRECTIONS, ()) for row in re.findall(rb"\(([^)]*)\)", words)]
         empty = any(not any(map(number_in, row.split(b","))) for row in rows)
         for words in fields.get(b"spacings", ()):
-            _note_negative(words.split(), remarks)
+            note_negative(words.split(), remarks)
         return "a direction of the length 0 ('space directions'); every axis must have a length" if empty else ""
     axes = max((number_in(word) for word in said_of(fields, AXES)), default=0.0)
     if not (0 < axes <= MOST_AXES and axes.is_integer()):
@@ -53,11 +53,11 @@ def wrong_place(fields: Mapping[bytes, Sequence[bytes]], remarks: list[str], *, 
                 shown = words.decode("ascii", "replace")[: 4 * DIGITS]
                 return f"{_META_NAMES[name]} = {shown!r}; write {_PER_AXIS[places]}"
             if not places:
-                _note_negative(words.split(), remarks)
+                note_negative(words.split(), remarks)
     return ""
 
 
-def _note_negative(words: Sequence[bytes], remarks: list[str]) -> None:
+def note_negative(words: Sequence[bytes], remarks: list[str]) -> None:
     """Say of which axes a header has negative sizes: ITK takes these to lead the other way."""
     axes = [axis for axis, word in zip("xyz", words, strict=False) if number_in(word) < 0]
     if axes:

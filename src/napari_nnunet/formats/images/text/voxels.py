@@ -221,7 +221,7 @@ def _of_meta(start: bytes, path: Path) -> Packed | None:
     orders = {_true(said[key]) for key in ("binarydatabyteordermsb", "elementbyteordermsb") if key in said}
     code = _META_TYPES.get(said.get("elementtype", ""))
     shape = _shape(said.get("dimsize", ""), said.get("ndims", ""))
-    plain = _true(said.get("binarydata", "")) and said.get("headersize", "0") == "0" and len(orders) < 2
+    plain = _true(said.get("binarydata", "")) and said.get("headersize", "0") in ("0", "-1") and len(orders) < 2
     single = said.get("elementnumberofchannels", "1") == "1"
     if not (_true(said.get("compresseddata", "")) and plain and single and code and shape):
         return None
