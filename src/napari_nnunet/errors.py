@@ -49,6 +49,11 @@ def some(names: Sequence[object], most: int = 5) -> str:
     return ", ".join(map(str, names[:most])) + more
 
 
+def counted(number: int, word: str) -> str:
+    """Return a number with its noun in the singular or plural."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
 def _shortened(text: str) -> str:
     """Return a message as it is shown, whatever a damaged or forged file put into it.
 
@@ -209,7 +214,7 @@ def of_cases(failures: Mapping[str, NnunetError], total: int, verb: str) -> Nnun
     NnunetError
         A ResourceError or an InternalError if all of them are, else a DatasetError.
     """
-    message = f"{len(failures)} of {total} cases could not be {verb}:"
+    message = f"{len(failures)} of {counted(total, 'case')} could not be {verb}:"
     shell = _listed({name: error.message for name, error in failures.items()})
     window = _listed({name: error.in_window for name, error in failures.items()})
     kinds = {type(error) for error in failures.values()}

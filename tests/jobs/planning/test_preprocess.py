@@ -125,7 +125,7 @@ def test_cases_that_left_the_dataset_leave_the_data(workspace, raw):
     for name in ("imagesTr/c3_0000.nii.gz", "labelsTr/c3.nii.gz"):
         (raw / name).unlink()
     _, events = _run(workspace)
-    assert any("1 cases are no longer in the dataset and were removed (c3)" in text for text in _notes(events))
+    assert any("1 case removed, no longer in the dataset (c3)" in text for text in _notes(events))
     assert case_names(folder) == ["c0", "c1", "c2"]
     assert sorted(p.name for p in (folder.parent / "gt_segmentations").iterdir()) == [f"c{i}.nii.gz" for i in range(3)]
 

@@ -78,7 +78,7 @@ def test_a_case_that_was_preprocessed_whatever_its_headers_say_is_measured_so(to
 def test_a_case_whose_earlier_segmentation_is_lost_is_left_out_and_named(told):
     missing, dice = told(lost=["c0"])
     assert missing.startswith("c0 is not compared, as its labels changed since the earlier model was validated: ")
-    assert dice == "Dice on the 1 cases that both models validated: a 0.6667 -> 0.6667."
+    assert dice == "Dice on the 1 case that both models validated: a 0.6667 -> 0.6667."
 
 
 def test_where_the_earlier_model_has_figures_only_it_is_said_whose_labels_they_are_of(told):

@@ -121,7 +121,7 @@ def test_a_class_that_no_training_case_of_a_fold_has_is_told_before_hours_are_lo
 
 def test_a_case_that_cannot_be_preprocessed_is_named(workspace, request_):
     (workspace.raw / TRAINED / "labelsTr" / "c1.nii.gz").write_bytes(b"damaged")
-    with pytest.raises(DatasetError, match=r"1 of 1 cases could not be preprocessed\. c1: "):
+    with pytest.raises(DatasetError, match=r"1 of 1 case could not be preprocessed\. c1: "):
         drain(prepare_training(workspace, [request_]))
 
 

@@ -291,7 +291,7 @@ def test_the_uncertainty_is_calibrated_from_the_dock(viewer, ensemble, workspace
             write_nifti(folder / f"{case}.nii.gz", p.argmax(axis=0).astype(np.uint8))
     qtbot.mouseClick(ensemble.calibrate, Qt.MouseButton.LeftButton)
     wait_until_idle(qtbot, ensemble)
-    assert "Calibrated on 1 cases" in ensemble.panel.status.text() and "b failed: " in ensemble.panel.status.text()
+    assert "Calibrated on 1 case:" in ensemble.panel.status.text() and "b failed: " in ensemble.panel.status.text()
     qtbot.waitUntil(lambda: "The uncertainty is calibrated" in ensemble.summary.text())
     assert not ensemble.calibrate.isVisible()
     assert ensemble.request().vote.temperature != 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_nnunet.errors import DatasetError, some
+from napari_nnunet.errors import DatasetError, counted, some
 
 FOLDS = 5
 _SEED = 12345
@@ -41,8 +41,8 @@ def make_splits(cases: Sequence[str], folds: int = FOLDS) -> tuple[Split, ...]:
     names = np.array(sorted(cases))
     if not 2 <= folds <= len(names):
         raise DatasetError(
-            f"{len(names)} cases cannot be split into {folds} folds. Train the fold 'all', ask for fewer folds "
-            "(at least 2), or add cases."
+            f"{counted(len(names), 'case')} cannot be split into {folds} folds. Train the fold 'all', ask for "
+            "fewer folds (at least 2), or add cases."
         )
     order = np.arange(len(names))
     np.random.RandomState(_SEED).shuffle(order)

@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_nnunet.engine.image.intensities import usual_range
 from napari_nnunet.engine.image.likeness import Likeness, likeness_of
-from napari_nnunet.errors import NnunetError, some
+from napari_nnunet.errors import NnunetError, counted, some
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.dataset.read_case import (
     header_in_words,
@@ -107,7 +107,7 @@ def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo, apart: When
             Problem(
                 "error",
                 case.name,
-                f"the image has {volume.channels} channels, dataset.json names {len(info.channel_names)} "
+                f"the image has {counted(volume.channels, 'channel')}, dataset.json names {len(info.channel_names)} "
                 f"({', '.join(info.channel_names)})",
             )
         )

@@ -185,7 +185,8 @@ def _json_problems(folder: Path) -> Iterable[Problem]:
 def _count_problems(dataset: RawDataset, *, incomplete: bool) -> Iterable[Problem]:
     found, stated = len(dataset.cases), dataset.info.num_training
     if stated is not None and stated != found and not incomplete:
-        yield Problem("error", "dataset.json", f"'numTraining' is {stated}, but there are {found} cases", "set_count")
+        are = "is 1 case" if found == 1 else f"are {found} cases"
+        yield Problem("error", "dataset.json", f"'numTraining' is {stated}, but there {are}", "set_count")
     if found < _FEWEST:
         yield Problem(
             "warning",

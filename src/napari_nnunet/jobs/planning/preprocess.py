@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import NnunetError, PlanError, some
+from napari_nnunet.errors import NnunetError, PlanError, counted, some
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, written_beside
 from napari_nnunet.formats.claim import claimed
@@ -239,7 +239,7 @@ def _drop_removed(dataset: RawDataset, targets: Sequence[_Target]) -> Job[None]:
             remove_case(target.folder, name)
         if gone:
             yield Note(
-                text=f"{target.folder.name}: {len(gone)} cases are no longer in the dataset and were removed "
+                text=f"{target.folder.name}: {counted(len(gone), 'case')} removed, no longer in the dataset "
                 f"({some(gone)})."
             )
 

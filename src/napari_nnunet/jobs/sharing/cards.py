@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from napari_nnunet.errors import NnunetError, SettingsError
+from napari_nnunet.errors import NnunetError, SettingsError, counted
 from napari_nnunet.formats.model.card import CARD_FILE, THUMBNAIL, CardModel, ModelCard, classes_of
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.results.inference_information import INFORMATION, read_best
@@ -89,7 +89,7 @@ def card_text(card: ModelCard) -> str:
     for model in card.models:
         spacing = " x ".join(f"{s:g}" for s in model.spacing)
         score = "" if model.dice is None else f", Dice {model.dice:.3f} in {model.cases} validation cases"
-        lines.append(f"{model.configuration}: {spacing} mm, {len(model.folds)} folds{score}")
+        lines.append(f"{model.configuration}: {spacing} mm, {counted(len(model.folds), 'fold')}{score}")
     for name in ("authors", "licence", "citation"):
         if getattr(card, name):
             lines.append(f"{name.capitalize()}: {getattr(card, name)}")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from napari_nnunet.engine.image.intensities import intensity_warnings
 from napari_nnunet.engine.network.unet import UNet, own_state
 from napari_nnunet.engine.training.learner import first_convolution, load_pretrained
-from napari_nnunet.errors import DatasetError, ModelError, NnunetError, SettingsError
+from napari_nnunet.errors import DatasetError, ModelError, NnunetError, SettingsError, counted
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
 from napari_nnunet.formats.claim import claimed
@@ -378,7 +378,7 @@ def compared(order: Order) -> Iterator[Note]:
         write_json(path, kept if gone is not None else {**kept, "note": _FIGURES_ONLY})
         yield from (Note(text=_FIGURES_ONLY),) if gone is None else ()
         told = ", ".join(f"{name} {was:.4f} -> {now:.4f}" for name, (was, now) in dice.items())
-        yield Note(text=f"Dice on the {len(cases)} cases that both models validated: {told}.")
+        yield Note(text=f"Dice on the {counted(len(cases), 'case')} that both models validated: {told}.")
 
 
 _FIGURES_ONLY = (

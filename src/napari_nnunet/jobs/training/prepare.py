@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_nnunet.errors import DatasetError, NnunetError
+from napari_nnunet.errors import DatasetError, NnunetError, counted
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.model.folder import TrainedModel
@@ -107,13 +107,14 @@ def prepare_cases(workspace: Workspace, requests: Sequence[TrainRequest], *, ado
     needs = yield from look_at_needs(workspace, requests)
     base = workspace.preprocessed / workspace.dataset_name(first.dataset)
     if needs.cases:
-        yield Stage(name=f"Preprocessing {len(needs.cases)} cases")
+        yield Stage(name=f"Preprocessing {counted(len(needs.cases), 'case')}")
         request = PreprocessRequest(dataset=base.name, plans=first.plans, configurations=_configurations(requests))
         result = yield from preprocess(workspace, request, as_before=True)
         if result.failed:
             name, reason = next(iter(result.failed.items()))
             raise DatasetError(
-                f"{len(result.failed)} of {len(needs.cases)} cases could not be preprocessed. {name}: {reason}"
+                f"{len(result.failed)} of {counted(len(needs.cases), 'case')} could not be preprocessed. "
+                f"{name}: {reason}"
             )
     if adopt:
         adopt_cases(workspace, base.name, adopt)

@@ -12,6 +12,7 @@ from napari.layers import Labels
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QGroupBox, QVBoxLayout
 
+from napari_nnunet.errors import counted
 from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.tables import text_of_rows
 from napari_nnunet.jobs.choosing.compare import Comparison, compare_arrays, compare_folders, difference
@@ -39,7 +40,6 @@ from napari_nnunet.widgets.frame.layers import (
 )
 from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table
-from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.objects.look import show_fullest_slice
 from napari_nnunet.widgets.objects.voxels import look_into
 from napari_nnunet.widgets.prediction.result import rivals, show_instead, take_away

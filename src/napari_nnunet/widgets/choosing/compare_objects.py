@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_nnunet.engine.objects.verdict import Verdict
+from napari_nnunet.errors import counted
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.jobs.choosing.compare_objects import (
@@ -27,7 +28,6 @@ from napari_nnunet.widgets.choosing.compare_form import Compared, layers_of_file
 from napari_nnunet.widgets.frame.layers import KIND, add_layer, full_resolution, placement_of
 from napari_nnunet.widgets.frame.panel import RunPanel, RunState
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, html_label
-from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.objects.look import go_to
 from napari_nnunet.widgets.objects.verdicts import COLOURS, legend, verdict_options
 from napari_nnunet.widgets.objects.voxels import look_into

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QFormLayout, QGroupBox
 
 from napari_nnunet.engine.prediction.vote import VoteSettings
-from napari_nnunet.errors import some
+from napari_nnunet.errors import counted, some
 from napari_nnunet.events import Job
 from napari_nnunet.formats.model.side_files import stamps_of
 from napari_nnunet.jobs.choosing.calibrate import calibrate_models, known_temperature, notes_weights
@@ -38,7 +38,6 @@ from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.tabs import leads_to
-from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.frame.worker import Latest, on_a_thread
 from napari_nnunet.widgets.prediction.form import SegmentForm
 from napari_nnunet.widgets.prediction.show import ResultView
@@ -222,7 +221,7 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
 def _calibrated(found: Any) -> str:
     result, _ = found
     return (
-        f"Calibrated on {result.cases} cases: the calibration error went from {result.error_before:.3f} to "
+        f"Calibrated on {counted(result.cases, 'case')}: the calibration error went from {result.error_before:.3f} to "
         f"{result.error_after:.3f}."
     )
 

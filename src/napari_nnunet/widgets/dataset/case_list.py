@@ -21,11 +21,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import NnunetError, counted
 from napari_nnunet.events import CaseDone, CaseFailed
 from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups, stored_groups, write_groups
 from napari_nnunet.widgets.frame.parts import Sentence, Table, button
-from napari_nnunet.widgets.frame.words import as_text, counted, failure_text
+from napari_nnunet.widgets.frame.words import as_text, failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 
 if TYPE_CHECKING:

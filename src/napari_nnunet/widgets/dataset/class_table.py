@@ -15,14 +15,14 @@ from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QHeaderView, QInputDialog, QTableWidget, QTableWidgetItem, QWidget
 
-from napari_nnunet.errors import DatasetError, some
+from napari_nnunet.errors import DatasetError, counted, some
 from napari_nnunet.events import Job, Progress
 from napari_nnunet.formats.dataset.relabel import remap
 from napari_nnunet.jobs.dataset.cases import NewCase, unlooked_in
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.widgets.dataset.case_request import MOST_CLASSES, CaseChoices, PaintedClass, Replaced
 from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, VALUES
-from napari_nnunet.widgets.frame.words import as_text, counted, failure_text
+from napari_nnunet.widgets.frame.words import as_text, failure_text
 from napari_nnunet.widgets.frame.worker import Latest
 
 _MANY = 5  # values without a name from which on they may be numbers of objects

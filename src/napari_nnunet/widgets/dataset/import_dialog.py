@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import NnunetError, counted
 from napari_nnunet.events import Note, Progress
 from napari_nnunet.formats.workspace import Workspace, is_folder
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
@@ -31,7 +31,7 @@ from napari_nnunet.widgets.files.look_dialog import look_button
 from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel
 from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.ready import sizes_in
-from napari_nnunet.widgets.frame.words import counted, failure_text, noted, split_words
+from napari_nnunet.widgets.frame.words import failure_text, noted, split_words
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_nnunet.errors import NnunetError, SettingsError
+from napari_nnunet.errors import NnunetError, SettingsError, counted
 from napari_nnunet.events import CaseDone
 from napari_nnunet.formats.masks.kinds import Recognised
 from napari_nnunet.schema.requests.mask_words import read_values
 from napari_nnunet.widgets.frame.parts import Sentence, Table
-from napari_nnunet.widgets.frame.words import counted, size_text, times_text
+from napari_nnunet.widgets.frame.words import size_text, times_text
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.dataset.import_case import PlannedCase

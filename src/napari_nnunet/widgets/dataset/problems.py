@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QInputDialog, QMessageBox, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
-from napari_nnunet.errors import some
+from napari_nnunet.errors import counted, some
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.dataset.raw_writer import drop_case, place_labels, set_count, set_spacing
@@ -20,7 +20,6 @@ from napari_nnunet.widgets.files.look_dialog import look_button
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
-from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.frame.worker import lazy
 
 if TYPE_CHECKING:

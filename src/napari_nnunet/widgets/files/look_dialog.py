@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QHeaderView, QPushButton, QVBoxLayout, QWidget
 
+from napari_nnunet.errors import counted
 from napari_nnunet.schema.requests.dataset import LookRequest
 from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, button
-from napari_nnunet.widgets.frame.words import as_text, counted
+from napari_nnunet.widgets.frame.words import as_text
 from napari_nnunet.widgets.frame.worker import lazy
 
 if TYPE_CHECKING:

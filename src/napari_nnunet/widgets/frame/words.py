@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from napari_nnunet.errors import InternalError, for_people
+from napari_nnunet.errors import InternalError, counted, for_people
 from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.model_name import label_of
@@ -98,11 +98,6 @@ def dataset_text(info: DatasetInfo) -> str:
     """Return channels and classes of a dataset (rich text)."""
     classes = [name for name in info.labels.labels if name != BACKGROUND]
     return f"Channels: {', '.join(info.channel_names)}.<br>Classes: {', '.join(classes)}."
-
-
-def counted(number: int, word: str) -> str:
-    """Return a number with its noun in the singular or plural."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def label_names(info: DatasetInfo) -> dict[str, str]:

@@ -13,7 +13,7 @@ from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QGroupBox, QHBoxLayout, QMessageBox, QVBoxLayout, QWidget
 
-from napari_nnunet.errors import ModelError, NnunetError
+from napari_nnunet.errors import ModelError, NnunetError, counted
 from napari_nnunet.events import Job
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.preprocessed.plans import plan_files
@@ -27,7 +27,7 @@ from napari_nnunet.widgets.frame.parts import Sentence, Table, button, next_butt
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
-from napari_nnunet.widgets.frame.words import about_time, as_text, counted
+from napari_nnunet.widgets.frame.words import about_time, as_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 from napari_nnunet.widgets.labelling.place_layers import look_at_place, place_layers
 

@@ -13,13 +13,13 @@ from napari.layers import Labels, Tracks
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout
 
-from napari_nnunet.errors import some
+from napari_nnunet.errors import counted, some
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.schema.requests.choosing import TrackSettings
 from napari_nnunet.widgets.frame.forms import FieldRows
 from napari_nnunet.widgets.frame.layers import FOLLOWED, activate, add_layer, canvas_view, placement_of, remove_layer
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, button
-from napari_nnunet.widgets.frame.words import counted, failure_text
+from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 from napari_nnunet.widgets.objects.curves import SizeCurves
 from napari_nnunet.widgets.objects.feature_table import columns_of_others, renamings, write_features

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout, QWidget
 
 from napari_nnunet.engine.machine import has_gpu
-from napari_nnunet.errors import NnunetError, PlanError
+from napari_nnunet.errors import NnunetError, PlanError, counted
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, read_info, survey
@@ -25,7 +25,7 @@ from napari_nnunet.widgets.frame.parts import Sentence, button, folded_away, nex
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
-from napari_nnunet.widgets.frame.words import counted, dataset_text, failure_text, report_text
+from napari_nnunet.widgets.frame.words import dataset_text, failure_text, report_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy, on_a_thread
 from napari_nnunet.widgets.planning.change import ChangeForm
 from napari_nnunet.widgets.planning.plans_box import PlansBox

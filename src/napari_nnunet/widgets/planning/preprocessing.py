@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QCheckBox, QGroupBox, QVBoxLayout, QWidget
 
+from napari_nnunet.errors import counted
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import PreprocessRequest
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.state import State
-from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.planning.views import readable_configurations
 

@@ -18,14 +18,14 @@ from qtpy.QtWidgets import (
 )
 
 from napari_nnunet.engine.machine import has_gpu
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import NnunetError, counted
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.widgets.frame.parts import Sentence, Table, Tabs
-from napari_nnunet.widgets.frame.words import as_text, counted, failure_text, size_text, times_text
+from napari_nnunet.widgets.frame.words import as_text, failure_text, size_text, times_text
 
 _ROWS = (
     "Based on",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Labels
 
-from napari_nnunet.errors import NnunetError, SettingsError, some
+from napari_nnunet.errors import NnunetError, SettingsError, counted, some
 from napari_nnunet.events import Job
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.side_files import what_is_there
@@ -19,7 +19,7 @@ from napari_nnunet.jobs.prediction.table import Line, found_in_planes
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 from napari_nnunet.widgets.frame.layers import Frame, canvas_view, result_shape
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
-from napari_nnunet.widgets.frame.words import about_time, counted, plain_time
+from napari_nnunet.widgets.frame.words import about_time, plain_time
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.prediction.request import Choices, SegmentRequest, default_axes, resolve
 from napari_nnunet.widgets.prediction.result import ResultLayers, left_in

@@ -10,7 +10,7 @@ from magicgui.widgets import ComboBox
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QVBoxLayout, QWidget
 
-from napari_nnunet.errors import ResourceError
+from napari_nnunet.errors import ResourceError, counted
 from napari_nnunet.events import Found
 from napari_nnunet.formats.atomic import write_text
 from napari_nnunet.jobs.prediction.table import Line, as_csv
@@ -18,7 +18,7 @@ from napari_nnunet.widgets.files.look_dialog import look_button
 from napari_nnunet.widgets.frame.forms import add_row
 from napari_nnunet.widgets.frame.layers import format_volume
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, button
-from napari_nnunet.widgets.frame.words import as_text, counted, plain_time
+from napari_nnunet.widgets.frame.words import as_text, plain_time
 from napari_nnunet.widgets.prediction.after import RecipeButton
 
 THIS, OPEN, FOLDER = "This image", "All open images", "A folder"

@@ -12,7 +12,7 @@ import numpy as np
 from napari.layers import Image
 
 from napari_nnunet.engine.image.voxel_size import as_trained
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import NnunetError, counted
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.side_files import stamps_of
 from napari_nnunet.grid import Grid
@@ -256,8 +256,8 @@ def _check_channels(first: Image, others: Sequence[Image], names: Sequence[str])
         return
     if others and len(others) + 1 != count:
         raise NotReadyError(
-            f"The model has {count} channels ({listed}), but {len(others) + 1} layers are chosen. Choose a layer for "
-            "each channel, or one layer that holds them all."
+            f"The model has {counted(count, 'channel')} ({listed}), but {len(others) + 1} layers are chosen. "
+            "Choose a layer for each channel, or one layer that holds them all."
         )
     for i, other in enumerate(others):
         if any(other is one for one in (first, *others[:i])):

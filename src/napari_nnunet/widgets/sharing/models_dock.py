@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_nnunet.errors import NnunetError, some
+from napari_nnunet.errors import NnunetError, counted, some
 from napari_nnunet.events import Job
 from napari_nnunet.formats.model.bundle import inspect
 from napari_nnunet.formats.model.card import ModelCard, classes_of
@@ -43,7 +43,7 @@ from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import Sentence, button, html_label
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
-from napari_nnunet.widgets.frame.words import as_text, counted, failure_text, size_text, telling_names
+from napari_nnunet.widgets.frame.words import as_text, failure_text, size_text, telling_names
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.sharing.catalogue_dialog import CatalogueDialog
 from napari_nnunet.widgets.sharing.export_dialog import CarryDialog, ExportDialog

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import NnunetError, counted
 from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups, stored_groups
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, read_splits
@@ -30,7 +30,7 @@ from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.planning import FoldsRequest
 from napari_nnunet.widgets.frame.panel import RunPanel, RunState
 from napari_nnunet.widgets.frame.parts import Sentence, Table, button
-from napari_nnunet.widgets.frame.words import counted, failure_text
+from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 
 if TYPE_CHECKING:

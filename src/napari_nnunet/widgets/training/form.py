@@ -10,6 +10,7 @@ from magicgui.widgets import ComboBox
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
 
+from napari_nnunet.errors import counted
 from napari_nnunet.formats.workspace import Workspace, stamp
 from napari_nnunet.processes.cluster.where import where
 from napari_nnunet.processes.launch import ClusterTrainings, DetachedTraining
@@ -22,7 +23,6 @@ from napari_nnunet.widgets.frame.parts import button, folded_away
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import State
-from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.planning.plans_box import PlansBox
 from napari_nnunet.widgets.planning.views import advised_configuration, main_configuration, readable_configurations
 from napari_nnunet.widgets.training.folds import FoldBoxes, FoldsDialog

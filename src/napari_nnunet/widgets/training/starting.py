@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QMessageBox
 
+from napari_nnunet.errors import counted
 from napari_nnunet.processes.launch import ClusterTrainings, DetachedTraining
 from napari_nnunet.widgets.frame.dock import Dock
 from napari_nnunet.widgets.frame.panel import RunPanel, RunState
 from napari_nnunet.widgets.frame.preferences import remember_cluster
 from napari_nnunet.widgets.frame.state import State
-from napari_nnunet.widgets.frame.words import as_text, counted
+from napari_nnunet.widgets.frame.words import as_text
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.training.form import Asked
 from napari_nnunet.widgets.training.watch import Watch

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
+from napari_nnunet.errors import counted
 from napari_nnunet.processes.follow import Training
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.requests.labelling import FindLabelErrorsRequest
 from napari_nnunet.widgets.frame.panel import RunPanel, RunState
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, button
 from napari_nnunet.widgets.frame.state import State
-from napari_nnunet.widgets.frame.words import as_text, counted
+from napari_nnunet.widgets.frame.words import as_text
 from napari_nnunet.widgets.frame.worker import lazy
 
 if TYPE_CHECKING:

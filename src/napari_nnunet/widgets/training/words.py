@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_nnunet.errors import NnunetError, some
+from napari_nnunet.errors import NnunetError, counted, some
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.regular import regular
@@ -17,7 +17,7 @@ from napari_nnunet.processes.follow import Training
 from napari_nnunet.processes.launch import ClusterTrainings, DetachedTraining
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import ModelName
-from napari_nnunet.widgets.frame.words import counted, no_mean, plain_time
+from napari_nnunet.widgets.frame.words import no_mean, plain_time
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.training.prepare import Needs
