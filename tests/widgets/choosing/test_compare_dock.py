@@ -10,6 +10,7 @@ from docks import PATIENCE, Halting, open_dock, press, wait_until_idle
 
 from helpers import smooth_image, write_nifti
 from napari_nnunet.widgets.choosing import compare_dock, compare_objects
+from napari_nnunet.widgets.frame.worker import on_a_thread
 
 
 @pytest.fixture
@@ -178,6 +179,8 @@ def test_a_case_is_read_on_a_thread_and_can_be_cancelled(viewer, compare, tmp_pa
         compare.form.folders.widgets[name].value = tmp_path / folder
     qtbot.waitUntil(lambda: "Will compare" in compare.summary.text())
     press(qtbot, compare)
+    if not objects:
+        assert compare.title.text().startswith("1 case of 'one' and 'two', mean Dice 0.000")
     monkeypatch.setattr(module, "layers_of_files", slow)
     (compare.objects if objects else compare)._open_case(0)
     qtbot.waitUntil(reached.is_set)
@@ -186,3 +189,21 @@ def test_a_case_is_read_on_a_thread_and_can_be_cancelled(viewer, compare, tmp_pa
     wait_until_idle(qtbot, compare)
     assert threads != [threading.get_ident()] and not viewer.layers
     assert compare.panel.status.text() == "Cancelled."
+
+
+@pytest.mark.parametrize("objects", [False, True])
+def test_what_was_compared_before_is_not_shown_below_what_fails(viewer, compare, qtbot, monkeypatch, objects):
+    for name, value in (("A", 1), ("B", 2)):
+        viewer.add_labels(np.full((8, 8), value, np.uint8), name=name)
+    compare.form.objects_box.value = objects
+    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text() and not compare._later.isActive())
+    press(qtbot, compare)
+    assert compare.result.isVisible()
+
+    def fails(*_, **__):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(compare_dock, "compare_arrays", fails)
+    monkeypatch.setattr(compare.objects, "job", lambda request: (on_a_thread(fails), None))
+    press(qtbot, compare)
+    assert "the disk is gone" in compare.panel.status.text() and not compare.result.isVisible()

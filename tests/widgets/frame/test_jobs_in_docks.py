@@ -15,7 +15,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_nnunet.errors import ImageError
-from napari_nnunet.events import Note, Progress, Stage
+from napari_nnunet.events import CaseFailed, Note, Progress, Stage
 from napari_nnunet.widgets.frame import parts
 from napari_nnunet.widgets.frame.dock import Dock, RequestDock
 from napari_nnunet.widgets.frame.panel import RunPanel, RunState
@@ -338,3 +338,18 @@ def test_a_closed_dock_estimates_no_more(counter, viewer, qtbot):
     counter.check_soon()
     qtbot.wait(400)
     assert "Takes 1" in counter.summary.text()
+
+
+def test_why_a_case_failed_is_said_once(panel, qtbot):
+    def job():
+        yield CaseFailed(case="c2", message="It is truncated.", index=0, total=2)
+        yield Note(level="warning", text="The other one is odd.")
+
+    panel.run(job(), done=lambda _: "1 case done, 1 failed – c2: It is truncated.")
+    _idle(qtbot, panel)
+    assert panel.status.text() == "1 case done, 1 failed – c2: It is truncated. Note: The other one is odd."
+    panel.run(job(), done=lambda _: "1 case done, 1 failed.")
+    _idle(qtbot, panel)
+    assert panel.status.text() == (
+        "1 case done, 1 failed. Note: c2 failed: It is truncated. Note: The other one is odd."
+    )

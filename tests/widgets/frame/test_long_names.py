@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from magicgui.widgets import ComboBox
 from napari._qt.qt_resources import get_stylesheet
 from qtpy.QtGui import QIcon, QPixmap
 from qtpy.QtWidgets import QWidget
@@ -13,7 +14,8 @@ from napari_nnunet.formats.masks.facts import ValueRow
 from napari_nnunet.formats.masks.kinds import Recognised
 from napari_nnunet.widgets.dataset.case_list import telling_ends
 from napari_nnunet.widgets.dataset.import_tables import PairTable, ValueTable
-from napari_nnunet.widgets.frame.parts import NameBox
+from napari_nnunet.widgets.frame.forms import let_shrink
+from napari_nnunet.widgets.frame.parts import NameBox, Table
 
 
 @pytest.fixture
@@ -44,6 +46,25 @@ def test_a_dataset_is_named_from_its_number_to_its_end(show):
     box.setCurrentIndex(1)
     assert box.shown().startswith("Datas") and "…" in box.shown() and box.shown().endswith("itals")
     box.grab()
+
+
+def test_boxes_of_layers_show_what_tells_their_names_apart(show):
+    boxes = []
+    for end in ("1", "2", "2"):
+        boxes.append(ComboBox(choices=[f"a brain with a rather long name of its layer {end}"]))
+        let_shrink(boxes[-1].native)
+        let_shrink(boxes[-1].native)  # as docks do that hold a form that did
+        show(boxes[-1].native, 170)
+    first, second, again = (box.native.grab().toImage() for box in boxes)
+    assert first != second and second == again
+
+
+def test_tables_leave_out_the_middle_of_a_name(show):
+    table = Table("Images", ("Image", "State"))
+    table.fill([[f"patient_0031_frame_01_with_contrast {end}", "done"] for end in "01"])
+    show(table, 180)
+    one, other = (table.grab(table.visualItemRect(table.item(row, 0))).toImage() for row in range(2))
+    assert one != other
 
 
 @pytest.mark.parametrize(

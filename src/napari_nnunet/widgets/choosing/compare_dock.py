@@ -119,13 +119,15 @@ class CompareWidget(RequestDock[Compared, None]):
     def begin(self, request: Compared) -> None:
         """Compare."""
         self._comparison = None
+        self.result.setVisible(False)  # of before; nothing comes of what fails or is cancelled
         self._show_objects(self.form.objects)
         if self.form.objects:
             job, done = self.objects.job(request)
             self.panel.run(job, done=done)
             return
         if isinstance(request, CompareRequest):
-            self.panel.run(compare_folders(request), done=self._show_cases)
+            names_of_folders = (request.first.name, request.second.name)
+            self.panel.run(compare_folders(request), done=lambda found: self._show_cases(found, names_of_folders))
             return
         names, odd = names_of_both(request.first, request.second), names_apart(request.first, request.second)
         titles, place = (request.first.name, request.second.name), placement_of(request.first)  # people go on editing
@@ -182,16 +184,14 @@ class CompareWidget(RequestDock[Compared, None]):
         show_instead(self.viewer, layer, pair, digest)
         show_fullest_slice(self.viewer, layer)  # where they differ most
 
-    def _show_cases(self, comparison: Comparison) -> None:
+    def _show_cases(self, comparison: Comparison, folders: tuple[str, str]) -> None:
         labels = comparison.evaluation.labels
         rows = [[name, *(_cell(values[label]["Dice"]) for label in labels)] for name, values in comparison.cases]
         self._fill(["Case", *(comparison.names.get(label, str(label)) for label in labels)], rows)
         self._comparison = comparison
+        what = f"{counted(len(rows), 'case')} of '{folders[0]}' and '{folders[1]}'"
         mean = comparison.evaluation.dice
-        self.title.setText(
-            f"{counted(len(rows), 'case')}, mean Dice {mean:.3f}, the most different first. Double-click one to open "
-            "it."
-        )
+        self.title.setText(f"{what}, mean Dice {mean:.3f}, the most different first. Double-click one to open it.")
 
     def _fill(self, heads: list[str], rows: list[list[str]]) -> None:
         self.table.set_heads(heads)

@@ -15,6 +15,7 @@ from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QScrollArea, QVBoxLayout, QWidget
 
 from napari_nnunet.schema.requests.option import flag_of, rows_of
+from napari_nnunet.widgets.frame.parts import leave_out_middle
 from napari_nnunet.widgets.frame.ready import typed_spacing
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ def let_shrink(content: QWidget) -> None:
     for box in (*own, *content.findChildren(QComboBox)):
         box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         box.setMinimumContentsLength(6)
+        leave_out_middle(box)
 
 
 def distinct(choices: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:

@@ -24,6 +24,7 @@ T = TypeVar("T")
 _BELOW = 120  # pixels below a panel that are brought into sight with it: where results begin
 _SETTLES = 3.0  # seconds after a start or an end, in which what lies above a panel still changes
 _ACTIVITY_SECONDS = 0.25  # every update of napari's bar runs the event loop, so they are few
+_FAILED = " failed: "  # between a case and why
 _WARNINGS = 3  # of a run that are said again at its end
 
 
@@ -329,7 +330,7 @@ class RunPanel(QWidget):
                 self._case_over(event)
             case CaseFailed():
                 self._case_over(event)
-                text = f"{event.case} failed: {event.in_window or event.message}"
+                text = f"{event.case}{_FAILED}{event.in_window or event.message}"
                 self._remember(text)
                 self.say(text)
             case _:
@@ -342,6 +343,7 @@ class RunPanel(QWidget):
 
     def _with_warnings(self, text: str | None) -> str | None:
         """Return what is said at the end with the warnings, which the progress took from sight."""
+        self._warned = [one for one in self._warned if not text or one.rpartition(_FAILED)[2] not in text]
         return " ".join([*([text] if text else []), *self.notes]) if self._warned else text
 
     def _case_over(self, event: CaseDone | CaseFailed) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer, QUrl
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, QUrl
 from qtpy.QtGui import QColor, QDesktopServices, QIcon, QPaintEvent, QResizeEvent
 from qtpy.QtWidgets import (
     QApplication,
@@ -176,21 +176,50 @@ class NameBox(QComboBox):
 
     def shown(self) -> str:
         """Return what of the chosen name is to be seen."""
-        option = QStyleOptionComboBox()
-        self.initStyleOption(option)
-        style, part = self.style(), QStyle.SubControl.SC_ComboBoxEditField
-        assert style is not None
-        room = style.subControlRect(QStyle.ComplexControl.CC_ComboBox, option, part, self).width() - _BESIDE
-        return self.fontMetrics().elidedText(self.currentText(), Qt.TextElideMode.ElideMiddle, room)
+        return _shown_in(self, self._option())
 
     def paintEvent(self, _: QPaintEvent | None) -> None:
         """Draw the box with as much of the name as fits."""
+        _draw(self, self._option())
+
+    def _option(self) -> QStyleOptionComboBox:
         option = QStyleOptionComboBox()
         self.initStyleOption(option)
-        option.currentText = self.shown()
-        painter = QStylePainter(self)
-        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
-        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+        return option
+
+
+def _shown_in(box: QComboBox, option: QStyleOptionComboBox) -> str:
+    style, part = box.style(), QStyle.SubControl.SC_ComboBoxEditField
+    assert style is not None
+    room = style.subControlRect(QStyle.ComplexControl.CC_ComboBox, option, part, box).width() - _BESIDE
+    return box.fontMetrics().elidedText(box.currentText(), Qt.TextElideMode.ElideMiddle, room)
+
+
+def _draw(box: QComboBox, option: QStyleOptionComboBox) -> None:
+    option.currentText = _shown_in(box, option)
+    painter = QStylePainter(box)
+    painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+    painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+    painter.end()
+
+
+class _MiddleLeftOut(QObject):
+    """Draws a box that somebody else made as a :class:`NameBox` is."""
+
+    def eventFilter(self, box: QObject | None, event: QEvent | None) -> bool:
+        """Draw instead of the box itself."""
+        if event is None or event.type() != QEvent.Type.Paint or not isinstance(box, QComboBox) or box.isEditable():
+            return False
+        option = QStyleOptionComboBox()
+        box.initStyleOption(option)
+        _draw(box, option)
+        return True
+
+
+def leave_out_middle(box: QComboBox) -> None:
+    """Let a box leave out the middle of a name that does not fit: what tells names apart often stands at their end."""
+    if not isinstance(box, NameBox) and box.findChild(_MiddleLeftOut) is None:
+        box.installEventFilter(_MiddleLeftOut(box))
 
 
 class FolderButton(QPushButton):
@@ -286,7 +315,8 @@ class Table(QTableWidget):
         self._most = most
         self.setAccessibleName(name)
         self.setTabKeyNavigation(False)
-        self.setWordWrap(False)  # long names are cut at their end, not after the first word
+        self.setWordWrap(False)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # what tells long names apart often stands at their end
         self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
         self.verticalHeader().setVisible(False)

@@ -133,7 +133,8 @@ def _finished(layers: Any) -> Iterator[tuple[str, Labels]]:
     """Return the results that runs finished, with what was asked for; of a copy nobody knows of which voxels it is."""
     for layer in layers:
         left = left_in(layer)
-        if isinstance(layer, Labels) and left is not None and left.looked and not layer.metadata["nnunet"]["partial"]:
+        about = layer.metadata.get("nnunet", {}) if isinstance(layer, Labels) else {}
+        if left is not None and left.looked and about.get("partial") is False:
             yield left.request, layer
 
 

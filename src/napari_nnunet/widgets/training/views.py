@@ -51,7 +51,6 @@ class TrainingTable(Table):
         self._wanted: Path | None = None
         self.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
         self.horizontalHeaderItem(2).setToolTip(_PSEUDO)
-        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # the fold stands at the end
         self.itemSelectionChanged.connect(self.chosen)
 
     def show_trainings(self, trainings: Sequence[Training]) -> None:
