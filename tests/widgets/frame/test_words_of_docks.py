@@ -6,8 +6,9 @@ import errno
 
 import pytest
 
+from napari_nnunet.errors import counted
 from napari_nnunet.widgets.frame.forms import distinct
-from napari_nnunet.widgets.frame.words import about_time, counted, failure_text, path_in, plain_time
+from napari_nnunet.widgets.frame.words import about_time, failure_text, path_in, plain_time
 
 
 @pytest.mark.parametrize(

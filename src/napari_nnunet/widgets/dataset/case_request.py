@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from napari.layers import Image, Labels
 
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import NnunetError, counted
 from napari_nnunet.formats.dataset.case_trash import raw_case_files
 from napari_nnunet.formats.dataset.new_dataset import next_dataset_name
 from napari_nnunet.formats.dataset.objects import reference_file
@@ -33,7 +33,7 @@ from napari_nnunet.widgets.frame.layers import (
     voxel_size_mm,
 )
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
-from napari_nnunet.widgets.frame.words import counted, size_text, times_text
+from napari_nnunet.widgets.frame.words import size_text, times_text
 
 MOST_CLASSES = 256  # more values than that are no classes but objects
 WHOLE, SLICE = "Whole volume", "Current slice"

@@ -180,7 +180,7 @@ class NameBox(QComboBox):
 
     def paintEvent(self, _: QPaintEvent | None) -> None:
         """Draw the box with as much of the name as fits."""
-        _draw(self, self._option())
+        _draw(self, self._option(), self.shown())
 
     def _option(self) -> QStyleOptionComboBox:
         option = QStyleOptionComboBox()
@@ -195,8 +195,8 @@ def _shown_in(box: QComboBox, option: QStyleOptionComboBox) -> str:
     return box.fontMetrics().elidedText(box.currentText(), Qt.TextElideMode.ElideMiddle, room)
 
 
-def _draw(box: QComboBox, option: QStyleOptionComboBox) -> None:
-    option.currentText = _shown_in(box, option)
+def _draw(box: QComboBox, option: QStyleOptionComboBox, text: str) -> None:
+    option.currentText = text
     painter = QStylePainter(box)
     painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
     painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
@@ -212,7 +212,7 @@ class _MiddleLeftOut(QObject):
             return False
         option = QStyleOptionComboBox()
         box.initStyleOption(option)
-        _draw(box, option)
+        _draw(box, option, _shown_in(box, option))
         return True
 
 
