@@ -15,6 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, HTJ2KLossless, ImplicitVRLittleE
 from dicom_files import FILM, STRUCTURES, fill, header, save, write_enhanced, write_series
 from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.formats.dicom import series as dicom
+from napari_nnunet.formats.dicom.syntax import numbers_between
 
 SLICES = np.arange(4 * 16 * 17, dtype=np.int16).reshape(4, 16, 17)
 
@@ -69,6 +70,30 @@ def test_a_slice_of_a_series_that_lies_beside_it_is_said_to_be_one(tmp_path):
     )
     assert dicom.read_series(folder / "other.dcm")[1].remarks == ()
     assert dicom.read_series(tmp_path / "other")[1].remarks == ()
+
+
+@pytest.mark.parametrize(("tags", "size"), [
+    ({"SliceThickness": 2.5}, 2.5), ({"SliceThickness": 2.5, "SpacingBetweenSlices": 3}, 3), ({"SliceThickness": 0}, None),
+    ({"SliceThickness": -1}, None),
+])  # fmt: skip
+def test_a_single_slice_is_as_thick_as_it_says(tmp_path, tags, size):
+    def change(file, z):
+        for name, value in tags.items():
+            setattr(file, name, value)
+
+    _, geometry = dicom.read_series(write_series(tmp_path, SLICES[:1], change=change))
+    assert geometry.spacing == pytest.approx((size or 1.0, 0.6, 0.5))
+    said = () if size else ("it is one slice and says no thickness; 1 mm was used along z",)
+    assert (geometry.remarks, geometry.spacing_known) == (said, True)
+
+
+@pytest.mark.parametrize("pixel", [[0, 0], [0.5, 0], [-0.5, 0.5]])
+def test_pixels_whose_size_is_none_have_no_known_size(tmp_path, pixel):
+    def change(file, z):
+        file.PixelSpacing = pixel
+
+    _, geometry = dicom.read_series(write_series(tmp_path, SLICES, change=change))
+    assert not geometry.spacing_known
 
 
 @pytest.mark.parametrize(("missing", "said"), [((1,), "2 to 4 mm apart"), ((1, 2), None)])
@@ -216,7 +241,7 @@ def test_a_slice_that_was_cut_off_is_an_error_of_images(tmp_path, keep):
 
 @pytest.mark.parametrize("place", ["here", "nan", "1\\2", ""])
 def test_slices_that_do_not_say_where_they_lie_are_refused(place):
-    assert dicom._numbers(["0\\0\\1", f"0\\0\\{place}" if place != "1\\2" else place, "0\\0\\2"], 3) is None
+    assert numbers_between(["0\\0\\1", f"0\\0\\{place}" if place != "1\\2" else place, "0\\0\\2"], 3) is None
 
 
 def test_slices_without_a_place_are_refused(tmp_path):

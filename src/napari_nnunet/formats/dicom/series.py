@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, some
 from napari_nnunet.formats.dicom.frames import read_frames
-from napari_nnunet.formats.dicom.syntax import check_lengths, is_dicom, syntax_of
+from napari_nnunet.formats.dicom.syntax import check_lengths, is_dicom, numbers_between, sizes_between, syntax_of
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
@@ -28,6 +28,7 @@ _ORIENTATION = "0020|0037"
 _PHOTOMETRY = "0028|0004"
 _SCALE = ("0028|1053", "0028|1052")  # slope and intercept of the stored values
 _SIZES = ("0028|0030", "0018|1164", "0018|2010")  # of pixels: in the patient, at the detector, of a scanned film
+_THICKNESS = ("0018|0088", "0018|0050")  # distance of slices, and how thick one is
 _LOOKED_AT = 1000  # names in a folder: whoever opens something else there does not wait for us
 _UNEVEN = 0.1  # of the distance of two slices; what is less is how scanners round
 _SAME_WAY = 1e-3  # of direction cosines, and of pixel sizes in mm
@@ -48,6 +49,7 @@ class _Slice:
     scale: tuple[str, ...]
     size: tuple[int, ...]  # x, y
     spacing: tuple[float, ...]  # x, y in mm; empty if the file does not say
+    thickness: float | None  # in mm; None if the file does not say
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,8 @@ def _header(file: Path, reader: sitk.ImageFileReader) -> _Slice:
         orientation=text(_ORIENTATION),
         scale=(*map(text, _SCALE), text(_PHOTOMETRY)),
         size=tuple(int(n) for n in reader.GetSize()[:2]),
-        spacing=tuple(reader.GetSpacing()[:2]) if any(map(text, _SIZES)) else (),
+        spacing=tuple(reader.GetSpacing()[:2]) if any(sizes_between(text(tag)) for tag in _SIZES) else (),
+        thickness=next((found[0] for tag in _THICKNESS if (found := sizes_between(text(tag)))), None),
     )
 
 
@@ -269,7 +272,10 @@ def _in_order(path: Path, slices: Sequence[_Slice]) -> list[_Slice]:
                 f"The slices of the DICOM series in {path} differ in {name}; they do not form a volume. Are these "
                 "scouts, or several series in one? Export each stack by itself."
             )
-    positions, directions = _numbers([s.position for s in slices], 3), _numbers([slices[0].orientation], 6)
+    positions, directions = (
+        numbers_between([s.position for s in slices], 3),
+        numbers_between([slices[0].orientation], 6),
+    )
     if positions is None or directions is None:
         raise ImageError(
             f"The DICOM series in {path} does not say where its slices lie (ImagePositionPatient is damaged or "
@@ -283,20 +289,13 @@ def _in_order(path: Path, slices: Sequence[_Slice]) -> list[_Slice]:
 
 def _differ(values: set[Any]) -> bool:
     """Whether texts or numbers differ by more than scanners round."""
-    rows = [_numbers([value], None) if isinstance(value, str) else np.asarray([value], float) for value in values]
+    rows = [
+        numbers_between([value], None) if isinstance(value, str) else np.asarray([value], float) for value in values
+    ]
     known = [row for row in rows if row is not None]
     if len(known) < len(rows) or len({row.shape for row in known}) > 1:
         return True
     return bool(np.ptp(np.concatenate(known), axis=0).max(initial=0) > _SAME_WAY)
-
-
-def _numbers(texts: Sequence[str], count: int | None) -> NDArray[np.float64] | None:
-    """Return texts of numbers between backslashes as rows; None if one of them is none or infinite."""
-    try:
-        rows = np.array([[float(number) for number in text.split("\\")] for text in texts])
-    except ValueError:
-        return None
-    return rows if np.isfinite(rows).all() and count in (None, rows.shape[1]) else None
 
 
 def _check_gaps(path: Path, positions: NDArray[np.float64], normal: NDArray[np.float64], pixel: float) -> None:
@@ -360,8 +359,12 @@ def _by_itk(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[Any], Geometr
             f"it is one slice of a series of {count} that lie beside it, and was read alone; give their folder "
             f"({path.parent}) to have the volume"
         )
+    spacing = [abs(float(s)) for s in reversed(image.GetSpacing())]
+    if len(slices) == 1:  # whose thickness ITK does not look up
+        spacing[0] = slices[0].thickness or 1.0
+        remarks += [] if slices[0].thickness else ["it is one slice and says no thickness; 1 mm was used along z"]
     geometry = Geometry(
-        spacing=tuple(float(s) for s in reversed(image.GetSpacing())),
+        spacing=tuple(spacing),
         origin=tuple(float(v) for v in image.GetOrigin()),
         direction=tuple(float(v) for v in image.GetDirection()),
         spacing_known=bool(slices[0].spacing),

@@ -5,10 +5,14 @@ from __future__ import annotations
 import mmap
 import struct
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.formats.regular import regular
@@ -227,3 +231,18 @@ def _excess(content: mmap.mmap, size: int, *, explicit: bool) -> int:
         elif in_pixels or not sequence:
             at += length
     return 0
+
+
+def numbers_between(texts: Sequence[str], count: int | None) -> NDArray[np.float64] | None:
+    """Return texts of numbers between backslashes as rows; None if one of them is none or infinite."""
+    try:
+        rows = np.array([[float(number) for number in text.split("\\")] for text in texts])
+    except ValueError:
+        return None
+    return rows if np.isfinite(rows).all() and count in (None, rows.shape[1]) else None
+
+
+def sizes_between(text: str) -> list[float]:
+    """Return sizes between backslashes; none if one of them is no size. ITK would put 1 in its place."""
+    rows = numbers_between([text], None)
+    return [] if rows is None or not (rows > 0).all() else rows[0].tolist()
