@@ -22,16 +22,21 @@ import numpy as np
 import SimpleITK as sitk
 
 import napari_nnunet as nnunet
+from napari_nnunet.engine.choosing.expected import expected_dice
 from napari_nnunet.engine.choosing.metrics import measure_labels
 from napari_nnunet.engine.labelling.explain import displaced
 from napari_nnunet.engine.labelling.queries import boxes_in, choose_places, entropy_of, places_of
-from napari_nnunet.engine.prediction.quality import DEGRADED, degrade
+from napari_nnunet.engine.prediction.quality import DEGRADED, CaseLook, QualityModel, degrade
 from napari_nnunet.formats.images.files import read_volume
+from napari_nnunet.jobs.prediction.quality import QUALITY_FILE
 from napari_nnunet.volume import Volume
 
 PLANS = "nnUNetSmallPlans"
 PER_EPOCH = 25
 NAMES = {"heart": ["background", "right ventricle", "myocardium", "left ventricle"], "hippocampus": ["background", "anterior", "posterior"]}  # fmt: skip
+TINY_MEMORY = 0.03  # GB that the planner may plan for
+TINY_SPACING = {"2d": (10.0, 3.0, 3.0), "3d_fullres": (1.5, 1.5, 1.5)}  # mm, twice and one and a half times the data's
+TINY_2D = {"patch_size": [64, 64], "batch_size": 8}  # the heart fills more of it than of a whole slice
 CONFIGURATION = {"heart": "2d", "hippocampus": "3d_fullres"}
 
 
@@ -101,15 +106,25 @@ class Bench:
         return name
 
     def plan(self, name, configuration):
+        more = {"group_by": "^(patient[0-9]+)"} if configuration == "2d" else {}  # two phases of each heart
+        if self.options.tiny:
+            more |= {"gpu_memory_gb": TINY_MEMORY, "target_spacing": TINY_SPACING[configuration]}
         nnunet.plan_and_preprocess(
-            name, workspace=self.home, planner="SmallPlanner", configurations=[configuration], workers=1
+            name, workspace=self.home, planner="SmallPlanner", configurations=[configuration], workers=1, **more
         )
+        if self.options.tiny and configuration == "2d":
+            path = self.home / "nnUNet_preprocessed" / name / f"{PLANS}.json"
+            plans = json.loads(path.read_text())
+            plans["configurations"]["2d"] |= TINY_2D
+            path.write_text(json.dumps(plans))
 
     def train(self, name, configuration, fold, steps, seed, **changes):
         changes = {"plans": PLANS, "trainer": self.options.trainer, **changes}
+        if self.options.tiny:  # one thread, and batches made in between: nothing waits for a busy computer
+            changes = {"threads": 1, "workers": 0, "precision": "float32", **changes}
         return nnunet.train(
             name, configuration, fold, workspace=self.home, epochs=max(2, steps // PER_EPOCH), iterations=PER_EPOCH,
-            validation_iterations=1, seed=seed, workers=1, **changes,
+            validation_iterations=1, seed=seed, **{"workers": 1, **changes},
         )  # fmt: skip
 
     def folder(self, name, configuration, plans=PLANS):
@@ -120,6 +135,7 @@ class Bench:
 
     def dice(self, model, data, names, classes, **settings):
         """Return the mean Dice of the classes on cases that nobody trained on."""
+        settings = {"threads": 1 if self.options.tiny else 0, **settings}
         found = []
         for name in names:
             truth, _ = read(data.labels[name])
@@ -234,7 +250,7 @@ WAYS = ("swapped", "shifted", "eroded", "deleted", "another's", "mirrored")
 
 def wrong_labels(bench, data_of):
     """One case in twenty is spoiled, the network learns from them too; how many are at the top of the list."""
-    for what in ("hippocampus", "heart"):
+    for what in bench.options.what:
         data = data_of(what)
         names = sorted(data.labels)[: bench.options.cases if what == "hippocampus" else 60]
         for seed in bench.options.seeds:
@@ -262,8 +278,12 @@ def wrong_labels(bench, data_of):
 
 
 def quality(bench, data_of):
-    """Predicted against true Dice on volumes that nobody trained on, as they are and degraded."""
-    for what in ("hippocampus", "heart"):
+    """Predicted against true Dice on volumes that nobody trained on.
+
+    Correlation, mean absolute error and share within the 90 % interval: of what the probabilities expect, of the line
+    fitted to that, and of the line with further signs.
+    """
+    for what in bench.options.what:
         data = data_of(what)
         train, held = data.parts(40, 20)
         for seed in bench.options.seeds:
@@ -274,36 +294,58 @@ def quality(bench, data_of):
             bench.plan(name, configuration)
             for fold in (0, 1):
                 bench.train(name, configuration, fold, bench.options.steps, seed)
-            model = bench.model(name, configuration)
-            _judge(model, data, held, what, seed)
+            _judge(bench, bench.model(name, configuration), data, held, seed)
 
 
-def _judge(model, data, held, what, seed):
-    said = {"as they are": [], "degraded": []}
+def unseen(array, rng):
+    """Return an image (C, Z, Y, X) degraded in ways that no calibration tries: ghosts of motion, or a bias field."""
+    if rng.random() < 0.5:
+        return array + float(rng.uniform(0.2, 0.8)) * np.roll(array, int(array.shape[-2] * 0.2), axis=-2)
+    ramps = np.meshgrid(*(np.linspace(-1, 1, n) for n in array.shape[1:]), indexing="ij")
+    field = np.exp(sum(float(w) * ramp for w, ramp in zip(rng.uniform(-1.5, 1.5, 3), ramps, strict=True)))
+    return (array - array.min()) * field.astype(np.float32)[None]
+
+
+def _judge(bench, model, data, held, seed):
+    """Print predicted against true Dice; the images as they are, degraded as in the calibration, and otherwise."""
+    said = {"as they are": [], "degraded": [], "degraded in other ways": []}
+    scheme = model.dataset.labels
     for i, case in enumerate(held):
         truth, _ = read(data.labels[case])
         volume = read_volume((data.images[case],))
         array = np.asarray(volume.array, dtype=np.float32)
         rng = np.random.default_rng(i)
-        worse = Volume(degrade(array, DEGRADED[i % len(DEGRADED)], rng), volume.geometry)
-        for how, image in (("as they are", volume), ("degraded", worse)):
-            result = nnunet.predict(model, image, mirroring=False, quality=True)
-            classes = model.dataset.labels.foreground_labels
-            metrics = measure_labels(truth, result.labels, classes, None)
-            names = model.dataset.labels.names
-            for value in classes:
-                if names[value] in result.quality.dice:
-                    middle, low, high = result.quality.dice[names[value]]
-                    said[how].append((middle, low, high, metrics[value]["Dice"], bool(result.quality.unlike)))
-    said["both"] = said["as they are"] + said["degraded"]
+        images = (array, degrade(array, DEGRADED[i % len(DEGRADED)], rng), unseen(array, rng))
+        for rows, image in zip(said.values(), images, strict=True):
+            result = nnunet.predict(
+                model, Volume(image, volume.geometry), mirroring=False, quality=True, probabilities=True,
+                threads=1 if bench.options.tiny else 0,
+            )  # fmt: skip
+            known = QualityModel.model_validate(json.loads((model.folder / QUALITY_FILE).read_text())["plain"]["model"])
+            heads = (np.asarray(head) for head in result.probabilities)
+            expected = {scheme.names[t]: v for t, v in expected_dice(heads, result.labels, scheme).items()}
+            alone = known.judge(expected, CaseLook(figures={}, kinds={})).dice
+            metrics = measure_labels(truth, result.labels, scheme.foreground_labels, None)
+            for value in scheme.foreground_labels:
+                name = scheme.names[value]
+                if name in expected and not math.isnan(metrics[value]["Dice"]):
+                    own = (metrics[value]["Dice"], bool(result.quality.unlike), expected[name])
+                    rows.append((*own, *alone[name], *result.quality.dice[name]))
+    (bench.home / f"quality_{data.what}_{seed}.json").write_text(json.dumps(said))
+    said["all three"] = [row for rows in said.values() for row in rows]
     for how, rows in said.items():
-        middle, low, high, true, unlike = np.array([row for row in rows if not math.isnan(row[3])], dtype=float).T
-        known = f"{np.corrcoef(middle, true)[0, 1]:.2f} | {np.abs(middle - true).mean():.3f}"
-        held_in = f"{((low <= true) & (true <= high)).mean():.0%}"
+        true, unlike, expected, *others = np.array(rows, dtype=float).T
+        told = [_compared(true, expected), *(_compared(true, *others[n : n + 3]) for n in (0, 3))]
         print(
-            f"| {what}, {how}, seed {seed} | {len(true)} | {true.std():.3f} | {known} | {held_in} | {unlike.mean():.0%} |",
+            f"| {data.what}, {how}, seed {seed} | {len(true)} | {true.mean():.2f} | {true.std():.3f} | "
+            f"{' | '.join(told)} | {unlike.mean():.0%} |",
             flush=True,
         )
+
+
+def _compared(true, middle, low=None, high=None):
+    known = f"{np.corrcoef(middle, true)[0, 1]:.2f}, {np.abs(middle - true).mean():.3f}"
+    return known if low is None else f"{known}, {((low <= true) & (true <= high)).mean():.0%}"
 
 
 def more_classes(bench, data_of):
@@ -331,7 +373,7 @@ def more_classes(bench, data_of):
 
 def partial_labels(bench, data_of):
     """Every class is drawn in a part of the cases only; the others are unknown there, or taken for background."""
-    for what in ("heart", "hippocampus"):
+    for what in bench.options.what:
         data, configuration = data_of(what), CONFIGURATION[what]
         train, held = data.parts(min(40, bench.options.cases), 20)
         classes = classes_of(what)
@@ -371,10 +413,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=PIECES, default=list(PIECES))
+    parser.add_argument(
+        "--what", nargs="+", choices=NAMES, default=["hippocampus", "heart"], help="of labels, quality and partial"
+    )
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--cases", type=int, default=60, help="of hippocampus")
     parser.add_argument("--trainer", default="nnUNetTrainerAdam1en3")
+    parser.add_argument("--tiny", action="store_true", help="coarser voxels and smaller patches, on one thread")
     parser.add_argument("--minutes", type=float, default=math.inf)
     options = parser.parse_args()
     options.workspace = options.workspace.resolve()

@@ -2,14 +2,17 @@
 
 The Dice that a network's probabilities expect (mirrors and folds that disagree pull them towards the middle, so that
 it falls) is turned into the Dice that is to be expected in truth: a line on the logit scale, fitted to cases that the
-networks did not see and to degraded copies of them. Where there is little to fit, it stays near what the probabilities
-say (ridge). The interval is the spread of the same cases, each left out in turn with its copies.
+networks did not see and to degraded copies of them, with further signs (:mod:`napari_nnunet.engine.choosing.signs`, and
+how strange the image looks) as far as they help to predict cases that were left out. Where there is little to fit, it
+stays near what the probabilities say (ridge). The interval is the spread of the same cases, each left out in turn with
+its copies.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,14 +20,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy import ndimage
 
+from napari_nnunet.engine.choosing.signs import USUAL
+from napari_nnunet.engine.prediction.regression import Fit, Values, fitted
 from napari_nnunet.schema.geometry import Geometry
 
 LEAST_CASES = 5  # that a calibration needs
 MEAN = "mean"
 _COVER = 0.9
-_RIDGE = 1.0  # a prior as strong as one case, that the probabilities are right
-_FLOOR = 0.02  # Dice: spread of the best results
-_LIMIT = 0.005  # Dice is kept this far from 0 and 1 on the logit scale
 _POINTS = 64  # voxels along each axis that are looked at
 _BEYOND = 0.5  # of the range of the known cases: what lies further outside is unlike them
 _LEAST = {"voxel": math.log(1.3), "view": math.log(1.5), "volume": math.log(2.0), "shape": 0.1, "value": 0.0}
@@ -47,6 +49,11 @@ class CaseLook(BaseModel):
     figures: dict[str, float]
     kinds: dict[str, str]
 
+    @property
+    def shape(self) -> dict[str, float]:
+        """Those of the histogram, without scale."""
+        return {title: value for title, value in self.figures.items() if self.kinds[title] == "shape"}
+
 
 class KnownResult(BaseModel):
     """A segmentation whose truth is known.
@@ -59,6 +66,10 @@ class KnownResult(BaseModel):
         Whether it is the case itself.
     expected, dice : dict of str to float
         By class: what the probabilities expected, and the truth.
+    signs : dict of str to dict
+        By class; files of earlier versions have none.
+    look : dict of str to float
+        Of its image: ``CaseLook.shape``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +78,8 @@ class KnownResult(BaseModel):
     plain: bool
     expected: dict[str, float]
     dice: dict[str, float]
+    signs: dict[str, dict[str, float]] = {}
+    look: dict[str, float] = {}
 
 
 class Judged(BaseModel):
@@ -117,7 +130,9 @@ class QualityModel(BaseModel):
     scored: tuple[KnownResult, ...]
     looks: tuple[CaseLook, ...]
 
-    def judge(self, expected: Mapping[str, float], look: CaseLook) -> Judged:
+    def judge(
+        self, expected: Mapping[str, float], look: CaseLook, signs: Mapping[str, Mapping[str, float]] | None = None
+    ) -> Judged:
         """Return how good a segmentation probably is.
 
         Parameters
@@ -126,28 +141,85 @@ class QualityModel(BaseModel):
             By class that the network sees: the Dice that its probabilities expect.
         look : CaseLook
             Of its image.
+        signs : mapping of str to mapping, optional
+            By class what :func:`~napari_nnunet.engine.choosing.signs.signs_of` says.
         """
         own = dict(expected)
         if own:
             own[MEAN] = float(np.mean(list(expected.values())))
-        return Judged(dice={name: self._predict(name, value) for name, value in own.items()}, unlike=self.unlike(look))
+        told = self._told(signs, look.shape) if signs and self._has_signs else {}
+        dice = {name: self._predict(name, value, told.get(name)) for name, value in own.items()}
+        return Judged(dice=dice, unlike=self.unlike(look))
 
-    def _predict(self, name: str, expected: float) -> tuple[float, float, float]:
-        known = [entry for entry in self.scored if name in entry.expected and name in entry.dice]
-        known = known or [entry for entry in self.scored if MEAN in entry.expected and MEAN in entry.dice]
-        key = name if known and name in known[0].expected else MEAN
-        x = np.array([entry.expected[key] for entry in known])
-        y = np.array([entry.dice[key] for entry in known])
-        cases = np.array([entry.case for entry in known])
-        middle = float(_line(x, y)(np.array([expected]))[0])
-        misses = np.concatenate(
-            [(y[cases == case] - (p := _line(x[cases != case], y[cases != case])(x[cases == case]))) / _spread(p)
-             for case in dict.fromkeys(cases)]
-        )  # fmt: skip
-        rank = min(1.0, _COVER / 2 + 0.5 + 1 / (len(misses) + 1))
-        low, high = np.quantile(misses, (1 - rank, rank))
-        spread = float(_spread(np.array([middle]))[0])
-        return middle, max(0.0, middle + min(low, 0) * spread), min(1.0, middle + max(high, 0) * spread)
+    def _predict(self, name: str, expected: float, signs: Values | None) -> tuple[float, float, float]:
+        fit = self._fits(signs is not None).get(name) or self._fits(signs is not None).get(MEAN)
+        if fit is None:  # nothing is known
+            return expected, 0.0, 1.0
+        return fit.interval(expected, np.zeros(0) if signs is None else signs, _COVER)
+
+    def _fits(self, with_signs: bool) -> dict[str, Fit]:
+        return self._with_signs if with_signs else self._plain
+
+    @cached_property
+    def _plain(self) -> dict[str, Fit]:
+        return self._fitted(with_signs=False)
+
+    @cached_property
+    def _with_signs(self) -> dict[str, Fit]:
+        return self._fitted(with_signs=True)
+
+    def _fitted(self, *, with_signs: bool) -> dict[str, Fit]:
+        found = {}
+        for name in dict.fromkeys(name for entry in self.scored for name in entry.expected if name in entry.dice):
+            known = [entry for entry in self.scored if name in entry.expected and name in entry.dice]
+            rows = [self._told(entry.signs, entry.look) if with_signs else {} for entry in known]
+            nothing = np.zeros(0)
+            found[name] = fitted(
+                np.array([entry.expected[name] for entry in known]),
+                np.array([entry.dice[name] for entry in known]),
+                np.stack([row.get(name, nothing) for row in rows]),
+                [entry.case for entry in known],
+            )
+        return found
+
+    @cached_property
+    def _has_signs(self) -> bool:
+        return all(entry.look and set(entry.expected) <= {MEAN, *entry.signs} for entry in self.scored)
+
+    @cached_property
+    def _usual(self) -> dict[tuple[str, str], float]:
+        """Size and surface of each class in the middle case."""
+        plain = [entry.signs for entry in self.scored if entry.plain]
+        names = dict.fromkeys(name for signs in plain for name in signs)
+        return {
+            (name, sign): float(np.median([signs[name][sign] for signs in plain if name in signs]))
+            for name in names
+            for sign in USUAL
+        }
+
+    def _told(self, signs: Mapping[str, Mapping[str, float]], figures: Mapping[str, float]) -> dict[str, Values]:
+        """Return by class, and of their mean, the signs as numbers that can be weighed."""
+        strange = self._strangeness(figures)
+        told = {}
+        for name, own in signs.items():
+            values = []
+            for sign, value in own.items():
+                usual = self._usual.get((name, sign), value)
+                values.append(abs(value - usual) if sign in USUAL else value)
+            told[name] = np.array([*values, strange])
+        if told:
+            told[MEAN] = np.mean(list(told.values()), axis=0)
+        return told
+
+    def _strangeness(self, figures: Mapping[str, float]) -> float:
+        """Return how far an image lies from the middle known one, in mean deviations of the known ones."""
+        far = []
+        for title, value in figures.items():
+            known = np.array([look.figures[title] for look in self.looks if title in look.figures])
+            if len(known):
+                middle = np.median(known)
+                far.append(abs(value - middle) / max(float(np.abs(known - middle).mean()), _LEAST["shape"] / 10))
+        return math.log1p(float(np.mean(far))) if far else 0.0
 
     def unlike(self, look: CaseLook) -> tuple[str, ...]:
         """Return in what an image is unlike the known cases, in words."""
@@ -176,31 +248,6 @@ def _span(kind: str, low: float, high: float) -> str:
 def _number(kind: str, value: float) -> str:
     units = {"voxel": " mm", "view": " mm", "volume": " mm³"}
     return f"{math.exp(value):.3g}{units[kind]}" if kind in units else f"{value:.3g}"
-
-
-def _logit(dice: NDArray[np.float64]) -> NDArray[np.float64]:
-    kept = np.clip(dice, _LIMIT, 1 - _LIMIT)
-    result: NDArray[np.float64] = np.log(kept / (1 - kept))
-    return result
-
-
-def _spread(dice: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how far results of a Dice scatter, up to a factor: the worse, the further."""
-    return _FLOOR + (1 - dice)
-
-
-def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> Any:
-    """Return the function from expected to true Dice: a line on the logit scale, near the identity where it can be."""
-    if not len(x):
-        return lambda new: np.asarray(new, dtype=float)
-    u, v = _logit(x), _logit(y)
-    centre = u.mean()
-    design = np.stack([np.ones_like(u), u - centre], axis=1)
-    prior = np.array([centre, 1.0])
-    left = design.T @ design + _RIDGE * np.eye(2)
-    level, slope = np.linalg.solve(left, design.T @ v + _RIDGE * prior)
-    slope = max(slope, 0.0)
-    return lambda new: 1 / (1 + np.exp(-(level + slope * (_logit(np.asarray(new, dtype=float)) - centre))))
 
 
 def look_of(
@@ -269,24 +316,26 @@ def _histogram(values: NDArray[np.float64], fixed: bool) -> list[tuple[str, str,
 
 
 DEGRADED = ("noise", "blur", "contrast", "coarse")
+_MILD, _SEVERE = 0.3, 2.5  # how bad: standard deviations of noise, half of those of blur in voxels, powers of two
 
 
 def degrade(array: NDArray[np.float32], how: str, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return a worse copy of an image (C, [Z,] Y, X), as bad as chance has it."""
+    """Return a worse copy of an image (C, [Z,] Y, X), from hardly worse to spoiled, as chance has it."""
     spatial = array.ndim - 1
     spread = array.reshape(len(array), -1).std(axis=1).reshape(-1, *[1] * spatial)
-    amount = float(rng.uniform(0.3, 1.0))
+    amount = float(np.exp(rng.uniform(math.log(_MILD), math.log(_SEVERE))))
     if how == "noise":
         result = array + rng.normal(size=array.shape) * spread * amount
     elif how == "blur":
         result = ndimage.gaussian_filter(array, (0, *[2 * amount] * spatial))
     elif how == "contrast":
         low, high = array.min(), array.max()
-        result = low + (high - low) * ((array - low) / max(high - low, 1e-6)) ** float(rng.choice((0.5, 2.0)))
+        result = low + (high - low) * ((array - low) / max(high - low, 1e-6)) ** 2.0 ** (rng.choice((-1, 1)) * amount)
     else:
-        steps = (slice(None, None, 3),) * spatial
+        step = 2 + round(2 * amount)
+        steps = (slice(None, None, step),) * spatial
         small = array[(slice(None), *steps)]
         for axis in range(1, array.ndim):
-            small = np.repeat(small, 3, axis=axis)
+            small = np.repeat(small, step, axis=axis)
         result = small[tuple(slice(0, n) for n in array.shape)]
     return np.asarray(result, dtype=np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from napari_nnunet.engine.choosing.expected import expected_dice
+from napari_nnunet.engine.choosing.expected import expected_dice, targets_of_heads
 from napari_nnunet.engine.choosing.metrics import evaluated, measure_labels
+from napari_nnunet.engine.choosing.signs import signs_of
 from napari_nnunet.engine.prediction.quality import (
     DEGRADED,
     LEAST_CASES,
@@ -48,7 +49,7 @@ from napari_nnunet.volume import Volume
 QUALITY_FILE = "quality.json"
 _MOST_CASES = 24
 _PATIENCE = 10.0  # seconds; writing takes no time
-_COPIES = 2  # degraded, of each case
+_COPIES = 3  # degraded, of each case
 _ABSOLUTE = ("CTNormalization", "RGBTo01Normalization", "NoNormalization")
 
 #: Segments a volume: (model, volume, settings).
@@ -139,9 +140,10 @@ def _calibrated(
                 with Pump(segment(model, worse, own)) as pump:
                     for _ in pump:  # what each of them says is not for people, but here it can be cancelled
                         yield Progress(done=index, total=len(cases))
-                scored.append(_scored(case.name, not how, pump.result, truth, model))
+                look = look_of_case(model, worse, pump.result)
+                scored.append(_scored(case.name, worse, pump.result, truth, model, look, plain=not how))
                 if not how:
-                    looks.append(look_of_case(model, volume, pump.result))
+                    looks.append(look)
         except NnunetError as error:
             yield Note.about(f"{case.name} is left out:", error)
     if len(looks) < LEAST_CASES:
@@ -187,25 +189,58 @@ def _too_few(model: TrainedModel, count: int) -> ModelError:
     )
 
 
+def _name(target: Region, model: TrainedModel) -> str:
+    return next((str(name) for name, value in model.dataset.labels.labels.items() if value == target), str(target))
+
+
 def _named(values: Mapping[Region, float], model: TrainedModel) -> dict[str, float]:
-    names = {value: str(name) for name, value in model.dataset.labels.labels.items()}
-    named = {names.get(target, str(target)): float(value) for target, value in values.items() if np.isfinite(value)}
+    named = {_name(target, model): float(value) for target, value in values.items() if np.isfinite(value)}
     return {**named, MEAN: float(np.mean(list(named.values())))} if named else named
 
 
-def _scored(case: str, plain: bool, result: Prediction, truth: NDArray[Any], model: TrainedModel) -> KnownResult:
-    scheme = model.dataset.labels
+def _scored(
+    case: str,
+    volume: Volume,
+    result: Prediction,
+    truth: NDArray[Any],
+    model: TrainedModel,
+    look: CaseLook,
+    *,
+    plain: bool,
+) -> KnownResult:
+    scheme, spacing = model.dataset.labels, volume.geometry.spacing
     measured = measure_labels(truth, result.labels, evaluated(scheme), scheme.ignore_label)
     dice = {target: float(metrics["Dice"]) for target, metrics in measured.items()}
     expected = _expected(result, model)
     seen = {target: value for target, value in dice.items() if target in expected}
-    return KnownResult(case=case, plain=plain, expected=_named(expected, model), dice=_named(seen, model))
+    return KnownResult(
+        case=case,
+        plain=plain,
+        expected=_named(expected, model),
+        dice=_named(seen, model),
+        signs=_signs(result, model, spacing),
+        look=look.shape,
+    )
+
+
+def _heads(result: Prediction) -> Iterator[NDArray[np.float32]]:
+    assert result.probabilities is not None
+    return (np.asarray(head) for head in result.probabilities)
 
 
 def _expected(result: Prediction, model: TrainedModel) -> dict[Region, float]:
-    assert result.probabilities is not None
-    heads = (np.asarray(head) for head in result.probabilities)
-    return expected_dice(heads, result.labels, model.dataset.labels)
+    return expected_dice(_heads(result), result.labels, model.dataset.labels)
+
+
+def _signs(result: Prediction, model: TrainedModel, spacing: Sequence[float]) -> dict[str, dict[str, float]]:
+    """Return by name of the classes that are seen what their probabilities tell."""
+    scheme = model.dataset.labels
+    found = {}
+    for target, head in zip(targets_of_heads(scheme), _heads(result), strict=True):
+        own = np.isin(result.labels, target)
+        if target != 0 and own.any():
+            found[_name(target, model)] = signs_of(head, own, spacing)
+    return found
 
 
 def look_of_case(model: TrainedModel, volume: Volume, result: Prediction) -> CaseLook:
@@ -221,4 +256,5 @@ def look_of_case(model: TrainedModel, volume: Volume, result: Prediction) -> Cas
 def judged(quality: QualityModel, model: TrainedModel, volume: Volume, result: Prediction) -> Judged:
     """Return how good a segmentation, with its probabilities, probably is."""
     expected = {name: value for name, value in _named(_expected(result, model), model).items() if name != MEAN}
-    return quality.judge(expected, look_of_case(model, volume, result))
+    signs = _signs(result, model, volume.geometry.spacing)
+    return quality.judge(expected, look_of_case(model, volume, result), signs)
