@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from scipy import ndimage
 from napari_nnunet.formats.atomic import written_beside
 from napari_nnunet.formats.dicom.codes import Code
 from napari_nnunet.formats.dicom.extra import highdicom, pydicom
-from napari_nnunet.formats.dicom.planes import Planes, Points
+from napari_nnunet.formats.dicom.planes import PointsInSpace, SlicePlanes
 from napari_nnunet.formats.dicom.segmentation import (
     MAY_BE_EMPTY,
     DicomSegment,
@@ -64,7 +65,7 @@ def write_structures(
     highdicom()  # pydicom comes with it; the sentence about the extra is the same
     headers = [source_header(file) for file in source]
     require_shape(labels, headers, source[0].parent)
-    planes = Planes.of_headers(headers, source)
+    planes = SlicePlanes.of_headers(headers, source)
     made = _file(headers[0])
     images = [_item(ReferencedSOPClassUID=h.SOPClassUID, ReferencedSOPInstanceUID=h.SOPInstanceUID) for h in headers]
     _reference(made, headers[0], images)
@@ -153,7 +154,7 @@ def _coded(code: Code) -> Any:
     return _item(CodeValue=code.value, CodingSchemeDesignator=code.scheme, CodeMeaning=code.meaning)
 
 
-def _contour(points: Points, image: Any) -> Any:
+def _contour(points: PointsInSpace, image: Any) -> Any:
     contour = _item(ContourGeometricType="CLOSED_PLANAR", NumberOfContourPoints=len(points))
     text = "\\".join([f"{value:.5f}" for value in points.ravel()]).encode()
     text += b" " * (len(text) % 2)
@@ -166,14 +167,14 @@ def _contour(points: Points, image: Any) -> Any:
 
 def outlines_within(
     labels: NDArray[Any], values: Sequence[int], boxes: Sequence[tuple[slice, ...]]
-) -> Iterator[tuple[int, Points]]:
+) -> Iterator[tuple[int, PointsInSpace]]:
     """Yield slice and outlines, as :func:`outlines`, of some values of labels (Z, Y, X), which lie within boxes."""
     box = tuple(slice(min(s.start for s in sides), max(s.stop for s in sides)) for sides in zip(*boxes, strict=True))
     for z, points in outlines(np.isin(labels[box], values)):
         yield z + box[0].start, points + [side.start for side in box[1:]]
 
 
-def outlines(mask: NDArray[np.bool_]) -> Iterator[tuple[int, Points]]:
+def outlines(mask: NDArray[np.bool_]) -> Iterator[tuple[int, PointsInSpace]]:
     """Yield slice and outline of every piece of a mask (Z, Y, X) in every slice: (n, 2), y and x in voxels.
 
     Pieces hang together by the edges of their voxels. An outline follows the edges, with holes as keyholes.
@@ -185,9 +186,9 @@ def outlines(mask: NDArray[np.bool_]) -> Iterator[tuple[int, Points]]:
             yield int(z), _joined(rings) + [side.start for side in box]
 
 
-def _rings(piece: NDArray[np.bool_]) -> list[Points]:
+def _rings(piece: NDArray[np.bool_]) -> list[PointsInSpace]:
     """Return the edges of the voxels of a piece: the outer ring first, then its holes from left to right."""
-    from skimage.measure import find_contours  # only contours need it
+    find_contours = import_module("skimage.measure").find_contours  # which only contours need
 
     rings = []
     for line in find_contours(np.pad(piece, 1).astype(np.float32), 0.5):
@@ -199,7 +200,7 @@ def _rings(piece: NDArray[np.bool_]) -> list[Points]:
     return rings
 
 
-def _joined(rings: list[Points]) -> Points:
+def _joined(rings: list[PointsInSpace]) -> PointsInSpace:
     """Return a piece's rings as one: each hole is connected with what lies to the left of it."""
     whole = rings[0]
     for hole in rings[1:]:
@@ -209,7 +210,7 @@ def _joined(rings: list[Points]) -> Points:
     return whole
 
 
-def _connected(whole: Points, hole: Points, height: float) -> Points:
+def _connected(whole: PointsInSpace, hole: PointsInSpace, height: float) -> PointsInSpace:
     at, x = _crossing(hole, height, np.inf, leftmost=True)
     where, edge = _crossing(whole, height, x, leftmost=False)
     here, there = np.array([[height, x]]), np.array([[height, edge]])
@@ -217,7 +218,7 @@ def _connected(whole: Points, hole: Points, height: float) -> Points:
     return np.concatenate([whole[: where + 1], there, around, there, whole[where + 1 :]])
 
 
-def _crossing(ring: Points, height: float, before: float, *, leftmost: bool) -> tuple[int, float]:
+def _crossing(ring: PointsInSpace, height: float, before: float, *, leftmost: bool) -> tuple[int, float]:
     """Return the first or last edge of a ring that crosses a height to the left of a place, and where it does."""
     starts, ends = ring, np.roll(ring, -1, axis=0)
     crosses = ((starts[:, 0] < height) != (ends[:, 0] < height)) & (starts[:, 1] < before)

@@ -19,7 +19,7 @@ from napari_nnunet.schema.objects import ObjectScheme
 
 SEG, STRUCTURES = "DICOM-SEG", "RTSTRUCT"
 #: What is written beside segmentations, and how its name ends.
-ENDINGS = {SEG: ".dcm", STRUCTURES: ".rtstruct.dcm"}
+DICOM_ENDINGS = {SEG: ".dcm", STRUCTURES: ".rtstruct.dcm"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SegmentationOutput:
     codes : dict of str to ClassCodes
         What each is.
     kinds : tuple of str
-        What is written, of :data:`ENDINGS`.
+        What is written, of :data:`DICOM_ENDINGS`.
     """
 
     values: Mapping[str, tuple[int, ...]]
@@ -118,5 +118,5 @@ class SegmentationOutput:
             segments = [DicomSegment(name, (1,), self.codes[name])]
         for kind in self.kinds:
             write = write_segmentation if kind == SEG else write_structures
-            named = path.with_name(path.name.removesuffix(ENDINGS[SEG]) + ENDINGS[kind])
+            named = path.with_name(path.name.removesuffix(DICOM_ENDINGS[SEG]) + DICOM_ENDINGS[kind])
             write(labels, named, source=slice_files(source, series), segments=segments)

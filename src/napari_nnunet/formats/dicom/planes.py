@@ -15,7 +15,7 @@ from napari_nnunet.formats.dicom.extra import highdicom
 from napari_nnunet.formats.dicom.frames import along_normal
 from napari_nnunet.schema.geometry import Geometry
 
-Points = NDArray[np.float64]
+PointsInSpace = NDArray[np.float64]
 _WHAT = {
     "ImagePositionPatient": (3, "where it lies"),
     "ImageOrientationPatient": (6, "how it lies"),
@@ -24,7 +24,7 @@ _WHAT = {
 
 
 @dataclass(frozen=True, eq=False)
-class Planes:
+class SlicePlanes:
     """The slices of a series in mm, in the order of :func:`~napari_nnunet.formats.dicom.series.read_series`.
 
     Parameters
@@ -35,9 +35,9 @@ class Planes:
         From a voxel to the next one of its row, and of its column.
     """
 
-    places: Points
-    across: Points
-    down: Points
+    places: PointsInSpace
+    across: PointsInSpace
+    down: PointsInSpace
 
     @classmethod
     def of_geometry(cls, geometry: Geometry, count: int) -> Self:
@@ -62,7 +62,7 @@ class Planes:
             If a header does not say it.
         """
         if (count := int(headers[0].get("NumberOfFrames") or 1)) > 1:
-            affine = along_normal(frames_of(files[0]).affine, count)
+            affine = along_normal(geometry_of_frames(files[0]).affine, count)
             slices, rows, columns = affine[:3, :3].T
             return cls(affine[:3, 3] + np.arange(count)[:, None] * slices, columns, rows)
         places = np.array(
@@ -72,12 +72,12 @@ class Planes:
         height, width = _numbers(headers[0], "PixelSpacing", files[0])
         return cls(places, way[0] * width, way[1] * height)
 
-    def in_mm(self, z: int, points: Points) -> Points:
+    def in_mm(self, z: int, points: PointsInSpace) -> PointsInSpace:
         """Return points (n, 2) of a slice, y and x in voxels, as x, y, z (n, 3) in mm."""
-        moved: Points = self.places[z] + points[:, :1] * self.down + points[:, 1:] * self.across
+        moved: PointsInSpace = self.places[z] + points[:, :1] * self.down + points[:, 1:] * self.across
         return moved
 
-    def in_voxels(self, points: Points) -> tuple[Points, Points]:
+    def in_voxels(self, points: PointsInSpace) -> tuple[PointsInSpace, PointsInSpace]:
         """Return points x, y, z (n, 3) in mm as depth (n,), in slices, and as y and x (n, 2) in voxels of their slice.
 
         A slice has the whole number of its place as depth; before the first and after the last it goes on evenly.
@@ -93,7 +93,7 @@ class Planes:
         return depth, beside @ sides.T / (sides**2).sum(axis=1)
 
 
-def frames_of(file: Path) -> Any:
+def geometry_of_frames(file: Path) -> Any:
     """Return highdicom's geometry of the frames of a file; raises ImageError if they do not form a straight stack."""
     geometry = highdicom().imread(file, lazy_frame_retrieval=True).get_volume_geometry(allow_missing_positions=False)
     if geometry is None:
@@ -101,7 +101,7 @@ def frames_of(file: Path) -> Any:
     return geometry
 
 
-def _numbers(header: Any, name: str, file: Path) -> Points:
+def _numbers(header: Any, name: str, file: Path) -> PointsInSpace:
     count, what = _WHAT[name]
     try:
         numbers = np.array([float(value) for value in header.get(name) or ()])

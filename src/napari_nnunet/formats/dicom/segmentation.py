@@ -15,7 +15,7 @@ from napari_nnunet.formats.atomic import written_beside
 from napari_nnunet.formats.dicom.codes import ClassCodes, Code
 from napari_nnunet.formats.dicom.extra import highdicom, pydicom
 from napari_nnunet.formats.dicom.frames import along_normal, placed
-from napari_nnunet.formats.dicom.planes import frames_of
+from napari_nnunet.formats.dicom.planes import geometry_of_frames
 from napari_nnunet.formats.dicom.syntax import check_lengths, syntax_of
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
@@ -151,7 +151,7 @@ def require_shape(labels: NDArray[Any], headers: Sequence[Any], folder: Path) ->
 
 def _on_frames(library: Any, file: Path, array: NDArray[Any]) -> Any:
     """Return labels as a volume that says where it lies: a file has its frames in any order."""
-    geometry = frames_of(file)
+    geometry = geometry_of_frames(file)
     affine = along_normal(geometry.affine, len(array))
     more = {"channels": {"SegmentNumber": list(range(1, array.shape[-1] + 1))}} if array.ndim == 4 else {}
     return library.Volume(

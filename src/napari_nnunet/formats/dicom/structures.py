@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import ImageError, NnunetError, some
 from napari_nnunet.formats.dicom.contours import MODEL_NAME
 from napari_nnunet.formats.dicom.extra import highdicom, pydicom
-from napari_nnunet.formats.dicom.planes import Planes
+from napari_nnunet.formats.dicom.planes import SlicePlanes
 from napari_nnunet.formats.dicom.segmentation import StoredSegments, read_segmentation
 from napari_nnunet.formats.dicom.series import holds_segments, read_series, series_in, slice_files
 from napari_nnunet.formats.dicom.syntax import check_lengths, syntax_of
@@ -170,17 +170,17 @@ def _place_of(path: Path, wanted: Sequence[str], images: Iterable[Path]) -> tupl
     )
 
 
-def _planes(files: Sequence[Path], geometry: Geometry, count: int) -> Planes:
+def _planes(files: Sequence[Path], geometry: Geometry, count: int) -> SlicePlanes:
     """Return where each slice lies by its own header, for series are stacked straight when they are read."""
     try:
         headers = [pydicom().dcmread(file, stop_before_pixels=True) for file in files]
-        return Planes.of_headers(headers, files)
+        return SlicePlanes.of_headers(headers, files)
     except ImageError:  # a single slice without a place, or pixels of a detector
-        return Planes.of_geometry(geometry, count)
+        return SlicePlanes.of_geometry(geometry, count)
 
 
 def _in_slices(
-    path: Path, structure: _Structure, contour: NDArray[np.float64], planes: Planes
+    path: Path, structure: _Structure, contour: NDArray[np.float64], planes: SlicePlanes
 ) -> tuple[int, NDArray[np.float64]]:
     """Return the slice of a contour, and its points (points, 2) as y, x in voxels."""
     depth, points = planes.in_voxels(contour)

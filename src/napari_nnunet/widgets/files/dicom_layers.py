@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.formats.dicom.codes import codes_of
 from napari_nnunet.formats.dicom.contours import write_structures
-from napari_nnunet.formats.dicom.output import ENDINGS, SEG, STRUCTURES
+from napari_nnunet.formats.dicom.output import DICOM_ENDINGS, SEG, STRUCTURES
 from napari_nnunet.formats.dicom.segmentation import DicomSegment, write_segmentation
 from napari_nnunet.formats.dicom.series import holds_segments, is_dicom_image, read_series, series_in, slice_files
 from napari_nnunet.formats.dicom.structures import read_segments, segments_in
@@ -112,7 +112,7 @@ def write_dicom(path: Path, labels: NDArray[Any], attributes: Mapping[str, Any],
     ImageError
         If no such series is open, or the labels cannot be written so.
     """
-    contours = path.name.lower().endswith(ENDINGS[STRUCTURES])
+    contours = path.name.lower().endswith(DICOM_ENDINGS[STRUCTURES])
     kind, write = (STRUCTURES, write_structures) if contours else (SEG, write_segmentation)
     if axes != "ZYX" or not labels.any():
         raise ImageError(

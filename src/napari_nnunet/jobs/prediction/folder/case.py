@@ -17,7 +17,7 @@ from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.events import Box, Found, Job, Note, Pump
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_files import Case, volume_of_case
-from napari_nnunet.formats.dicom.output import ENDINGS, SEG, STRUCTURES, SegmentationOutput
+from napari_nnunet.formats.dicom.output import DICOM_ENDINGS, SEG, STRUCTURES, SegmentationOutput
 from napari_nnunet.formats.dicom.series import holds_segments
 from napari_nnunet.formats.images.files import read_labels, write_image
 from napari_nnunet.formats.images.header import size_given
@@ -181,7 +181,7 @@ def _one(
         if result.uncertainty is not None:
             _write_uncertainty(result, volume.geometry, out)
         if output is not None:
-            target = beside(case, out, ENDINGS[SEG])
+            target = beside(case, out, DICOM_ENDINGS[SEG])
             output.write(result.labels, target, source=case.files[0], series=case.series or "", kinds=result.kinds)
         if again:  # what lies beside no segmentation is not of an earlier run
             _remove_earlier(case, out, result, settings, folder)
@@ -197,7 +197,7 @@ def _one(
 @contextmanager
 def _all_or_nothing(case: Case, out: Path) -> Iterator[None]:
     """Remove what is written beside a segmentation where that cannot be written: it would seem to be of another."""
-    paths = [beside(case, out, ending) for ending in (".npz", ".pkl", *ENDINGS.values())]
+    paths = [beside(case, out, ending) for ending in (".npz", ".pkl", *DICOM_ENDINGS.values())]
     paths += [uncertainty_path(out, kind, flat=flat) for kind in UNCERTAINTY for flat in (False, True)]
     before = {path: stamp(path) for path in paths}
     try:
@@ -222,7 +222,7 @@ def _remove_earlier(
 ) -> None:
     """Remove what an earlier run wrote beside a segmentation that is written anew, where this one writes none."""
     stale = [] if settings.probabilities else [beside(case, out, ".npz"), beside(case, out, ".pkl")]
-    dicom = [beside(case, out, ENDINGS[kind]) for kind in ENDINGS if kind not in dicom_kinds(folder)]
+    dicom = [beside(case, out, DICOM_ENDINGS[kind]) for kind in DICOM_ENDINGS if kind not in dicom_kinds(folder)]
     stale += [path for path in dicom if holds_segments(path)]
     if result.uncertainty is None:
         stale += [uncertainty_path(out, kind, flat=flat) for kind in UNCERTAINTY for flat in (False, True)]

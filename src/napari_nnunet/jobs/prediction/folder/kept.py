@@ -10,7 +10,7 @@ from pathlib import Path
 from napari_nnunet.errors import ImageError, NnunetError, some
 from napari_nnunet.events import Found, Note
 from napari_nnunet.formats.dataset.case_files import Case, size_of_case
-from napari_nnunet.formats.dicom.output import ENDINGS
+from napari_nnunet.formats.dicom.output import DICOM_ENDINGS
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.results.made_of import Files, Record, note_record, read_records, record_file
@@ -139,7 +139,7 @@ def _whole(case: Case, work: FolderWork) -> tuple[Found, ...] | None:
         return None
     if not _same_size(labels.shape, case, model):
         return None
-    if not all(beside(case, out, ENDINGS[kind]).is_file() for kind in dicom_kinds(folder)):
+    if not all(beside(case, out, DICOM_ENDINGS[kind]).is_file() for kind in dicom_kinds(folder)):
         return None
     probabilities = is_complete(beside(case, out, ".npz")) and beside(case, out, ".pkl").is_file()
     if settings.probabilities and not probabilities:
