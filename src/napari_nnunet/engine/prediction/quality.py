@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy import ndimage
 
 from napari_nnunet.engine.choosing.signs import USUAL
-from napari_nnunet.engine.prediction.regression import Fit, Values, fitted
+from napari_nnunet.engine.prediction.regression import Fit, Measured, fitted
 from napari_nnunet.schema.geometry import Geometry
 
 LEAST_CASES = 5  # that a calibration needs
@@ -151,7 +151,7 @@ class QualityModel(BaseModel):
         dice = {name: self._predict(name, value, told.get(name)) for name, value in own.items()}
         return Judged(dice=dice, unlike=self.unlike(look))
 
-    def _predict(self, name: str, expected: float, signs: Values | None) -> tuple[float, float, float]:
+    def _predict(self, name: str, expected: float, signs: Measured | None) -> tuple[float, float, float]:
         fit = self._fits(signs is not None).get(name) or self._fits(signs is not None).get(MEAN)
         if fit is None:  # nothing is known
             return expected, 0.0, 1.0
@@ -197,7 +197,7 @@ class QualityModel(BaseModel):
             for sign in USUAL
         }
 
-    def _told(self, signs: Mapping[str, Mapping[str, float]], figures: Mapping[str, float]) -> dict[str, Values]:
+    def _told(self, signs: Mapping[str, Mapping[str, float]], figures: Mapping[str, float]) -> dict[str, Measured]:
         """Return by class, and of their mean, the signs as numbers that can be weighed."""
         strange = self._strangeness(figures)
         told = {}

@@ -24,17 +24,17 @@ _FAR = 3.0  # standard deviations: a stranger sign counts no more than that
 _FLOOR = 0.02  # Dice: spread of the best results
 _LIMIT = 0.005  # Dice is kept this far from 0 and 1 on the logit scale
 
-Values = NDArray[np.float64]
+Measured = NDArray[np.float64]
 
 
-def logit(dice: Any) -> Values:
+def logit(dice: Any) -> Measured:
     """Return the logit of Dice values, which are kept away from 0 and 1."""
     kept = np.clip(np.asarray(dice, dtype=float), _LIMIT, 1 - _LIMIT)
-    result: Values = np.log(kept / (1 - kept))
+    result: Measured = np.log(kept / (1 - kept))
     return result
 
 
-def spread_at(dice: Values) -> Values:
+def spread_at(dice: Measured) -> Measured:
     """Return how far results of a Dice scatter, up to a factor: the worse, the further."""
     return _FLOOR + (1 - dice)
 
@@ -53,21 +53,21 @@ class _Line:
         Logit of the Dice that is expected in the middle.
     """
 
-    weights: Values
-    centre: Values
-    scale: Values
+    weights: Measured
+    centre: Measured
+    scale: Measured
     middle: float
 
-    def __call__(self, expected: Values, signs: Values) -> Values:
+    def __call__(self, expected: Measured, signs: Measured) -> Measured:
         """Return the Dice, shape (n,), of expected Dice (n,) and signs (n, signs)."""
         far = np.clip((signs - self.centre) / self.scale, -_FAR, _FAR)
         level, slope, *others = self.weights
         value = level + slope * (logit(expected) - self.middle) + far @ np.array(others, dtype=float)
-        result: Values = 1 / (1 + np.exp(-value))
+        result: Measured = 1 / (1 + np.exp(-value))
         return result
 
 
-def _line(expected: Values, dice: Values, signs: Values, ridge: float) -> _Line:
+def _line(expected: Measured, dice: Measured, signs: Measured, ridge: float) -> _Line:
     u = logit(expected)
     middle = float(u.mean())
     centre, scale = signs.mean(axis=0), np.maximum(signs.std(axis=0), 1e-3)
@@ -102,10 +102,10 @@ class Fit:
 
     line: _Line
     signs: bool
-    misses: Values
+    misses: Measured
     cases: int
 
-    def interval(self, expected: float, signs: Values, cover: float) -> tuple[float, float, float]:
+    def interval(self, expected: float, signs: Measured, cover: float) -> tuple[float, float, float]:
         """Return the predicted Dice and the ends of an interval that holds a share ``cover`` of the truth."""
         used = signs if self.signs else signs[:0]
         middle = float(self.line(np.array([expected]), used[None])[0])
@@ -115,7 +115,7 @@ class Fit:
         return middle, max(0.0, middle + min(low, 0) * spread), min(1.0, middle + max(high, 0) * spread)
 
 
-def fitted(expected: Values, dice: Values, signs: Values, cases: Sequence[str]) -> Fit:
+def fitted(expected: Measured, dice: Measured, signs: Measured, cases: Sequence[str]) -> Fit:
     """Fit to known results.
 
     Parameters
@@ -141,7 +141,7 @@ def fitted(expected: Values, dice: Values, signs: Values, cases: Sequence[str]) 
     return best
 
 
-def _misses(expected: Values, dice: Values, signs: Values, cases: NDArray[Any], ridge: float) -> Values:
+def _misses(expected: Measured, dice: Measured, signs: Measured, cases: NDArray[Any], ridge: float) -> Measured:
     misses = np.zeros_like(dice)
     for case in dict.fromkeys(cases):
         out = cases == case
