@@ -88,7 +88,7 @@ def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry]:
     except zlib.error as error:
         _by_itk(path, path, ())  # ITK says what is wrong, where it notices
         raise ImageError(f"{path} is damaged: {one_line(error)} Copy it again.") from error
-    fix = mended(content[:_HEADER_BYTES]) if nifti_file.promise_of(content[:_HEADER_BYTES]) else None
+    fix = mended(content[:_HEADER_BYTES]) if content[344:347] == b"n+1" and len(content) >= _HEADER_BYTES else None
     if fix is not None:
         content = nifti_file.straightened(content, fix)
     array = _voxels(content, path)
