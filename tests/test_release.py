@@ -6,9 +6,19 @@ import ast
 import importlib.util
 import re
 import tomllib
-from pathlib import Path
+import zipfile
+from pathlib import Path, PureWindowsPath
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_nnunet.errors import ModelError
+from napari_nnunet.formats.dataset.case_files import Case
+from napari_nnunet.formats.dicom.output import DICOM_ENDINGS
+from napari_nnunet.formats.model.bundle import inspect
+from napari_nnunet.jobs.prediction.folder.case import beside
+from napari_nnunet.schema.names import fault_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -153,3 +163,90 @@ def test_a_temporary_file_is_never_opened_a_second_time_by_its_name():
 def test_a_temporary_file_that_is_opened_twice_is_noticed(code):
     assert list(names_of_open_files(ast.parse(code)))
     assert not list(names_of_open_files(ast.parse(code.replace("    read(name)\n", "").replace("Named", ""))))
+
+
+#: Where something is renamed to a place that is free: fresh names, or looked at before. Windows renames over nothing.
+RENAMED_TO_FREE_PLACES = {
+    "jobs/planning/folds.py",  # a name that is not used yet
+    "jobs/dataset/manage.py",  # datasets that were looked for before
+    "jobs/sharing/install.py",  # what is not there yet
+    "formats/model/model_trash.py",  # a fresh place in the trash
+    "formats/model/fold.py",  # likewise
+    "formats/atomic.py",  # the older folder is put aside first
+    "formats/large/label_image.py",  # a folder of zarr, not a file
+    "formats/trash.py",  # likewise
+    "formats/dataset/new_dataset.py",  # a folder that was looked for before
+}
+
+
+def renames(tree):
+    """Return the lines with os.rename, or with rename of a path; os.replace and Path.replace take the place of a file."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("rename", "renames")
+    ]
+
+
+def test_no_file_is_renamed_over_another():
+    found = {
+        path.relative_to(ROOT / "src" / "napari_nnunet").as_posix()
+        for path in SOURCES
+        if "widgets" not in path.parts and renames(ast.parse(path.read_text(encoding="utf-8")))  # docks rename buttons
+    }
+    assert found == RENAMED_TO_FREE_PLACES
+    assert renames(ast.parse("os.rename(a, b)\npath.rename(other)\nos.replace(a, b)\npath.replace(other)")) == [1, 2]
+
+
+NAMES = st.text(alphabet=st.characters() | st.sampled_from('/\\:*?"<>|. '), min_size=1, max_size=12) | st.sampled_from(
+    [
+        "CON",
+        "aux.json",
+        "com1 .nii.gz",
+        "nul",
+        "C:x",
+        "..",
+        "a.",
+        "a ",
+        "x:stream",
+        "\\\\server\\share",
+        "COM\u00b9.txt",
+    ]
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(NAMES)
+def test_a_name_that_is_allowed_names_one_file_in_its_folder_on_windows(name):
+    folder = PureWindowsPath("C:\\data")
+    path = folder / name
+    if fault_of(name) is None:
+        assert (path.name, path.parent, path.drive) == (name, folder, "C:")
+        assert not PureWindowsPath(name).is_reserved()
+        assert not re.search(r'[<>:"/\\|?*\x00-\x1f]|[. ]$', name)
+
+
+@pytest.mark.parametrize(
+    "name", ["CON", "aux.json", "nul .gz", "C:x", "a:b", "..", "a.", "a ", "a\\b", "a/b", "LPT\u00b2"]
+)
+def test_a_name_that_windows_refuses_or_leads_elsewhere_is_not_allowed(name):
+    assert fault_of(name) is not None
+
+
+@pytest.mark.parametrize(
+    "entry", ["C:/x/plans.json", "..\\x\\plans.json", "\\\\server\\share\\plans.json", "a/CON/plans.json", "a/b:c"]
+)
+def test_what_a_zip_holds_stays_in_its_folder_on_windows(tmp_path, entry):
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        archive.writestr(entry, "{}")
+    with pytest.raises(ModelError, match="was refused"):
+        inspect(tmp_path / "model.zip")
+
+
+def test_outputs_lie_beside_each_other_on_windows():
+    case = Case(name="sub/anna", files=())
+    out = PureWindowsPath("D:\\out\\sub\\anna.nii.gz")
+    named = {str(beside(case, out, ending)) for ending in (".npz", *DICOM_ENDINGS.values())}
+    assert named == {"D:\\out\\sub\\anna.npz", "D:\\out\\sub\\anna.dcm", "D:\\out\\sub\\anna.rtstruct.dcm"}
