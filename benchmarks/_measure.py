@@ -14,6 +14,11 @@ from pathlib import Path
 
 import psutil
 
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
+
 PAUSE = 0.5  # seconds between two looks at the memory; proportional set sizes cost time to measure
 
 #: It ends soon after whoever started it, also where that was killed.
@@ -27,11 +32,15 @@ while os.getppid() == int(sys.argv[1]):
 
 @dataclass(frozen=True)
 class Measured:
-    """Wall seconds; bytes: largest sum of proportional set sizes, largest high-water mark of one child process."""
+    """Wall seconds; bytes: largest sum of proportional set sizes, largest high-water mark of one child process.
+
+    ``cpu`` is processor seconds of the command and of those of its children that it waited for (0 on Windows).
+    """
 
     seconds: float
     tree: float
     worker: float
+    cpu: float = 0.0
 
 
 def measure(
@@ -43,7 +52,7 @@ def measure(
     pause: float = PAUSE,
 ) -> Measured:
     """Run a command to its end; ``tree=False`` leaves out the proportional sizes."""
-    began, peak, worker = time.monotonic(), 0, 0
+    began, spent, peak, worker = time.monotonic(), _spent(), 0, 0
     seen: set[psutil.Process] = set()
     with log.open("w", encoding="utf-8") as out:
         process = psutil.Popen(
@@ -72,7 +81,7 @@ def measure(
                     member.kill()
     if process.returncode:
         raise SystemExit(f"{' '.join(command[:3])} failed:\n{log.read_text(encoding='utf-8')[-3000:]}")
-    return Measured(time.monotonic() - began, float(peak), float(worker))
+    return Measured(time.monotonic() - began, float(peak), float(worker), _spent() - spent)
 
 
 @contextmanager
@@ -83,6 +92,14 @@ def busy(loops: int) -> Iterator[None]:
             loop = stack.enter_context(subprocess.Popen([sys.executable, "-c", LOOP, str(os.getpid())]))
             stack.callback(loop.kill)
         yield
+
+
+def _spent() -> float:
+    """Return processor seconds of all children that have ended."""
+    if resource is None:
+        return 0.0
+    found = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found.ru_utime + found.ru_stime
 
 
 def _members(process: psutil.Process) -> list[psutil.Process]:

@@ -1,14 +1,18 @@
-"""Synthetic zarr volumes of several gigabytes, segmented with a fixed amount of memory.
+"""Synthetic zarr volumes of several gigabytes, segmented with a fixed amount of memory, and by one and two workers.
 
 python benchmarks/large.py [--gb 3 6 12] [--memory 2] [--folder DIR]
+python benchmarks/large.py --gb 0.2 --workers
 
-Prints time, time per billion voxels, and the peak of the whole process tree. The network is tiny and works at voxels
-three times as large, so that reading, resampling, deciding and writing count, which is what grows with an image.
+Prints wall and processor time, processor time per billion voxels, and the peak of the whole process tree. The network
+is tiny and works at voxels six times as large, so that reading, resampling, deciding and writing count, which is what
+grows with an image. With ``--workers``, the same volume by a local cluster of one worker and of two, with a thread
+each; their time counts from the first block on.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
@@ -48,38 +52,58 @@ def make_volume(path: Path, gigabytes: float) -> int:
     return int(np.prod(shape))
 
 
+def command(model: Path, image: Path, result: Path, *more: str) -> list[str]:
+    """Return the words that segment a volume."""
+    words = [sys.executable, "-m", "napari_nnunet", "predict_image", "-m", str(model), "-i", str(image)]
+    words += ["-o", str(result), "--disable_tta", "-device", "cpu", "--precision", "float32", "--no_pbar"]
+    return [*words, *more]
+
+
+def with_memory(model: Path, folder: Path, gigabytes: float, memory: float) -> None:
+    """Print the row of a volume."""
+    image, result = folder / "image.zarr", folder / "result.zarr"
+    voxels = make_volume(image, gigabytes)
+    found = measure(command(model, image, result, "--memory", str(memory)), folder / "log.txt")
+    print(
+        f"| {gigabytes:g} GB | {memory:g} GB | {found.seconds:.0f} | {found.cpu:.0f} | {found.cpu / voxels * 1e9:.1f} "
+        f"| {found.tree / 1e9:.2f} GB |",
+        flush=True,
+    )
+    shutil.rmtree(result)
+
+
+def with_workers(model: Path, folder: Path, gigabytes: float) -> None:
+    """Print the rows of one worker and of two."""
+    image = folder / "image.zarr"
+    make_volume(image, gigabytes)
+    for workers in (1, 2):
+        events, result = folder / f"{workers}.jsonl", folder / f"{workers}.zarr"
+        more = ("--cluster", f"local:{workers}", "--threads", "1", "--memory", "1.5", "--events", str(events))
+        found = measure(command(model, image, result, *more), folder / "log.txt")
+        times = [event["time"] for event in map(json.loads, events.read_text(encoding="utf-8").splitlines())
+                 if event["kind"] == "painted"]  # fmt: skip
+        print(f"| {workers} | {len(times)} | {found.seconds:.1f} | {times[-1] - times[0]:.1f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gb", type=float, nargs="+", default=[3, 6, 12])
     parser.add_argument("--memory", type=float, default=2)
+    parser.add_argument("--workers", action="store_true")
     parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=asked.folder))
+    heads = ["volume", "--memory", "seconds", "processor seconds", "the same per billion voxels", "peak of the tree"]
+    if asked.workers:
+        heads = ["workers", "blocks", "seconds", "seconds from the first block to the last"]
     try:
-        model = make_model(folder, Recipe(patch=(48, 64, 64), spacing=(3.0, 3.0, 3.0)))
-        print(f"| volume | --memory | seconds | seconds per billion voxels | peak of the process tree |\n{'|---' * 5}|")
+        model = make_model(folder, Recipe(patch=(48, 64, 64), spacing=(6.0, 6.0, 6.0))).folder
+        print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|", flush=True)
         for gigabytes in asked.gb:
-            image, result = folder / "image.zarr", folder / "result.zarr"
-            voxels = make_volume(image, gigabytes)
-            command = [
-                sys.executable,
-                "-m",
-                "napari_nnunet",
-                "predict_image",
-                "-m",
-                str(model.folder),
-                "-i",
-                str(image),
-            ]
-            command += ["-o", str(result), "--memory", str(asked.memory), "--disable_tta", "-device", "cpu"]
-            command += ["--precision", "float32", "--no_pbar"]
-            found = measure(command, folder / "log.txt")
-            print(
-                f"| {gigabytes:g} GB | {asked.memory:g} GB | {found.seconds:.0f} | {found.seconds / voxels * 1e9:.1f} "
-                f"| {found.tree / 1e9:.2f} GB |",
-                flush=True,
-            )
-            shutil.rmtree(result)
+            if asked.workers:
+                with_workers(model, folder, gigabytes)
+            else:
+                with_memory(model, folder, gigabytes, asked.memory)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,8 +145,12 @@ class LargeImage:
             If the source cannot be read there.
         """
         wanted = {axis: slice(int(lo), int(hi)) for axis, (lo, hi) in zip("ZYX", box, strict=True)}
-        wanted |= {"T": slice(time, time + 1), "C": slice(None)}
-        index = tuple(wanted[axis] for axis in self.axes)
+        return self.taken(wanted, time)
+
+    def taken(self, wanted: Mapping[str, slice], time: int = 0) -> NDArray[Any]:
+        """Read what slices of the axes Z, Y and X name, of a time point, as :meth:`read` does; the others are whole."""
+        known = {"T": slice(time, time + 1), **wanted}
+        index = tuple(known.get(axis, slice(None)) for axis in self.axes)
         order = [self.axes.index(axis) for axis in AXES if axis in self.axes]
         missing = tuple(i for i, axis in enumerate(AXES) if axis not in self.axes)
         try:
@@ -157,7 +161,8 @@ class LargeImage:
         except Exception as error:  # whatever a library raises for a chunk that is damaged or gone
             if is_out_of_memory(error) or isinstance(error, ResourceError):
                 raise
-            where = ", ".join(f"{axis.lower()} {lo} to {hi}" for axis, (lo, hi) in zip("ZYX", box, strict=True))
+            ends = ((axis, part.indices(self._size(axis))) for axis, part in wanted.items() if axis in self.axes)
+            where = ", ".join(f"{axis.lower()} {lo} to {hi}" for axis, (lo, hi, _) in ends)
             time_point = f" of time point {time + 1}" if self.times > 1 else ""
             raise ImageError(
                 f"The voxels {where}{time_point} of {self.name} cannot be read: {_line(error)}. Copy or export the "
@@ -173,6 +178,34 @@ class LargeImage:
                 newest = max(newest, entry.st_mtime_ns)
                 times = (times + entry.st_mtime_ns) % _MOST_NS
         return Stamp(len(sizes), sum(sizes), newest, times)
+
+
+class TimePoint:
+    """A time point of an image as an array (C, [Z,] Y, X) that is read when it is sliced.
+
+    Parameters
+    ----------
+    image : LargeImage
+        The image.
+    time : int
+        The time point.
+    """
+
+    def __init__(self, image: LargeImage, time: int = 0) -> None:
+        self._image, self._time = image, time
+        self.shape = (image.channels, *image.shape)
+        self.dtype, self.ndim = np.result_type(*(array.dtype for array in image.arrays)), len(self.shape)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        parts = key if isinstance(key, tuple) else (key,)
+        if len(parts) > self.ndim or not all(isinstance(part, slice) for part in parts):
+            return self.__array__()[key]
+        channels, *space = (*parts, *(slice(None),) * (self.ndim - len(parts)))
+        found = self._image.taken(dict(zip("ZYX"[-len(space) :], space, strict=True)), self._time)
+        return (found if len(space) == 3 else found[:, 0])[channels]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype=dtype)
 
 
 def check_axes(axes: str, ndim: int, name: str) -> None:

@@ -15,6 +15,7 @@ from napari.layers import Image
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
+from napari_nnunet.formats.large.source import LargeImage, TimePoint
 from napari_nnunet.schema.colours import DIFFERENCES, class_colour
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
@@ -148,37 +149,48 @@ def frames_of(
     times : sequence of int or None
         Time points wanted; all where None.
     """
-    arrays = [_channels_first(layer, axes, channels) for layer in layers]
+    if len(layers) > 1 or not isinstance(full_resolution(layers[0]), np.ndarray):
+        image = image_of_layers(layers, axes, geometry, channels=channels)
+        wanted = (range(image.times) if times is None else times) if "T" in axes else (None,)
+        return [Frame(Volume(TimePoint(image, time or 0), geometry), time) for time in wanted]
+    array = _channels_first(layers[0], axes, channels)
     if "T" not in axes:
-        return [Frame(Volume(_stack(arrays), geometry), None)]
-    count = arrays[0].shape[1]
-    wanted = range(count) if times is None else times
-    return [Frame(Volume(_stack([array[:, t] for array in arrays]), geometry), t) for t in wanted]
+        return [Frame(Volume(array, geometry), None)]
+    return [Frame(Volume(array[:, t], geometry), t) for t in (range(array.shape[1]) if times is None else times)]
 
 
-def _channels_first(layer: Image, axes: str, channels: int) -> Any:
-    """Return the layer's array as (C, [T,] [Z,] Y, X)."""
+def image_of_layers(layers: Sequence[Image], axes: str, geometry: Geometry, *, channels: int) -> LargeImage:
+    """Return layers as one image that is read box by box; see :func:`frames_of`. No array is arranged for it.
+
+    Arrays of dask would be given a graph for every chunk, which takes a second for an image of many.
+    """
+    first = layers[0]
+    arrays = [full_resolution(layer) for layer in layers]
+    if first.rgb:
+        return LargeImage((_Colours(arrays[0], max(channels, 3)),), f"{axes}C", geometry, first.name)
+    return LargeImage(tuple(arrays), axes, geometry, first.name)
+
+
+class _Colours:
+    """An image whose last axis are colours, without transparency where a model knows none."""
+
+    def __init__(self, array: Any, most: int) -> None:
+        self._array, self._most = array, min(most, int(array.shape[-1]))
+        self.shape, self.dtype = (*array.shape[:-1], self._most), array.dtype
+
+    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
+        return np.asarray(self._array[key])[..., : self._most]
+
+
+def _channels_first(layer: Image, axes: str, channels: int) -> NDArray[Any]:
+    """Return the layer's array in memory as (C, [T,] [Z,] Y, X)."""
     array = full_resolution(layer)
-    if not hasattr(array, "transpose"):
-        import dask.array  # loads much, and few layers need it
-
-        array = dask.array.from_array(array)
     if layer.rgb:
         array = np.moveaxis(array, -1, 0)[: max(channels, 3)]
         axes = "C" + axes
     order = "".join(letter for letter in "CTZYX" if letter in axes)
     array = array.transpose([axes.index(letter) for letter in order])
     return array if "C" in axes else array[None]
-
-
-def _stack(arrays: Sequence[Any]) -> Any:
-    if len(arrays) == 1:
-        return arrays[0]
-    if all(isinstance(array, np.ndarray) for array in arrays):
-        return np.concatenate(arrays)
-    import dask.array  # likewise
-
-    return dask.array.concatenate([dask.array.asarray(array) for array in arrays])
 
 
 def result_shape(layer: Image, axes: str) -> tuple[int, ...]:
