@@ -12,7 +12,8 @@ from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet import predict, predict_image
 from napari_nnunet.errors import ImageError, ModelError, ResourceError, SettingsError
 from napari_nnunet.formats.large.journal import NAME
-from napari_nnunet.formats.large.label_image import LabelImage, pyramid
+from napari_nnunet.formats.large.label_image import LabelImage
+from napari_nnunet.formats.large.pyramid import pyramid
 from napari_nnunet.formats.large.source import LargeImage
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")

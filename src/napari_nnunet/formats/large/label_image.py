@@ -19,13 +19,13 @@ from napari_nnunet.formats.atomic import write_error
 from napari_nnunet.formats.json_lines import read_lines
 from napari_nnunet.formats.large.journal import NAME
 from napari_nnunet.formats.large.ome_zarr import Level, is_zarr, library, zarr_library
+from napari_nnunet.formats.large.pyramid import pyramid
 from napari_nnunet.formats.large.source import LargeImage
 from napari_nnunet.formats.large.unpacking import bounded
 from napari_nnunet.schema.colours import class_rgb
 from napari_nnunet.schema.dataset import LabelScheme
 
 ENDING = ".zarr"
-_COARSEST = 512  # voxels of the longest axis below which a pyramid needs no further level
 _UNITS = ((1.0, "millimeter"), (1e-3, "micrometer"), (1e-6, "nanometer"))
 _KEY = "napari_nnunet"
 
@@ -99,6 +99,7 @@ class LabelImage:
         self._finest: Any = None
         # The same for reading: whatever its metadata name, nothing in its chunks is carried out.
         self._there: Any = None
+        self._coarser: list[tuple[Any, tuple[int, ...]]] = []
 
     @property
     def chunk(self) -> tuple[int, int, int]:
@@ -106,13 +107,16 @@ class LabelImage:
         z, y, x = (1, *self._chunk)[-3:]
         return z, y, x
 
-    def open(self, *, begun: bool) -> None:
+    def open(self, *, begun: bool, seen: bool = False) -> None:
         """Make it, without a voxel: chunks that are not written are background; or open what an earlier run began.
 
         Parameters
         ----------
         begun : bool
             Whether blocks of it were written already.
+        seen : bool
+            Whether somebody looks at it while it is filled: its coarser levels are filled together with the finest.
+            Only one process may write then.
 
         Raises
         ------
@@ -121,10 +125,33 @@ class LabelImage:
         """
         if begun:
             self._open()
-            return
+        else:
+            with self._writing():
+                group = self._zarr.open_group(str(self.place.unfinished), mode="a", zarr_format=self._format)
+                self._finest = self._there = self._new(group, "0", self._shape)
+        factors = pyramid(self._shape, self._spacing)
+        if seen:
+            self._open_coarser(factors)
+        else:  # these blocks will not be in them
+            for number in range(1, len(factors)):
+                self.forget_beside(str(number))
+
+    def _open_coarser(self, factors: Sequence[tuple[int, ...]]) -> None:
+        """Open the coarser levels as far as they are filled already; make them of the finest where they are not."""
         with self._writing():
             group = self._zarr.open_group(str(self.place.unfinished), mode="a", zarr_format=self._format)
-            self._finest = self._there = self._new(group, "0", self._shape)
+            finer = self._there
+            for number, (before, factor) in enumerate(itertools.pairwise(factors), start=1):
+                shape = tuple(math.ceil(n / f) for n, f in zip(self._shape, factor, strict=True))
+                try:
+                    there = self._zarr.open_array(str(self.place.unfinished / str(number)), mode="r+")
+                except Exception:  # whatever a store raises: it is not there, or not whole
+                    there = None
+                if there is None or (there.shape, there.chunks) != (shape, self._chunks(shape)):
+                    steps = [b // a for a, b in zip(before, factor, strict=True)]
+                    there = self._halve(group, str(number), finer, steps)
+                finer = there
+                self._coarser.append((there, factor))
 
     def _open(self) -> None:
         path = self.place.unfinished / "0"
@@ -150,8 +177,15 @@ class LabelImage:
         """
         index = tuple(slice(lo, hi) for lo, hi in box)[-len(self._image.shape) :]
         values = labels if len(self._image.shape) == 3 else labels[0]
+        at = (time, *index) if self._image.times > 1 else index
         with self._writing():
-            self._finest[(time, *index) if self._image.times > 1 else index] = values
+            self._finest[at] = values
+            for coarser, factor in self._coarser:
+                own = list(zip(index, factor[-len(index) :], strict=True))
+                place = tuple(slice(math.ceil(part.start / f), math.ceil(part.stop / f)) for part, f in own)
+                there = values[tuple(slice(-part.start % f, None, f) for part, f in own)]
+                if there.size:
+                    coarser[(time, *place) if self._image.times > 1 else place] = there
 
     def read(self, box: Sequence[tuple[int, int]], time: int = 0) -> NDArray[Any]:
         """Read what was written in a box (z, y, x)."""
@@ -335,29 +369,6 @@ class _Told:
             raise ResourceError(
                 f"{told.message} The blocks that are finished are kept.", shell="Continue with --continue."
             ) from error
-
-
-def pyramid(shape: Sequence[int], spacing: Sequence[float]) -> list[tuple[int, ...]]:
-    """Return by how much every level is coarser than the finest one, axis by axis.
-
-    Those axes are halved that are at most twice as fine as the others become, so that voxels get rounder.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        Of the finest level.
-    spacing : sequence of float
-        Its voxel size; infinite for an axis that is never halved.
-    """
-    factors = [(1,) * len(shape)]
-    sizes, own = list(shape), list(spacing)
-    while max(n for n, size in zip(sizes, own, strict=True) if math.isfinite(size)) > _COARSEST:
-        finest = min(size for n, size in zip(sizes, own, strict=True) if n > 1)
-        steps = [2 if n > 1 and size < 2 * finest else 1 for n, size in zip(sizes, own, strict=True)]
-        sizes = [math.ceil(n / step) for n, step in zip(sizes, steps, strict=True)]
-        own = [size * step for size, step in zip(own, steps, strict=True)]
-        factors.append(tuple(f * step for f, step in zip(factors[-1], steps, strict=True)))
-    return factors
 
 
 def require_free(place: Destination) -> None:

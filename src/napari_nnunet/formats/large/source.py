@@ -197,10 +197,11 @@ class TimePoint:
         self.dtype, self.ndim = np.result_type(*(array.dtype for array in image.arrays)), len(self.shape)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        parts = key if isinstance(key, tuple) else (key,)
+        parts = list(key) if isinstance(key, tuple) else [key]
         if len(parts) > self.ndim or not all(isinstance(part, slice) for part in parts):
             return self.__array__()[key]
-        channels, *space = (*parts, *(slice(None),) * (self.ndim - len(parts)))
+        parts += [slice(None)] * (self.ndim - len(parts))
+        channels, space = parts[0], parts[1:]
         found = self._image.taken(dict(zip("ZYX"[-len(space) :], space, strict=True)), self._time)
         return (found if len(space) == 3 else found[:, 0])[channels]
 

@@ -25,6 +25,7 @@ from napari_nnunet.formats.large.journal import BlockEntry, BlockJournal
 from napari_nnunet.formats.large.label_image import LabelImage
 from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.jobs.large.view import View
 from napari_nnunet.jobs.prediction.predict import after_out_of_memory
 from napari_nnunet.jobs.prediction.predictor import Predictor
 from napari_nnunet.jobs.prediction.result import PreparedImage, Segmentation, count_labels
@@ -79,8 +80,13 @@ class Filling:
         return tuple(int(n) for n in found)
 
 
-def fill(filling: Filling, predictor: Predictor, points: Sequence[tuple[Preparation, BlockGrid]]) -> Job[None]:
-    """Compute the blocks of all time points that are not finished.
+def fill(
+    filling: Filling,
+    predictor: Predictor,
+    points: Sequence[tuple[Preparation, BlockGrid]],
+    view: View | None = None,
+) -> Job[None]:
+    """Compute the blocks of all time points that are not finished; first those that are seen now.
 
     Raises
     ------
@@ -93,11 +99,16 @@ def fill(filling: Filling, predictor: Predictor, points: Sequence[tuple[Preparat
     if filling.kept:
         yield Note(text=f"{filling.kept} blocks are finished already; {len(todo)} are left.")
     runs = [_runs(filling, predictor, preparation.record, block) for _, preparation, block in todo]
-    total, began = sum(runs), time.monotonic()
+    total, before, began = sum(runs), 0, time.monotonic()
+    waiting = dict(enumerate(todo))
     yield Stage(name="Segmenting", total=total)
-    for number, (point, preparation, block) in enumerate(todo):
-        before = sum(runs[:number])
+    while waiting:
+        number = next(iter(waiting))
+        if view is not None:
+            number = min(waiting, key=lambda one: view.distance(waiting[one][0], waiting[one][2].box))
+        point, preparation, block = waiting.pop(number)
         counts = yield from _followed(finished(filling, predictor, preparation, block, point), before, total, began)
+        before += runs[number]
         require_unchanged(filling)
         yield settled(filling, block, point, counts)
 

@@ -33,6 +33,7 @@ from napari_nnunet.jobs.large.elsewhere import Share, fill_elsewhere, plan_elsew
 from napari_nnunet.jobs.large.fill import Filling, fill
 from napari_nnunet.jobs.large.ready import limited_axis, planned, prepared
 from napari_nnunet.jobs.large.survey import surveyed
+from napari_nnunet.jobs.large.view import View
 from napari_nnunet.jobs.large.work import STATE, made_of, require_complete, take_up, work_of
 from napari_nnunet.jobs.prediction.folder.case import model_reader
 from napari_nnunet.jobs.prediction.objects import decoding_for
@@ -75,6 +76,7 @@ def predict_image(
     target: Path,
     asked: PredictImageSettings | None = None,
     workers: Team | None = None,
+    view: View | None = None,
 ) -> Job[LargeResult]:
     """Segment an image of any size; neither it nor its result is ever in memory as a whole.
 
@@ -93,6 +95,8 @@ def predict_image(
         nnU-Net's own settings if not given.
     workers : Team, optional
         Workers of a cluster that are there already; ``asked.cluster`` names others.
+    view : View, optional
+        Where somebody looks meanwhile, on this computer: what is seen comes first, and coarser levels are filled too.
 
     Yields
     ------
@@ -112,7 +116,7 @@ def predict_image(
     """
     asked = asked or PredictImageSettings()
     if asked.cluster is None or workers is not None:
-        return (yield from _predicted(model, image, target, asked, workers))
+        return (yield from _predicted(model, image, target, asked, workers, view))
     need = Elsewhere(asked.cluster, (model.folder, *image.files), target.parent, network=True)
     require_sendable(image)
     with team(need) as found:
@@ -121,11 +125,16 @@ def predict_image(
 
 
 def _predicted(
-    model: TrainedModel, image: LargeImage, target: Path, asked: PredictImageSettings, workers: Team | None
+    model: TrainedModel,
+    image: LargeImage,
+    target: Path,
+    asked: PredictImageSettings,
+    workers: Team | None,
+    view: View | None = None,
 ) -> Job[LargeResult]:
     began = time.monotonic()
     settings = asked.settings(model.resolve_folds(None, asked.checkpoint))
-    _require_fit(model, image, settings)
+    require_fit(model, image, settings)
     place, budget = Destination.of(target, image), Budget.of(asked.memory_gb)
     if not _is_zarr(target):
         _require_file(target, image, model, budget)
@@ -142,7 +151,8 @@ def _predicted(
             yield Note(text=text)
         for text in image.geometry.remarks:
             yield Note(level="warning", text=f"{image.name}: {text}.")
-        work = _Work(model, image, labels, journal, settings, budget, Stamp(*known[STATE]), workers, asked.memory_gb)
+        stamp = Stamp(*known[STATE])
+        work = _Work(model, image, labels, journal, settings, budget, stamp, workers, asked.memory_gb, view)
         facts = yield from surveyed(image, journal, limited_axis(model, image))
         filling = yield from _filled(work, facts)
         yield Stage(name="Writing the result")
@@ -157,7 +167,7 @@ def _predicted(
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What is done, where to, with how much memory and by whom; ``stamp`` is the image's when it was begun."""
+    """What is done, where to, with how much memory, by whom and for whose eyes; ``stamp`` is the image's at first."""
 
     model: TrainedModel
     image: LargeImage
@@ -168,13 +178,14 @@ class _Work:
     stamp: Stamp
     workers: Team | None
     memory_gb: float
+    view: View | None
 
 
 def _is_zarr(target: Path) -> bool:
     return target.name.lower().endswith(ENDING) or Destination(target).is_inside
 
 
-def _require_fit(model: TrainedModel, image: LargeImage, settings: PredictSettings) -> None:
+def require_fit(model: TrainedModel, image: LargeImage, settings: PredictSettings) -> None:
     """Raise what tells that a model and an image do not belong together, before anything is read."""
     if model.configuration.previous_stage is not None:
         first_stage_of(model, settings)
@@ -259,9 +270,9 @@ def _filled(work: _Work, facts: Sequence[ImageFacts]) -> Job[Filling]:
             own = {"device": choice.device, "backend": choice.backend, "precision": choice.precision}
             journal.note(ArithmeticEntry(**own))
         layouts = [_layout(predictor, part.record, work) for part in preparations]
-        work.labels.open(begun=bool(journal.all(BlockEntry)))
+        work.labels.open(begun=bool(journal.all(BlockEntry)), seen=work.view is not None)
         filling = Filling(model, work.image, work.labels, journal, work.settings, work.stamp)
-        yield from fill(filling, predictor, list(zip(preparations, layouts, strict=True)))
+        yield from fill(filling, predictor, list(zip(preparations, layouts, strict=True)), work.view)
     work.labels.forget_beside(_FIRST)
     return filling
 

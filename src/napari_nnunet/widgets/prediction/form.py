@@ -26,16 +26,25 @@ from napari_nnunet.schema.requests.prediction import PRESETS, PredictPrecision, 
 from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
 from napari_nnunet.widgets.frame.forms import FieldRows, Form, let_shrink
 from napari_nnunet.widgets.frame.head import Head
+from napari_nnunet.widgets.frame.layers import result_shape
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import FolderButton, Sentence, button, folded_away
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.words import failure_text, telling_names
+from napari_nnunet.widgets.large.order import ON_DISK, LargeOrder, large_order, require_room
 from napari_nnunet.widgets.prediction import many_view
 from napari_nnunet.widgets.prediction.image_form import ImageForm
 from napari_nnunet.widgets.prediction.many import FolderOrder, OpenImages
-from napari_nnunet.widgets.prediction.request import Choices, FarError, SegmentRequest, require_confirmed, resolve
+from napari_nnunet.widgets.prediction.request import (
+    OUTPUTS,
+    Choices,
+    FarError,
+    SegmentRequest,
+    require_confirmed,
+    resolve,
+)
 from napari_nnunet.widgets.prediction.words import about_model
 
 if TYPE_CHECKING:
@@ -135,6 +144,7 @@ class SegmentForm(Form):
         if not self._chooses_model:
             box.setVisible(False)
             self.image.scope.hide()
+            self.image.output_box.choices = list(OUTPUTS)  # several models meet in memory only
             for name in ("folds", "checkpoint", "quality"):
                 form.setRowVisible(self.rows.widgets[name].native, False)
         let_shrink(self)
@@ -320,15 +330,27 @@ class SegmentForm(Form):
         except FarError as error:
             raise self._to_confirm(error) from error
 
-    def order(self, panel: RunPanel) -> SegmentRequest | OpenImages | FolderOrder:
+    def order(self, panel: RunPanel) -> SegmentRequest | LargeOrder | OpenImages | FolderOrder:
         """Return what Run would do: with one image, all that are open, or a folder; may raise as :meth:`request`."""
-        match self.image.scope.scope:
+        to_disk, scope = self.image.output_box.value == ON_DISK, self.image.scope.scope
+        if to_disk and scope != many_view.THIS:
+            raise NotReadyError(f"Block by block, one image is segmented at a time. Choose '{many_view.THIS}'.")
+        match scope:
             case many_view.OPEN:
                 return self.image.open_images(self.choices())
             case many_view.FOLDER:
                 return self.image.folder(self.settings())
             case _:
-                return self.request(panel)
+                return self._one(self.request(panel), to_disk=to_disk)
+
+    def _one(self, request: SegmentRequest, *, to_disk: bool) -> SegmentRequest | LargeOrder:
+        image = self.image
+        if not to_disk:
+            require_room(request, result_shape(request.source, request.axes), image.to_disk)
+            return request
+        target = image.target
+        whole = image.takes_all
+        return large_order(request, target.text, whole=whole, choose=target.browse, other=target.propose_other)
 
     def require_near(self, model: TrainedModel, request: SegmentRequest) -> None:
         """Check that the voxels fit another model too; raises NotReadyError with a button that confirms them."""

@@ -17,6 +17,8 @@ from napari_nnunet.widgets.frame.forms import LayerForm, add_row, distinct, let_
 from napari_nnunet.widgets.frame.layers import full_resolution, place_seen, position_in, voxel_size_mm
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 from napari_nnunet.widgets.frame.words import as_text, size_text
+from napari_nnunet.widgets.large.order import ON_DISK
+from napari_nnunet.widgets.large.target_row import TargetRow
 from napari_nnunet.widgets.prediction.many import FolderOrder, OpenImages, folder_order, open_images
 from napari_nnunet.widgets.prediction.many_view import FOLDER, OPEN, THIS, ScopeRows
 from napari_nnunet.widgets.prediction.request import OUTPUTS, Choices, default_axes, shape_box, visible_box
@@ -57,18 +59,20 @@ class ImageForm(LayerForm):
             label="Region", choices=self._region_choices, tooltip="The whole image, what is visible, or drawn shapes."
         )
         self.time_box = ComboBox(label="Time", choices=[_ALL_TIMES, _THIS_TIME])
-        self.output_box = ComboBox(label="Output", choices=list(OUTPUTS))
+        self.output_box = ComboBox(label="Output", choices=[*OUTPUTS, ON_DISK])
         group = QGroupBox("2  Image")
         self.rows = QFormLayout(group)
         self.scope = ScopeRows(self.rows)
         self._folder_size = ""
         for widget in (self.axes_box, self.spacing_edit, self.region_box, self.time_box, self.output_box):
             add_row(self.rows, widget)
+        self.target = TargetRow(self.rows)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(group)
         let_shrink(self)
         self.scope.changed.connect(self._scope_chosen)
+        self.target.changed.connect(self._changed)
         self.spacing_edit.changed.connect(self._size_typed)
         for box in (self.axes_box, self.region_box, self.time_box, self.output_box):
             box.changed.connect(self._changed)
@@ -202,6 +206,17 @@ class ImageForm(LayerForm):
                     box.value = new
         self._layer_chosen()
 
+    def to_disk(self) -> None:
+        """Choose to write the labels to disk, block by block; ask where, if nothing can be proposed."""
+        self.output_box.value = ON_DISK
+        if not self.target.text:
+            self.target.browse()
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether neither a region nor one of several time points is chosen."""
+        return self.region_box.value == _WHOLE and not ("T" in self.axes and self.time_box.value == _THIS_TIME)
+
     def accept(self, spacing: tuple[float, ...]) -> None:
         """Confirm a voxel size that is far from the model's."""
         self.accepted = spacing
@@ -246,6 +261,11 @@ class ImageForm(LayerForm):
                 self.rows.setRowVisible(widget.native, one)
             self.rows.setRowVisible(self.spacing_edit.native, self.scope.scope != OPEN)
             self.rows.setRowVisible(self.time_box.native, one and "T" in self.axes)
+            to_disk = one and self.output_box.value == ON_DISK
+            self.target.show(visible=to_disk)
+            if to_disk and self.model is not None:
+                with self._quietly():
+                    self.target.propose(self._first, self.model.configuration.name)
             self.changed.emit()
 
     def _hint_spacing(self) -> None:

@@ -74,7 +74,7 @@ class Choices:
     times : tuple of int or None
         Time points, all where None.
     output : str
-        One of :data:`OUTPUTS`.
+        One of :data:`OUTPUTS`, or ON_DISK of the room of large images.
     accepted : tuple of float or None
         The voxel size that was confirmed although it is far from the model's.
     turns : bool
@@ -225,7 +225,7 @@ def resolve(choices: Choices) -> SegmentRequest:
     if choices.region is not None and any(lo >= hi for lo, hi in choices.region):
         raise NotReadyError("The region is outside the image. Draw the rectangle over it, or move the view.")
     settings = choices.settings.replace(
-        probabilities=choices.output != "Labels", any_spacing=choices.accepted == grid.spacing
+        probabilities=choices.output in OUTPUTS[1:], any_spacing=choices.accepted == grid.spacing
     )
     known: dict[str, Any] = {
         "region": choices.region,

@@ -16,7 +16,7 @@ from napari_nnunet.formats.model.known_models import remember_model
 from napari_nnunet.formats.results.postprocessing import find_cleaning, read_cleaning
 from napari_nnunet.formats.results.recipe import read_recipe
 from napari_nnunet.jobs.prediction.result import ImageTurn
-from napari_nnunet.jobs.prediction.table import Line
+from napari_nnunet.jobs.prediction.table import Line, found_in
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.widgets.files.preferred import ReaderOffer
@@ -25,6 +25,8 @@ from napari_nnunet.widgets.frame.layers import focus_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.frame.worker import lazy
+from napari_nnunet.widgets.large.order import LargeOrder
+from napari_nnunet.widgets.large.run import LargeRun
 from napari_nnunet.widgets.prediction.form import SegmentForm, sample_folder
 from napari_nnunet.widgets.prediction.many import (
     FolderOrder,
@@ -44,6 +46,7 @@ from napari_nnunet.widgets.tour import Stop, Tour
 if TYPE_CHECKING:
     import napari
 
+    from napari_nnunet.jobs.large.predict_image import LargeResult
     from napari_nnunet.jobs.prediction.estimate import estimate_presets
     from napari_nnunet.jobs.prediction.predict import predict_in_turn, predict_series
 else:
@@ -52,7 +55,7 @@ else:
     predict_series = lazy("napari_nnunet.jobs.prediction.predict:predict_series")
 
 
-SegmentOrder: TypeAlias = SegmentRequest | OpenImages | FolderOrder
+SegmentOrder: TypeAlias = SegmentRequest | LargeOrder | OpenImages | FolderOrder
 
 
 _SEGMENT, _CONTINUE = "Segment", "Continue"
@@ -71,6 +74,7 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
         super().__init__(viewer, _SEGMENT, stops="Stop within one tile; the finished part is kept.")
         self.form = SegmentForm(viewer)
         self.result = ResultView(viewer)
+        self.large: LargeRun | None = None
         self.offer = ReaderOffer()
         self.tour = Tour(self._stops())
         self.form.head.help.tour = self.tour.begin
@@ -140,6 +144,8 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
         self.result.forget(event.value)
 
     def _view_changed(self, _: Any = None) -> None:
+        if self.large is not None and self.busy:
+            self.large.look()
         if self.form.image.follows_view:
             self.check_soon()
 
@@ -151,15 +157,21 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
         """Return what Run does: begin, or go on where it was cancelled."""
         if isinstance(request, FolderOrder):
             return self.panel.text  # known when the folder was looked at
+        if isinstance(request, LargeOrder):
+            return _CONTINUE if request.continues else _SEGMENT
         goes_on = request.continues if isinstance(request, OpenImages) else self.result.carries_on(request)
         return _CONTINUE if goes_on else _SEGMENT
 
     def describe(self, request: SegmentOrder) -> str:
         """Return what will be segmented."""
+        if isinstance(request, LargeOrder):
+            return request.describe()
         return describe(request) if isinstance(request, SegmentRequest) else describe_many(request)
 
     def estimate(self, request: SegmentOrder) -> Job[Any]:
         """Return what works out time and memory of every preset."""
+        if isinstance(request, LargeOrder):
+            return _knowing_dice(request.model, request.expected())
         if not isinstance(request, SegmentRequest):
             return _knowing_dice(request.model, look_at_many(request, self.form.image.scope.put_results))
         shape = request.frames[0].volume.shape
@@ -169,19 +181,20 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
     def expect(self, request: SegmentOrder, found: Any) -> str:
         """Return what it takes; the presets say what they take behind their names."""
         if isinstance(request, SegmentRequest):
-            self._label_presets(
-                request.model,
-                {
-                    name: "" if one.seconds is None else plain_time(one.seconds * len(request.frames))
-                    for name, one in found.items()
-                },
-            )
+            self._label_times(request.model, found, len(request.frames))
             return expect(request, found["own"])
+        if isinstance(request, LargeOrder):
+            self._label_times(request.model, found.presets, request.image().times)
+            return request.expect(found)
         survey, costs = found
         self._label_presets(request.model, preset_times(costs))
         if survey is not None:
             self.panel.rename(_CONTINUE if 0 < survey.there < survey.cases else _SEGMENT)
         return expect_many(request, survey, costs)
+
+    def _label_times(self, model: TrainedModel, found: Mapping[str, Any], frames: int) -> None:
+        known = {name: one.seconds for name, one in found.items()}
+        self._label_presets(model, {n: "" if one is None else plain_time(one * frames) for n, one in known.items()})
 
     def _label_presets(self, model: TrainedModel, times: Mapping[str, str]) -> None:
         dice, outdated = model.preset_dice, model.presets_outdated
@@ -203,8 +216,11 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
         if model.folder != sample_folder():
             with contextlib.suppress(NnunetError):
                 remember_model(model.folder)
+        self.large = None
         if isinstance(request, FolderOrder):
             self._begin_folder(request)
+        elif isinstance(request, LargeOrder):
+            self._begin_large(request)
         elif isinstance(request, OpenImages):
             self._begin_open(request)
         else:
@@ -260,6 +276,20 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
             failed=self.result.failed,
             happened=happened,
             each="Image",
+        )
+
+    def _begin_large(self, order: LargeOrder) -> None:
+        self.result.clear()
+        self.large = run = LargeRun(self.viewer, order)
+
+        def done(result: LargeResult) -> str:
+            if result.counts:
+                found = found_in(result.counts, order.model.dataset, order.voxel_mm)
+                self.result.many.add([Line(order.source.name, "done", result.seconds, found)])
+            return run.done(result)
+
+        self.panel.run(
+            order.job(run.view), done=done, cancelled=run.cancelled, failed=run.failed, happened=run.happened
         )
 
     def _begin_folder(self, order: FolderOrder) -> None:

@@ -1,0 +1,198 @@
+"""What is to be segmented block by block, and whether an image must be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+
+from napari_nnunet.events import Job
+from napari_nnunet.formats.large.label_image import ENDING, Destination
+from napari_nnunet.formats.large.source import LargeImage
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.memory import available_memory
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.requests.large import PredictImageSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.widgets.frame.layers import image_of_layers
+from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
+from napari_nnunet.widgets.frame.words import about_time, counted, size_text, times_text
+from napari_nnunet.widgets.frame.worker import lazy
+
+if TYPE_CHECKING:
+    from napari_nnunet.jobs.large.expected import Expected, expect_image
+    from napari_nnunet.jobs.large.predict_image import LargeResult, predict_image
+    from napari_nnunet.jobs.large.view import View
+else:
+    expect_image = lazy("napari_nnunet.jobs.large.expected:expect_image")
+    predict_image = lazy("napari_nnunet.jobs.large.predict_image:predict_image")
+
+#: What the form calls this way of putting out labels.
+ON_DISK = "Labels on disk, block by block"
+_PREPARED = 4  # bytes of a voxel of a channel, as the network gets it
+_GB = 1e9
+
+
+@dataclass(frozen=True, eq=False)
+class LargeOrder:
+    """An image that is segmented block by block into an OME-Zarr on disk.
+
+    Parameters
+    ----------
+    model, settings
+        As chosen.
+    layers : list of Image
+        One per channel, or one with all of them.
+    axes : str
+        How the axes of the first one are read.
+    grid : Geometry
+        The voxels as the model sees them.
+    voxel_mm : tuple of float or None
+        Their size in mm; None for pictures without one.
+    target : Path
+        Where the result goes.
+    """
+
+    model: TrainedModel
+    settings: PredictSettings
+    layers: list[Image]
+    axes: str
+    grid: Geometry
+    voxel_mm: tuple[float, ...] | None
+    target: Path
+
+    @property
+    def source(self) -> Image:
+        """The layer whose place the result takes."""
+        return self.layers[0]
+
+    @property
+    def place(self) -> Destination:
+        """Where the result is, and where it is kept until it is complete."""
+        return Destination(self.target)
+
+    @property
+    def continues(self) -> bool:
+        """Whether some of it was done before, in this session or another one."""
+        return self.place.begun
+
+    def image(self) -> LargeImage:
+        """Return what is segmented; nothing is read."""
+        channels = len(self.model.dataset.channel_names)
+        return image_of_layers(self.layers, self.axes, self.grid, channels=channels)
+
+    def job(self, view: View) -> Job[LargeResult]:
+        """Return the job, which goes on with what was begun."""
+        asked = PredictImageSettings.like(self.settings, carry_on=True)
+        return predict_image(self.model, self.image(), self.target, asked, None, view)
+
+    def expected(self) -> Job[Expected]:
+        """Return the job that works out what it will take."""
+        return expect_image(self.model, self.image(), self.settings)
+
+    def describe(self) -> str:
+        """Return what will be segmented (rich text, without the full stop)."""
+        image = self.image()
+        count = f"{image.times} time points of " if image.times > 1 else ""
+        size = f" of {size_text(self.voxel_mm)}" if self.voxel_mm is not None else ""
+        begun = "go on with" if self.continues else "segment"
+        return (
+            f"<b>Will {begun}</b> '{self.source.name}': {count}{times_text(image.shape)} voxels{size}, block by block, "
+            f"into {self.target}"
+        )
+
+    def expect(self, found: Expected) -> str:
+        """Return what it will take (rich text)."""
+        own, image = found.presets["own"], self.image()
+        seen = own.network_shape[-len(image.shape) :]
+        lines = [self.describe(), f"The network sees {times_text(seen)} voxels, in {counted(own.tiles, 'tile')}"]
+        if own.seconds is None:
+            lines.append("Time unknown")
+        else:
+            guess = "" if own.measured else " (a first estimate)"
+            lines.append(f"{about_time(own.seconds * image.times)}{guess} and more, as blocks overlap")
+        lines[-1] += f", on {own.choice}, with {found.budget.bytes / _GB:.1f} GB of memory"
+        lines.append("Blocks in view come first; what is finished stays, whatever happens")
+        return ".<br>".join(lines) + "."
+
+
+def large_order(
+    known: Any, text: str, *, whole: bool, choose: Callable[[], object], other: Callable[[], object]
+) -> LargeOrder:
+    """Return what segmenting a layer block by block means.
+
+    Parameters
+    ----------
+    known : SegmentRequest
+        The same, in memory.
+    text : str
+        Where the result goes, as it was typed.
+    whole : bool
+        Whether all of the image is asked for.
+    choose, other : callable
+        Let somebody choose where it goes; propose another name.
+
+    Raises
+    ------
+    NotReadyError
+        With what is missing or does not fit.
+    """
+    own = known.axes.replace("C", "")
+    if not whole:
+        raise NotReadyError(
+            "Block by block, all of an image is segmented, beginning with what is in view; Cancel keeps what is "
+            "finished. Choose 'Whole image' as region and 'All time points'."
+        )
+    if own != "".join(letter for letter in "TZYX" if letter in own):
+        raise NotReadyError(
+            f"The axes of '{known.source.name}' are read as {known.axes}, but results on disk have time before "
+            "z, y and x. Open it with its axes in this order."
+        )
+    if not text:
+        raise NotReadyError(
+            f"Choose where the result goes: a name that ends with {ENDING}.", Remedy("Choose where…", choose)
+        )
+    target = Path(text)
+    if target.suffix.lower() != ENDING:
+        raise NotReadyError(
+            f"The result '{target.name}' is written as OME-Zarr: choose a name that ends with {ENDING}."
+        )
+    if not target.is_absolute() or not target.parent.is_dir():
+        raise NotReadyError(f"The folder {target.parent} is not there. Choose another one for the result.")
+    order = LargeOrder(known.model, known.settings, known.layers, known.axes, known.grid, known.voxel_mm, target)
+    if target.exists() and not order.continues:
+        raise NotReadyError(
+            f"{target} is there already. Open it with napari, or choose another name to segment again.",
+            Remedy("Choose another name", other),
+        )
+    return order
+
+
+def require_room(known: Any, shape: Sequence[int], to_disk: Callable[[], object]) -> None:
+    """Raise NotReadyError if an image and its labels cannot be in memory together.
+
+    Parameters
+    ----------
+    known : SegmentRequest
+        What would be segmented in memory.
+    shape : sequence of int
+        Of the result.
+    to_disk : callable
+        Chooses to segment it block by block.
+    """
+    kind = known.model.dataset.labels.dtype
+    frame = math.prod(known.frames[0].volume.shape) * known.frames[0].volume.channels * _PREPARED
+    needed, free = math.prod(shape) * kind.itemsize + frame, available_memory()
+    if needed > free:
+        raise NotReadyError(
+            f"In memory, '{known.source.name}' and its labels take {needed / _GB:.1f} GB at least, and "
+            f"{free / _GB:.1f} GB are free. Let the labels be written to disk, block by block.",
+            Remedy("Write to disk", to_disk),
+        )
+
+
+__all__ = ["ON_DISK", "LargeOrder", "LargeResult", "large_order", "require_room"]

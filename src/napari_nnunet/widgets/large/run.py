@@ -1,0 +1,144 @@
+"""A layer that fills while its image is segmented block by block."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Labels
+
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.events import Event, Painted
+from napari_nnunet.formats.large.pyramid import open_levels
+from napari_nnunet.jobs.large.view import View
+from napari_nnunet.widgets.frame.layers import (
+    activate,
+    add_layer,
+    colormap_of,
+    features_of,
+    geometry_of,
+    position_in,
+    seen_axes,
+)
+from napari_nnunet.widgets.frame.words import counted, plain_time
+from napari_nnunet.widgets.large.order import LargeOrder
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_nnunet.jobs.large.predict_image import LargeResult
+
+_REFRESH_SECONDS = 1.0
+_SHARE = 20  # drawing takes at most so small a part of the time
+_RESULT = "nnunet_result_on_disk"  # key of the layer's metadata: where it lies
+
+
+class LargeRun:
+    """Follows a run: its layer shows what is on disk, never more than is looked at.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where the layer goes.
+    order : LargeOrder
+        What is run.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, order: LargeOrder) -> None:
+        self.viewer, self.order = viewer, order
+        self.view = View()
+        self.name = f"{order.source.name} – {order.model.configuration.name}"
+        self.layer: Labels | None = next(
+            (layer for layer in viewer.layers if layer.metadata.get(_RESULT) == str(order.target)), None
+        )
+        self._shown, self._next = False, 0.0
+        self.look()
+
+    def look(self) -> None:
+        """Note what is seen of the image now; blocks in it are computed next."""
+        layer, dims = self.order.source, self.viewer.dims
+        if layer not in self.viewer.layers:
+            return
+        seen, places = seen_axes(layer, dims), position_in(layer, dims)
+        factor = layer.downsample_factors[layer.data_level] if layer.multiscale else np.ones(layer.ndim)
+        box, now = {}, 0
+        for axis, letter in enumerate(self.order.axes):
+            place = places[axis]
+            if axis in seen or place is None:
+                low, high = (float(layer.corner_pixels[k][axis] * factor[axis]) for k in (0, 1))
+                box[letter] = (low, high + 1)
+            else:
+                box[letter] = (place, place + 1)
+                now = round(place) if letter == "T" else now
+        self.view.time = now
+        self.view.box = tuple(box.get(letter, (0.0, 1.0)) for letter in "ZYX")
+
+    def happened(self, event: Event) -> None:
+        """Show the layer when the first block is finished, and draw it again where others were; not too often."""
+        if not isinstance(event, Painted) or not event.final:
+            return
+        if not self._shown:
+            self._shown = True
+            with contextlib.suppress(NnunetError):  # what is wrong with it ends the job, which says so
+                self._show()
+        began = time.monotonic()
+        if self.layer is not None and began >= self._next and self.layer in self.viewer.layers:
+            self.layer.refresh()
+            now = time.monotonic()
+            self._next = now + max(_REFRESH_SECONDS, _SHARE * (now - began))
+
+    def _show(self) -> None:
+        """Put the levels that are on disk into the layer, and the layer into the viewer."""
+        order, place = self.order, self.order.place
+        levels = open_levels(place.path if place.path.exists() else place.unfinished)
+        if self.layer is not None and self.layer in self.viewer.layers:
+            self.layer.data = levels
+            return
+        single = order.image().times == 1
+        scheme = order.model.dataset.labels
+        self.layer = Labels(
+            levels,
+            multiscale=True,
+            name=self.name,
+            colormap=colormap_of(scheme),
+            features=features_of(scheme),
+            metadata={_RESULT: str(order.target), "nnunet": {"partial": True, "model": str(order.model.folder)}},
+            # A result has no axis for a single time point.
+            **geometry_of(order.source, order.axes.replace("T", "C") if single else order.axes),
+        )
+        add_layer(self.viewer, self.layer)
+
+    def _call(self, more: str) -> None:
+        if self.layer is not None and self.layer.name.startswith(self.name):  # else somebody gave it another name
+            self.layer.name = f"{self.name}{more}"
+
+    def done(self, result: LargeResult) -> str:
+        """Show the complete result; returns a sentence about it."""
+        self._show()
+        if self.layer is not None:
+            self._call("")
+            self.layer.metadata["nnunet"] = {**self.layer.metadata["nnunet"], "partial": False}
+            activate(self.viewer, self.layer)
+        earlier = f"; {counted(result.kept, 'block')} were finished before" if result.kept else ""
+        text = f"Done in {plain_time(result.seconds)}{earlier}. The labels are in {result.path}."
+        return text if any(result.counts[1:]) or not result.counts else f"{text} Nothing was found in this image."
+
+    def cancelled(self, fraction: float) -> str:
+        """Say what is kept."""
+        return f"Cancelled at {round(100 * fraction)} %. {self._kept(fraction)}"
+
+    def failed(self, _: BaseException) -> None:
+        """Keep the layer as it is."""
+        self._kept(0)
+
+    def _kept(self, fraction: float) -> str:
+        if self.layer is not None and self.layer in self.viewer.layers:
+            with contextlib.suppress(NnunetError):
+                self._show()
+            self._call(f" (partial {round(100 * fraction)} %)" if fraction else " (partial)")
+        return (
+            f"The blocks that are finished are kept in {self.order.place.unfinished}. Press Continue to go on, in this "
+            "session or another one."
+        )
