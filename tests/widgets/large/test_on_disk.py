@@ -180,7 +180,7 @@ def test_a_region_and_many_images_are_refused_with_what_to_do(ready, qtbot):
 def test_what_does_not_fit_into_memory_offers_to_write_to_disk(viewer, dock, model, qtbot, target, monkeypatch):
     monkeypatch.setattr(dock.form.image.target, "browse", lambda: dock.form.image.target.edit.setText(str(target)))
     dock.add_model(model.folder)
-    huge = da.zeros((2000, 4000, 4000), chunks=500, dtype=np.uint16)
+    huge = da.zeros((2000, 4000, 4000), chunks=(8, 500, 500), dtype=np.uint16)
     viewer.add_image(huge, units=MM, name="huge", contrast_limits=(0, 9))
     wait_until_said(qtbot, dock, "Let the labels be written to disk")
     assert not dock.panel.button.isEnabled()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image
 
 from napari_nnunet.events import Job
@@ -184,7 +185,7 @@ def require_room(known: Any, shape: Sequence[int], to_disk: Callable[[], object]
     to_disk : callable
         Chooses to segment it block by block.
     """
-    kind = known.model.dataset.labels.dtype
+    kind = np.dtype(known.model.dataset.labels.dtype)
     frame = math.prod(known.frames[0].volume.shape) * known.frames[0].volume.channels * _PREPARED
     needed, free = math.prod(shape) * kind.itemsize + frame, available_memory()
     if needed > free:
