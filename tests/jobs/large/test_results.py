@@ -36,7 +36,7 @@ def labels_of(path):
 
 
 def test_a_result_is_a_valid_label_image_with_names_and_colours(tmp_path, model, image, monkeypatch):
-    monkeypatch.setattr("napari_nnunet.formats.large.label_image._COARSEST", 16)
+    monkeypatch.setattr("napari_nnunet.formats.large.pyramid._COARSEST", 16)
     found = predict_image(model, image, tmp_path / "result.zarr", **HOW)
     yaozarrs.validate_zarr_store(str(found.path))
     about = zarr.open_group(str(found.path), mode="r").attrs["ome"]
