@@ -87,7 +87,7 @@ def test_the_result_on_disk_is_that_of_the_shell_and_its_layer_lies_over_the_ima
     for point in ((0, 0, 0), (23, 39, 35)):
         np.testing.assert_allclose(layer.data_to_world(point), source.data_to_world(point))
     assert "image" in ready.result.many.lines[0].image and ready.result.many.lines[0].found[0].voxels > 0
-    wait_until_said(qtbot, ready, "is there already")
+    wait_until_said(qtbot, ready, "already exists")
     assert not ready.panel.button.isEnabled()
 
 
@@ -127,7 +127,7 @@ def test_cancel_keeps_what_is_finished_and_another_session_goes_on(viewer, ready
     qtbot.waitUntil(lambda: ready.panel.button.text() == "Continue")
     viewer.layers.clear()  # napari was closed, and the image is opened again
     viewer.add_image(da.from_array(smooth_image(SHAPE)[0], chunks=9), units=MM, scale=(1.2, 1, 1), name="image")
-    wait_until_said(qtbot, ready, "Will go on with")
+    wait_until_said(qtbot, ready, "Will continue")
     assert ready.panel.button.text() == "Continue"
     press(qtbot, ready)
     assert "were finished before" in ready.panel.status.text() or "was finished before" in ready.panel.status.text()

@@ -15,7 +15,7 @@ from napari_nnunet.schema.requests.prediction import PredictSettings
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedCost:
     """What is known before.
 
     Parameters
@@ -30,7 +30,7 @@ class Expected:
     budget: Budget
 
 
-def expect_image(model: TrainedModel, image: LargeImage, settings: PredictSettings) -> Job[Expected]:
+def expect_image(model: TrainedModel, image: LargeImage, settings: PredictSettings) -> Job[ExpectedCost]:
     """Work out what segmenting an image block by block will take.
 
     Raises
@@ -40,4 +40,4 @@ def expect_image(model: TrainedModel, image: LargeImage, settings: PredictSettin
     """
     require_fit(model, image, settings)
     presets = yield from estimate_presets(model, image.shape, image.geometry.spacing, settings)
-    return Expected(presets, Budget.of(settings.memory_gb))
+    return ExpectedCost(presets, Budget.of(settings.memory_gb))

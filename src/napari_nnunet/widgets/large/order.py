@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 
+from napari_nnunet.errors import counted
 from napari_nnunet.events import Job
 from napari_nnunet.formats.large.label_image import ENDING, Destination
 from napari_nnunet.formats.large.source import LargeImage
@@ -21,11 +22,11 @@ from napari_nnunet.schema.requests.large import PredictImageSettings
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.widgets.frame.layers import image_of_layers
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
-from napari_nnunet.widgets.frame.words import about_time, counted, size_text, times_text
+from napari_nnunet.widgets.frame.words import about_time, size_text, times_text
 from napari_nnunet.widgets.frame.worker import lazy
 
 if TYPE_CHECKING:
-    from napari_nnunet.jobs.large.expected import Expected, expect_image
+    from napari_nnunet.jobs.large.expected import ExpectedCost, expect_image
     from napari_nnunet.jobs.large.predict_image import LargeResult, predict_image
     from napari_nnunet.jobs.large.view import View
 else:
@@ -91,7 +92,7 @@ class LargeOrder:
         asked = PredictImageSettings.like(self.settings, carry_on=True)
         return predict_image(self.model, self.image(), self.target, asked, None, view)
 
-    def expected(self) -> Job[Expected]:
+    def expected(self) -> Job[ExpectedCost]:
         """Return the job that works out what it will take."""
         return expect_image(self.model, self.image(), self.settings)
 
@@ -100,13 +101,13 @@ class LargeOrder:
         image = self.image()
         count = f"{image.times} time points of " if image.times > 1 else ""
         size = f" of {size_text(self.voxel_mm)}" if self.voxel_mm is not None else ""
-        begun = "go on with" if self.continues else "segment"
+        begun = "continue" if self.continues else "segment"
         return (
             f"<b>Will {begun}</b> '{self.source.name}': {count}{times_text(image.shape)} voxels{size}, block by block, "
             f"into {self.target}"
         )
 
-    def expect(self, found: Expected) -> str:
+    def expect(self, found: ExpectedCost) -> str:
         """Return what it will take (rich text)."""
         own, image = found.presets["own"], self.image()
         seen = own.network_shape[-len(image.shape) :]
@@ -167,13 +168,13 @@ def large_order(
     order = LargeOrder(known.model, known.settings, known.layers, known.axes, known.grid, known.voxel_mm, target)
     if target.exists() and not order.continues:
         raise NotReadyError(
-            f"{target} is there already. Open it with napari, or choose another name to segment again.",
+            f"{target} already exists. Open it with napari, or choose another name to segment again.",
             Remedy("Choose another name", other),
         )
     return order
 
 
-def require_room(known: Any, shape: Sequence[int], to_disk: Callable[[], object]) -> None:
+def require_memory(known: Any, shape: Sequence[int], to_disk: Callable[[], object]) -> None:
     """Raise NotReadyError if an image and its labels cannot be in memory together.
 
     Parameters
@@ -196,4 +197,4 @@ def require_room(known: Any, shape: Sequence[int], to_disk: Callable[[], object]
         )
 
 
-__all__ = ["ON_DISK", "LargeOrder", "LargeResult", "large_order", "require_room"]
+__all__ = ["ON_DISK", "LargeOrder", "LargeResult", "large_order", "require_memory"]

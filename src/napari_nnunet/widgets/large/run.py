@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers import Labels
 
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import NnunetError, counted
 from napari_nnunet.events import Event, Painted
 from napari_nnunet.formats.large.pyramid import open_levels
 from napari_nnunet.jobs.large.view import View
@@ -22,7 +22,7 @@ from napari_nnunet.widgets.frame.layers import (
     position_in,
     seen_axes,
 )
-from napari_nnunet.widgets.frame.words import counted, plain_time
+from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.large.order import LargeOrder
 
 if TYPE_CHECKING:
@@ -139,6 +139,6 @@ class LargeRun:
                 self._show()
             self._call(f" (partial {round(100 * fraction)} %)" if fraction else " (partial)")
         return (
-            f"The blocks that are finished are kept in {self.order.place.unfinished}. Press Continue to go on, in this "
-            "session or another one."
+            f"The blocks that are finished are kept in {self.order.place.unfinished}. Press Continue to resume, in "
+            "this session or another one."
         )

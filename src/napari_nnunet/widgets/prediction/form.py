@@ -33,7 +33,7 @@ from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.words import failure_text, telling_names
-from napari_nnunet.widgets.large.order import ON_DISK, LargeOrder, large_order, require_room
+from napari_nnunet.widgets.large.order import ON_DISK, LargeOrder, large_order, require_memory
 from napari_nnunet.widgets.prediction import many_view
 from napari_nnunet.widgets.prediction.image_form import ImageForm
 from napari_nnunet.widgets.prediction.many import FolderOrder, OpenImages
@@ -346,7 +346,7 @@ class SegmentForm(Form):
     def _one(self, request: SegmentRequest, *, to_disk: bool) -> SegmentRequest | LargeOrder:
         image = self.image
         if not to_disk:
-            require_room(request, result_shape(request.source, request.axes), image.to_disk)
+            require_memory(request, result_shape(request.source, request.axes), image.to_disk)
             return request
         target = image.target
         whole = image.takes_all
