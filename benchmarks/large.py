@@ -1,7 +1,7 @@
 """Synthetic zarr volumes of several gigabytes, segmented with a fixed amount of memory, and by one and two workers.
 
 python benchmarks/large.py [--gb 3 6 12] [--memory 2] [--folder DIR]
-python benchmarks/large.py --gb 0.2 --workers
+python benchmarks/large.py --gb 3 --workers
 
 Prints wall and processor time, processor time per billion voxels, and the peak of the whole process tree. The network
 is tiny and works at voxels six times as large, so that reading, resampling, deciding and writing count, which is what
