@@ -71,6 +71,23 @@ def test_a_file_in_a_folder_that_is_shut_is_not_called_missing(folder):
     assert f"cannot be looked for: {folder / 'shut'} may not be read by you. Change its permissions" in text
 
 
+def test_a_file_that_is_missing_from_a_folder_whose_names_are_secret_is_called_missing(folder):
+    (folder / "shut").chmod(0o111)
+    assert f"The input {folder / 'shut' / 'b.nii.gz'} does not exist." in cases_in(folder / "shut" / "b.nii.gz")
+
+
+def test_a_folder_that_is_shut_further_up_is_named(folder):
+    (folder / "shut" / "deep").mkdir()
+    (folder / "shut").chmod(0)
+    assert f"{folder / 'shut'} may not be read by you" in cases_in(folder / "shut" / "deep" / "a_0000.nii.gz")
+
+
+def test_where_shut_folders_hold_all_images_they_are_named(folder):
+    (folder / "a_0000.nii.gz").unlink()
+    (folder / "shut").chmod(0)
+    assert "Left out: shut/ (it may not be read by you). Change the permissions." in cases_in(folder)
+
+
 def test_an_image_that_may_not_be_read_is_not_called_truncated(folder):
     path = folder / "a_0000.nii.gz"
     path.chmod(0)

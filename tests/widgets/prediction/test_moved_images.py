@@ -10,6 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.prediction.many import open_images
 from napari_nnunet.widgets.prediction.request import Choices, resolve
 from napari_nnunet.widgets.prediction.result import ResultLayers
@@ -73,6 +74,7 @@ def test_a_result_of_before_is_none_of_an_image_that_was_moved(model, image, mov
     result = ResultLayers(resolve(choices_of(model, image, "")))
     viewer.add_layer(result.labels)
     result.labels.metadata["nnunet"] = {"partial": False, "request": result.request.key, "model": str(Path())}
+    result.leave({}).looked.append(digest_of(image.data))  # as a run does
     every = choices_of(model, None, "")
     assert open_images(every, [image], {}, viewer.layers).done == (result.labels,)
     move(image, MOVES[moved])

@@ -42,11 +42,6 @@ class KnownObjects:
     voxel: Sequence[float]
 
 
-def score(matching: Matching) -> float:
-    """Return what is made as high as possible: the mean average precision at IoU 0.5 to 0.95; 0 without objects."""
-    return float(np.nan_to_num([matching.precision(t) for t in THRESHOLDS]).mean())
-
-
 @dataclass(frozen=True, eq=False)
 class _Found:
     """What a rule finds in all pictures before anything is left out, and how it agrees with what is known.

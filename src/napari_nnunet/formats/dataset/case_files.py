@@ -394,5 +394,7 @@ def _nothing(sources: Sequence[Path], ending: str, left_out: Sequence[str]) -> s
     text += f"; it has {', '.join(others)}." if others else "."
     if any(path.name.startswith(".") and path.name.lower().endswith(ENDINGS) for path in files):
         text += " Files whose names begin with a dot are hidden ones, and are ignored."
+    shut = [entry for entry in left_out if entry.endswith("(it may not be read by you)")]
+    text += f" Left out: {some(shut, 3)}. Change the permissions." if shut else ""
     folders = sum(entry.endswith("(a subfolder)") for entry in left_out)
     return text + (f" {folders} of its subfolders hold images (--subfolders)." if folders else "")

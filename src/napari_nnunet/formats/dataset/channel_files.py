@@ -66,9 +66,10 @@ def given_paths(sources: Sequence[Path]) -> list[Path]:
 
 
 def _shut_above(path: Path) -> Path | None:
-    """Return the folder on the way to a path that one may not look into; None if there is none."""
-    there = next((folder for folder in path.absolute().parents if folder.is_dir()), None)
-    return None if there is None or os.access(there, os.R_OK | os.X_OK) else there
+    """Return the folder on the way to a path, or a pattern, that one may not look into; None if there is none."""
+    there = next((folder for folder in path.absolute().parents if os.path.isdir(folder)), None)
+    needed = os.X_OK | (os.R_OK if _is_pattern(str(path)) else 0)  # a name is found without the list of names
+    return None if there is None or os.access(there, needed) else there
 
 
 def _is_pattern(name: str) -> bool:

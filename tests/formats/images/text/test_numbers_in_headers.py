@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images.files import read_header, read_volume
+from napari_nnunet.formats.images.text.numbers import lacks_direction
 from napari_nnunet.grid import Grid, Same, relation
 
 ARRAY = np.arange(5 * 4 * 3, dtype=np.int16).reshape(5, 4, 3)
@@ -221,3 +222,19 @@ def test_packed_voxels_at_the_end_of_a_metaimage_are_read(tmp_path, beside):
     """ITK reads those within the file as something else, and says nothing."""
     path = meta(tmp_path, "ElementSpacing = 1 1 1\nHeaderSize = -1\n", beside=beside, packed=True)
     np.testing.assert_array_equal(read_volume([path]).array[0], ARRAY)
+
+
+@pytest.mark.parametrize("lines", [
+    "ElementSpacing = 1 2 3 0\n", "ElementSpacing = 1 2 3\nElementSize = 0 0 0\n", "ElementSize = 0 -1 0\nElementSpacing = 1 2 3\n",
+])  # fmt: skip
+def test_numbers_that_itk_does_not_read_are_not_judged(tmp_path, lines):
+    geometry = read_volume([meta(tmp_path, lines)]).geometry
+    assert (geometry.spacing, geometry.remarks) == ((3, 2, 1), ())
+
+
+@pytest.mark.parametrize(("directions", "lacks"), [
+    (b"none (1,0) (0,1)", False), (b"none (1,0,0) (0,1,0) (0,0,2)", False), (b"(1,0) (0,1)", False),
+    (b"none (0,1,0) (0,0,1)", True), (b"none none (0,1,0) (0,0,1)", True), (b"none none none", True),
+])  # fmt: skip
+def test_the_axis_of_colours_is_none_that_lacks_its_direction(directions, lacks):
+    assert lacks_direction(directions) is lacks

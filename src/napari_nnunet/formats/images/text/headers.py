@@ -21,6 +21,7 @@ from napari_nnunet.formats.images.text.numbers import (
     META_SIZES,
     MOST_AXES,
     SKIP,
+    lacks_direction,
     note_negative,
     number_in,
     said_of,
@@ -48,7 +49,6 @@ _BLANK_NAMES = (b"space", b"data", b"byte", b"line")  # of fields that are writt
 _MILLIMETRES = {"mm", "millimeter", "millimeters", "millimetre", "millimetres", "?"}  # "?": ITK's own for unknown
 _META_END = b"elementdatafile"
 _NRRD_END = re.compile(rb"\n\r?\n")
-_VOLUME = 3  # axes
 _MOST_COMPONENTS = 1 << 16
 _NUMBERED = re.compile(r"[^%]*(%0?\d?d[^%]*)?")  # ITK has the system follow any %, and some of these write to memory
 _FILE_NUMBER = re.compile(r"-?[0-9]{1,9}")
@@ -220,9 +220,7 @@ def _facts(fields: Mapping[bytes, Sequence[bytes]], sizes: Sequence[bytes]) -> T
         remarks.append("its header scales the values, which ITK ignores: they were read as they are stored")
     packed = any(word[:1].lower() in (b"t", b"1", b"g") for word in said_of(fields, _IS_PACKED))  # true, or gzip
     wrong = wrong_place(fields, remarks, meta=sizes == META_SIZES)
-    flat = any(b"none" in words.lower() for words in fields.get(DIRECTIONS, ())) and (
-        max((number_in(axes) for axes in fields.get(b"dimension", ())), default=0) <= _VOLUME
-    )
+    flat = any(lacks_direction(words) for words in fields.get(DIRECTIONS, ()))
     if flat:
         remarks.append("one of its axes has no direction (none); 1 mm was used for it")
     known = bool(said) and not flat and not any(b"nan" in words.lower() for words in said)

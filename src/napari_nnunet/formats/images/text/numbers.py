@@ -43,18 +43,26 @@ def wrong_place(fields: Mapping[bytes, Sequence[bytes]], remarks: list[str], *, 
     axes = max((number_in(word) for word in said_of(fields, AXES)), default=0.0)
     if not (0 < axes <= MOST_AXES and axes.is_integer()):
         return ""  # which is said
-    for names, places in ((META_SIZES, False), (META_PLACES, True)):
+    sizes = next(([name] for name in META_SIZES if name in fields), [])  # ITK reads the first of these alone
+    for names, places in ((sizes, False), (META_PLACES, True)):
         for name, words in ((known, words) for known in names for words in fields.get(known, ())):
-            numbers = [number_in(word) for word in words.split()]
             turns = name in _TURNS
+            count = int(axes * axes if turns else axes)  # what is behind these is not read
+            numbers = [number_in(word) for word in words.split()[:count]]
             lengths = [any(numbers[i : i + int(axes)]) for i in range(0, len(numbers), int(axes))] if turns else numbers
             right = all(map(math.isfinite, numbers)) and (all(lengths) or (places and not turns))
-            if not right or len(numbers) < (axes * axes if turns else axes):
+            if not right or len(numbers) < count:
                 shown = words.decode("ascii", "replace")[: 4 * DIGITS]
                 return f"{_META_NAMES[name]} = {shown!r}; write {_PER_AXIS[places]}"
             if not places:
-                note_negative(words.split(), remarks)
+                note_negative(words.split()[:count], remarks)
     return ""
+
+
+def lacks_direction(words: bytes) -> bool:
+    """Whether an axis of space has no direction in a NRRD; that of colours or channels ("none") is none of space."""
+    rows = re.findall(rb"\(([^)]*)\)", words)
+    return b"none" in words.lower() and (not rows or len(rows) < len(rows[0].split(b",")))
 
 
 def note_negative(words: Sequence[bytes], remarks: list[str]) -> None:
