@@ -27,3 +27,11 @@ def regular(path: Path) -> Path:
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "it is a pipe or a device; a file is expected", str(path))
     return path
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a file, or leads to one."""
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False

@@ -17,6 +17,7 @@ from dicom_files import FRAME, PATIENT, SECRET, STUDY, write_enhanced, write_ser
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.dicom.codes import codes_of
 from napari_nnunet.formats.dicom.contours import outlines, write_structures
+from napari_nnunet.formats.dicom.planes import SlicePlanes
 from napari_nnunet.formats.dicom.segmentation import DicomSegment
 from napari_nnunet.formats.dicom.series import slice_files
 from napari_nnunet.formats.dicom.structures import read_structures
@@ -81,6 +82,54 @@ def test_contours_lie_in_the_slices_themselves_where_these_lean_by_less_than_a_p
     contours = [c for roi in pydicom.dcmread(path).ROIContourSequence[:2] for c in roi.ContourSequence]
     points = np.concatenate([np.reshape(c.ContourData, (-1, 3)) for c in contours if c.ContourData[2] == 15.0])
     assert points[:, 1].min() == pytest.approx(float(last.ImagePositionPatient[1]) - 0.3)
+
+
+def uneven(heights):
+    """Return a change that puts every slice of a series at a height of its own."""
+
+    def change(file, z):
+        file.ImagePositionPatient[2] = f"{heights[z]:.4f}"
+
+    return change
+
+
+@pytest.mark.parametrize(("first", "second", "count"), [(3.0, 3.2, 60), (4.85, 5.1, 40), (3.2, 3.0, 60)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_labels_come_back_into_their_slices_where_these_lie_unevenly(tmp_path, first, second, count, turned):
+    heights = np.cumsum([first] * (count // 2) + [second] * (count - count // 2))
+    series = write_series(
+        tmp_path / "series", np.zeros((count, 8, 9), np.int16), change=uneven(heights[::-1] if turned else heights)
+    )
+    labels = np.zeros((count, 8, 9), np.uint8)
+    labels[count // 2 - 4 : count // 2 + 5, 2:6, 3:5] = 1
+    labels[[0, -1], 1:3, 1:3] = 2
+    found = read_structures(written(labels, series, tmp_path / "rs.dcm"), [series])
+    np.testing.assert_array_equal(found.labels, labels)
+    assert "go beyond" not in " ".join(found.geometry.remarks)
+
+
+@given(
+    st.lists(st.floats(1.0, 1.1), max_size=80),
+    st.floats(0.5, 8.0),
+    st.sampled_from([1, -1]),
+    st.floats(0.0, 1.0),
+)
+def test_a_slice_has_the_whole_number_of_its_place_however_uneven_the_gaps_are(gaps, size, way, share):
+    heights = way * size * np.concatenate([[0.0], np.cumsum(gaps)]) + 17.0
+    places = heights[:, None] * [0.0, 0.0, 1.0] + [3.0, 4.0, 0.0]
+    planes = SlicePlanes(places, np.array([0.5, 0, 0]), np.array([0, 0.6, 0]))
+    for z in range(len(places)):
+        corners = np.array([[0.0, 0.0], [2.5, -0.5]])
+        depth, points = planes.in_voxels(planes.in_mm(z, corners))
+        np.testing.assert_allclose(depth, z, atol=1e-9)
+        np.testing.assert_allclose(points, corners, atol=1e-9)
+    if gaps:  # between slices, and beyond the first and the last one, depth goes on with the gap there
+        steps = np.diff(places, axis=0)
+        between = np.concatenate([places[:-1] + share * steps, places[-1:]])
+        depth, _ = planes.in_voxels(between)
+        np.testing.assert_allclose(depth, [*(np.arange(len(between) - 1) + share), len(gaps)], atol=1e-9)
+        outside = np.array([places[0] - 2.5 * steps[0], places[-1] + 1.5 * steps[-1]])
+        np.testing.assert_allclose(planes.in_voxels(outside)[0], [-2.5, len(gaps) + 1.5], atol=1e-9)
 
 
 def test_pieces_that_are_found_in_single_slices_are_read_as_they_were_written(tmp_path):

@@ -56,22 +56,6 @@ def test_a_single_slice_is_a_volume(tmp_path):
     np.testing.assert_array_equal(alone, array)
 
 
-def test_a_slice_of_a_series_that_lies_beside_it_is_said_to_be_one(tmp_path):
-    folder = write_series(tmp_path / "s", SLICES)
-    write_series(tmp_path / "other", SLICES[:2])
-    shutil.copy(tmp_path / "other" / "s000.dcm", folder / "other.dcm")
-    (folder / "damaged.dcm").write_bytes((folder / "s000.dcm").read_bytes()[:300])
-    (folder / "notes.txt").write_text("nothing")
-    array, geometry = dicom.read_series(folder / "s001.dcm")
-    np.testing.assert_array_equal(array[0, 0], SLICES[1])
-    assert geometry.remarks == (
-        f"it is one slice of a series of {len(SLICES)} that lie beside it, and was read alone; give their folder "
-        f"({folder}) to have the volume",
-    )
-    assert dicom.read_series(folder / "other.dcm")[1].remarks == ()
-    assert dicom.read_series(tmp_path / "other")[1].remarks == ()
-
-
 @pytest.mark.parametrize(("tags", "size"), [
     ({"SliceThickness": 2.5}, 2.5), ({"SliceThickness": 2.5, "SpacingBetweenSlices": 3}, 3), ({"SliceThickness": 0}, None),
     ({"SliceThickness": -1}, None),

@@ -80,13 +80,17 @@ class SlicePlanes:
     def in_voxels(self, points: PointsInSpace) -> tuple[PointsInSpace, PointsInSpace]:
         """Return points x, y, z (n, 3) in mm as depth (n,), in slices, and as y and x (n, 2) in voxels of their slice.
 
-        A slice has the whole number of its place as depth; before the first and after the last it goes on evenly.
+        A slice has the whole number of its place as depth, however uneven the gaps are; between two slices it grows
+        evenly, and before the first and after the last as in the gap there. A single slice has a gap of 1 mm.
         """
         normal = np.cross(self.across, self.down)
         normal /= np.linalg.norm(normal)
-        heights = self.places @ normal
-        step = (heights[-1] - heights[0]) / max(1, len(heights) - 1) or 1.0
-        depth = (points @ normal - heights[0]) / step
+        heights, at = self.places @ normal, points @ normal
+        if heights[-1] < heights[0]:  # slices that are stacked against the normal
+            heights, at = -heights, -at
+        gaps = np.diff(heights) if len(heights) > 1 else np.ones(1)
+        depth = np.interp(at, heights, np.arange(len(heights)))
+        depth += np.minimum(at - heights[0], 0) / gaps[0] + np.maximum(at - heights[-1], 0) / gaps[-1]
         z = int(np.clip(np.rint(depth.mean()), 0, len(heights) - 1))
         beside = points - self.places[z]
         sides = np.stack([self.down, self.across])

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from heapq import nsmallest
+from heapq import nlargest, nsmallest
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, some
 from napari_nnunet.formats.dicom.frames import read_frames
-from napari_nnunet.formats.dicom.syntax import check_lengths, is_dicom, numbers_between, sizes_between, syntax_of
+from napari_nnunet.formats.dicom.syntax import (
+    check_lengths,
+    is_dicom,
+    numbers_between,
+    series_uid,
+    sizes_between,
+    syntax_of,
+)
+from napari_nnunet.formats.regular import is_file
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
@@ -30,6 +38,7 @@ _SCALE = ("0028|1053", "0028|1052")  # slope and intercept of the stored values
 _SIZES = ("0028|0030", "0018|1164", "0018|2010")  # of pixels: in the patient, at the detector, of a scanned film
 _THICKNESS = ("0018|0088", "0018|0050")  # distance of slices, and how thick one is
 _LOOKED_AT = 1000  # names in a folder: whoever opens something else there does not wait for us
+_NEAR = 2  # files before and after one by name
 _UNEVEN = 0.1  # of the distance of two slices; what is less is how scanners round
 _SAME_WAY = 1e-3  # of direction cosines, and of pixel sizes in mm
 _DRIFT = 0.5  # pixels that the last slice may lie beside the first one
@@ -87,16 +96,9 @@ def is_series(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     with os.scandir(folder) as entries:
-        names = (e.name for e in entries if not e.name.startswith(".") and e.name != "DICOMDIR" and _is_file(e))
+        names = (e.name for e in entries if not e.name.startswith(".") and e.name != "DICOMDIR" and is_file(e))
         few = islice(names, _LOOKED_AT)
         return any(is_dicom(folder / name) for name in nsmallest(3, few))
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # a link to itself
-        return False
 
 
 def is_dicom_image(path: Path) -> bool:
@@ -354,9 +356,9 @@ def _by_itk(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[Any], Geometr
     remarks = []
     if any("MONOCHROME1" in entry.scale for entry in slices):
         remarks.append("its grey values are stored from white to black (MONOCHROME1) and were inverted")
-    if path.is_file() and (count := _beside(path, slices[0].series)) > 1:
+    if path.is_file() and slices[0].position and _has_others(path, slices[0].series):
         remarks.append(
-            f"it is one slice of a series of {count} that lie beside it, and was read alone; give their folder "
+            "it is one slice of a series, of which more lie beside it, and was read alone; give their folder "
             f"({path.parent}) to have the volume"
         )
     spacing = [abs(float(s)) for s in reversed(image.GetSpacing())]
@@ -373,16 +375,15 @@ def _by_itk(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[Any], Geometr
     return np.asarray(sitk.GetArrayFromImage(image))[None], geometry
 
 
-def _beside(path: Path, series: str) -> int:
-    """Return how many slices of a series lie in the folder of one of them, as far as these can be read."""
-    files = islice((p for p in path.parent.iterdir() if p.is_file() and not p.name.startswith(".")), _LOOKED_AT)
-    count = 0
-    for file in files:
-        try:
-            count += sum(entry.series == series for entry in _slices([file]))
-        except (ImageError, OSError):  # damaged ones are told when they are read
-            continue
-    return count
+def _has_others(path: Path, series: str) -> bool:
+    """Whether a file next to a slice by its name is of the same series; few are looked at, for each slice asks that."""
+    try:
+        with os.scandir(path.parent) as entries:
+            names = [e.name for e in entries if not e.name.startswith(".") and is_file(e)]
+    except OSError:  # a folder that may not be listed
+        return False
+    near = nsmallest(_NEAR, (n for n in names if n > path.name)) + nlargest(_NEAR, (n for n in names if n < path.name))
+    return bool(series) and any(series_uid(path.parent / name) == series for name in near)
 
 
 def _undecoded(path: Path, packed: set[str]) -> ImageError:
