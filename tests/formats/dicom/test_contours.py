@@ -147,6 +147,22 @@ def test_regions_that_share_values_are_structures_that_overlap(tmp_path):
     np.testing.assert_array_equal(masks[2], labels == 2)
 
 
+def test_values_with_gaps_come_back_as_they_were(tmp_path):
+    series, labels = write_series(tmp_path / "series", IMAGE), noise()
+    labels[labels == 2] = 40
+    path = written(labels, series, tmp_path / "rs.dcm", [segment("Tumour", 40), segment("left_kidney", 1)])
+    found = read_structures(path, [series])
+    np.testing.assert_array_equal(found.labels, labels)
+    assert found.names == {40: "Tumour", 1: "left_kidney"}
+
+
+def test_structures_that_have_several_values_are_numbered_in_their_order(tmp_path):
+    series, labels = write_series(tmp_path / "series", IMAGE), noise()
+    path = written(labels, series, tmp_path / "rs.dcm", [segment("both", 1, 2), segment("none", 7)])
+    assert [roi.ROINumber for roi in pydicom.dcmread(path).StructureSetROISequence] == [1, 2]
+    np.testing.assert_array_equal(read_structures(path, [series]).labels, labels > 0)
+
+
 def test_they_name_patient_study_images_and_codes_and_nothing_that_is_private(tmp_path):
     series = write_series(tmp_path / "series", IMAGE)
     path = written(noise(), series, tmp_path / "rs.dcm")
@@ -167,12 +183,13 @@ def test_they_name_patient_study_images_and_codes_and_nothing_that_is_private(tm
 
 
 def test_a_contour_may_be_longer_than_16_bits_can_say(tmp_path):
-    shape = (1, 120, 120)
+    shape = (1, 1600, 5)
     series = write_series(tmp_path / "series", np.zeros(shape, np.int16))
     labels = np.ones(shape, np.uint8)
     labels[0, ::2, 1:] = 0  # a comb
     path = written(labels, series, tmp_path / "rs.dcm")
-    assert pydicom.dcmread(path).ROIContourSequence[0].ContourSequence[0].get_item("ContourData").length > 1 << 12
+    (contour,) = pydicom.dcmread(path).ROIContourSequence[0].ContourSequence
+    assert contour.get_item("ContourData").length > 1 << 16
     np.testing.assert_array_equal(read_structures(path, [series]).labels, labels)
 
 

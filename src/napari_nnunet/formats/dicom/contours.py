@@ -53,7 +53,8 @@ def write_structures(
     source : sequence of Path
         The files of the series, in the order of the slices, or the one with all frames.
     segments : sequence of DicomSegment
-        What the labels mean; those that are nowhere are structures without contours.
+        What the labels mean; those that are nowhere are structures without contours. Where each has one value of its
+        own, that is its number in the file; else they are numbered in their order.
 
     Raises
     ------
@@ -70,7 +71,7 @@ def write_structures(
     images = [_item(ReferencedSOPClassUID=h.SOPClassUID, ReferencedSOPInstanceUID=h.SOPInstanceUID) for h in headers]
     _reference(made, headers[0], images)
     boxes = ndimage.find_objects(labels)
-    for number, segment in enumerate(segments, start=1):
+    for number, segment in zip(_numbers(segments), segments, strict=True):
         around = [box for value in segment.values if value <= len(boxes) and (box := boxes[value - 1]) is not None]
         contours = [
             _contour(planes.in_mm(z, points), images[z] if len(images) > 1 else None)
@@ -79,6 +80,13 @@ def write_structures(
         _add(made, number, segment, contours)
     with written_beside(path, suffix=".dcm") as temporary:
         made.save_as(temporary, enforce_file_format=True)
+
+
+def _numbers(segments: Sequence[DicomSegment]) -> Sequence[int]:
+    """Return the numbers of structures: their values, so that labels come back as they were, or else their order."""
+    values = [value for segment in segments for value in segment.values]
+    each_its_own = all(len(segment.values) == 1 for segment in segments) and len(set(values)) == len(values)
+    return values if each_its_own else range(1, len(segments) + 1)
 
 
 def _item(**elements: Any) -> Any:
