@@ -7,7 +7,7 @@ import pytest
 from helpers import make_dataset
 from napari_nnunet.errors import DatasetError, ResourceError
 from napari_nnunet.events import Progress, drain
-from napari_nnunet.formats.dataset.new_dataset import new_dataset, next_dataset_name
+from napari_nnunet.formats.dataset.new_dataset import free_dataset_name, new_dataset, next_dataset_name
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset import cases
@@ -55,6 +55,25 @@ def test_a_new_dataset_keeps_the_number_that_was_typed(workspace, typed):
         with pytest.raises(DatasetError, match="The number 12 is taken by .*Dataset012_Nuclei") as caught:
             make()
         assert caught.value.in_window.endswith("Choose another number, or remove it.")
+
+
+@pytest.mark.parametrize("typed", ["Dataset0012_B", "Dataset12_B"])
+def test_zeros_in_front_make_no_other_number(workspace, typed):
+    (workspace.raw / "Dataset012_A").mkdir(parents=True)
+    for make in (lambda: next_dataset_name(workspace, typed), lambda: new_dataset(workspace, typed).__enter__()):
+        with pytest.raises(DatasetError, match="The number 12 is taken by .*Dataset012_A"):
+            make()
+    assert free_dataset_name(workspace, typed) == "Dataset001_B"
+
+
+def test_a_file_takes_no_number(workspace):
+    workspace.raw.mkdir(parents=True)
+    (workspace.raw / "Dataset004_X.zip").touch()
+    with new_dataset(workspace, "Dataset004_X") as (_, target):
+        assert target.name == "Dataset004_X"
+    for number in (1, 2, 3):
+        (workspace.raw / f"Dataset00{number}_Y").mkdir()
+    assert next_dataset_name(workspace, "Z") == "Dataset005_Z"  # 4 is that folder by now
 
 
 def test_a_cancelled_copy_leaves_nothing(source, workspace):

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 from docks import PATIENCE, Halting, open_dock, press, wait_until_idle
+from napari.utils.notifications import notification_manager
 
 from helpers import smooth_image, write_nifti
 from napari_nnunet.widgets.choosing import compare_dock, compare_objects
@@ -184,6 +185,11 @@ def test_a_case_is_read_on_a_thread_and_can_be_cancelled(viewer, compare, tmp_pa
     monkeypatch.setattr(module, "layers_of_files", slow)
     (compare.objects if objects else compare)._open_case(0)
     qtbot.waitUntil(reached.is_set)
+    notification_manager.records.clear()
+    (compare.objects if objects else compare)._open_case(0)  # once more, while it is read
+    assert [record.message for record in notification_manager.records] == [
+        "'a' was not opened: the panel is still busy. Wait for it, or press Cancel, and try again."
+    ]
     compare.panel.cancel()
     go.set()
     wait_until_idle(qtbot, compare)

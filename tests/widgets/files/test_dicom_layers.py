@@ -10,6 +10,7 @@ pytest.importorskip("highdicom", reason="highdicom is not installed: it comes wi
 import napari
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
+from pydicom import dcmread
 from pydicom.uid import generate_uid
 
 from dicom_files import boxed, header, save, write_enhanced, write_series, write_structures
@@ -73,6 +74,16 @@ def test_painted_labels_are_structures_where_the_name_says_so(viewer, tmp_path):
     viewer.layers.clear()
     with pytest.raises(ImageError, match="An RTSTRUCT references the series it was made from, but no open DICOM"):
         saved(labels, tmp_path / "other.rtstruct.dcm")
+
+
+def test_structures_are_those_that_are_painted_or_named(viewer, tmp_path):
+    (image,) = opened(write_series(tmp_path / "series", IMAGE))
+    viewer.add_layer(image)
+    features = {"index": [0, 7], "name": ["background", "Liver"]}
+    place = {name: getattr(image, name) for name in ("scale", "translate", "affine", "units")}
+    labels = Labels(np.where(PAINTED > 0, 255, 0).astype(np.uint8), **place, features=features)
+    file = dcmread(saved(labels, tmp_path / "all.rtstruct.dcm"))
+    assert [item.ROIName for item in file.StructureSetROISequence] == ["Liver", "label 255"]
 
 
 def test_a_file_with_frames_opens_and_is_the_source_of_labels(viewer, tmp_path):

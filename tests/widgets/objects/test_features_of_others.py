@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Labels
@@ -131,3 +132,24 @@ def test_several_rows_of_an_object_all_stay(qtbot):
     qtbot.addWidget(tools)
     tools._number_anew()
     assert layer.features["index"].tolist() == [0, 1, 1, 2, 2, 3] and layer.features["mine"].tolist()[-1] == 50
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pd.array([None, 1, 2, 5], dtype="Int64"),
+        pd.array([None, "a", "b", "c"], dtype="string"),
+        [np.arange(3), np.arange(2), np.array([2.0]), np.array([])],
+        [[1, 2], (3,), None, pd.NA],
+    ],
+    ids=["Int64", "string", "arrays", "mixed"],
+)
+def test_any_cells_of_others_are_compared_and_kept(cells):
+    table = pd.DataFrame({"index": [0, 1, 2, 5], "volume": pd.Series(cells)})
+    layer = layer_of(table)
+    for _ in range(2):
+        put_features(layer, {"index": [0, 1, 2, 5], "volume": [0.0, 7, 2, 5]})
+        assert list(layer.features.columns) == ["index", "volume", "volume (before)"]
+        kept, was = layer.features["volume (before)"], table["volume"]
+        assert kept.isna().tolist() == was.isna().tolist()
+        assert all(map(np.array_equal, kept.dropna(), was.dropna()))

@@ -36,18 +36,18 @@ def next_dataset_name(workspace: Workspace, name: str) -> str:
 def free_dataset_name(workspace: Workspace, name: str) -> str:
     """Return the same for a copy: with the next free number where its own is taken."""
     found = next(_names(workspace, name))
-    number, _, plain = found.partition("_")
-    taken = any(child for root in _roots(workspace) for child in root.glob(f"{number}_*") if child.name != found)
+    number, plain = _parts(found)
+    taken = any(child.name != found for child in _numbered(workspace).get(number, ()))
     return next(_names(workspace, plain)) if taken or (workspace.raw / found).exists() else found
 
 
 def _require_free(workspace: Workspace, name: str, *, own: bool) -> None:
     """Raise a DatasetError where a number is taken: by another dataset, or, with ``own``, by models of this one."""
-    number = name.partition("_")[0]
-    for child in (child for root in _roots(workspace) for child in root.glob(f"{number}_*")):
+    number = _parts(name)[0]
+    for child in _numbered(workspace).get(number, ()):
         if child.name != name or own:
             raise DatasetError(
-                f"The number {int(number.removeprefix('Dataset'))} is taken by {child}.",
+                f"The number {number} is taken by {child}.",
                 shell=f"Choose another{' (-overwrite_id)' if own else ''}, or remove it.",
                 window="Choose another number, or remove it.",
             )
@@ -62,7 +62,7 @@ def _names(workspace: Workspace, name: str) -> Iterator[str]:
     if not _PLAIN.fullmatch(plain):
         raise DatasetError(f"{name!r} is not a valid dataset name; use letters, digits, '-' and '_'.")
     require_dataset_name(f"Dataset001_{plain}")
-    taken = _taken(workspace)
+    taken = _numbered(workspace)
     yield from (f"Dataset{n:03d}_{plain}" for n in itertools.count(1) if n not in taken)
 
 
@@ -70,13 +70,20 @@ def _roots(workspace: Workspace) -> list[Path]:
     return [root for root in (workspace.raw, workspace.preprocessed, workspace.results) if root.is_dir()]
 
 
-def _taken(workspace: Workspace) -> set[int]:
-    return {
-        int(match[1])
-        for root in _roots(workspace)
-        for child in root.iterdir()
-        if (match := re.match(r"Dataset([0-9]+)_", child.name))
-    }
+def _numbered(workspace: Workspace) -> dict[int, list[Path]]:
+    """Return the folders of datasets by their number; with other zeros in front it is the same."""
+    found: dict[int, list[Path]] = {}
+    for root in _roots(workspace):
+        for child in sorted(root.iterdir()):
+            if (match := _NUMBERED.match(child.name)) and child.is_dir():
+                found.setdefault(int(match[1]), []).append(child)
+    return found
+
+
+def _parts(name: str) -> tuple[int, str]:
+    """Return the number of a complete name, and what follows it."""
+    number, _, plain = name.partition("_")
+    return int(number.removeprefix("Dataset")), plain
 
 
 @contextmanager
@@ -126,9 +133,9 @@ def _reserve(workspace: Workspace, name: str, own_number: bool, stack: ExitStack
     """Claim the number of a dataset, the next free one if the name has none."""
     complete = _NUMBERED.fullmatch(name.strip().replace(" ", "_")) is not None
     for found in _names(workspace, name):
-        number = found.partition("_")[0]
+        number = _parts(found)[0]
         try:
-            claim = claimed(workspace.raw, f"{found} is already being made", part=number)
+            claim = claimed(workspace.raw, f"{found} is already being made", part=f"Dataset{number:03d}")
             stack.enter_context(claim)
         except SettingsError:
             if complete:
@@ -139,7 +146,7 @@ def _reserve(workspace: Workspace, name: str, own_number: bool, stack: ExitStack
             _require_free(workspace, found, own=own_number)
         if complete and target.exists():
             raise DatasetError(f"{target} already exists. Choose another name, or remove it first.")
-        if complete or int(number.removeprefix("Dataset")) not in _taken(workspace):
+        if complete or number not in _numbered(workspace):
             return target
         stack.close()  # another process finished its dataset between the look and the claim
     raise DatasetError(f"No number is free for {name!r}.")

@@ -23,6 +23,7 @@ from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.choosing.compare_form import (
     Compared,
     CompareForm,
+    is_idle,
     layers_of_files,
     names_apart,
     names_of_both,
@@ -38,7 +39,6 @@ from napari_nnunet.widgets.frame.layers import (
     full_resolution,
     placement_of,
 )
-from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table
 from napari_nnunet.widgets.objects.look import show_fullest_slice
 from napari_nnunet.widgets.objects.voxels import look_into
@@ -204,7 +204,7 @@ class CompareWidget(RequestDock[Compared, None]):
             return
         name = self._comparison.cases[row][0]
         pair = next(pair for pair in self._comparison.evaluation.pairs if pair.name == name)
-        if self.panel.state is RunState.IDLE:
+        if is_idle(self.panel, name):
             self.panel.run(_read_case(pair), done=self._show_case)
 
     def _show_case(self, case: OpenedCase) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from magicgui.widgets import CheckBox, ComboBox
 from napari.layers import Labels
+from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QFormLayout, QVBoxLayout, QWidget
 
@@ -20,8 +21,10 @@ from napari_nnunet.widgets.files.place import STORED, axes_of
 from napari_nnunet.widgets.files.reader import label_layer
 from napari_nnunet.widgets.frame.forms import DERIVED, FieldRows, LayerForm, add_row, distinct
 from napari_nnunet.widgets.frame.layers import KIND, class_names_of, full_resolution, placement_of
+from napari_nnunet.widgets.frame.panel import RunPanel, RunState
 from napari_nnunet.widgets.frame.parts import Tabs
 from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.frame.words import as_text
 from napari_nnunet.widgets.pages.browser import HelpButton
 
 if TYPE_CHECKING:
@@ -221,6 +224,15 @@ def names_apart(first: Labels, second: Labels) -> str:
         f"'{first.name}' says {said[0]}, '{second.name}' says {said[1]}: the values do not mean the same classes, and "
         "values are compared"
     )
+
+
+def is_idle(panel: RunPanel, case: str) -> bool:
+    """Whether a case can be opened; says so where it cannot, for another one is being read."""
+    if panel.state is RunState.IDLE:
+        return True
+    wait = "the panel is still busy. Wait for it, or press Cancel, and try again."
+    show_info(as_text(f"'{case}' was not opened: {wait}"))
+    return False
 
 
 def layers_of_files(first: Path, second: Path) -> list[tuple[NDArray[Any], dict[str, Any]]]:

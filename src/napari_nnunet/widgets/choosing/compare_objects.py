@@ -24,9 +24,9 @@ from napari_nnunet.jobs.choosing.evaluate_objects import scores, worst_first
 from napari_nnunet.jobs.choosing.pairs import Pair
 from napari_nnunet.schema.requests.choosing import CompareRequest
 from napari_nnunet.volume import digest_of
-from napari_nnunet.widgets.choosing.compare_form import Compared, layers_of_files, pair_of
+from napari_nnunet.widgets.choosing.compare_form import Compared, is_idle, layers_of_files, pair_of
 from napari_nnunet.widgets.frame.layers import KIND, add_layer, full_resolution, placement_of
-from napari_nnunet.widgets.frame.panel import RunPanel, RunState
+from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, html_label
 from napari_nnunet.widgets.objects.look import go_to
 from napari_nnunet.widgets.objects.verdicts import COLOURS, legend, verdict_options
@@ -173,7 +173,7 @@ class ObjectsCompared(QWidget):
         """Open both segmentations of a case, and what became of its objects."""
         if not self._pairs:
             return
-        if self._panel.state is RunState.IDLE:
+        if is_idle(self._panel, self._pairs[row].name):
             self._panel.run(_read_case(self._pairs[row]), done=self._show_case)
 
     def _show_case(self, case: OpenedObjects) -> str:

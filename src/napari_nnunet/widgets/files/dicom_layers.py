@@ -123,8 +123,9 @@ def write_dicom(path: Path, labels: NDArray[Any], attributes: Mapping[str, Any],
     grid = Grid(labels.shape, geometry_to_save(labels.shape, attributes, axes))
     source = _series_under(grid, str(attributes["name"]), kind)
     names = {value: name for value, name in class_names_of(attributes.get("features", {})).items() if value > 0}
-    highest = max(int(labels.max()), *names, 0)
-    every = {value: names.get(value, f"label {value}") for value in range(1, highest + 1)}
+    told = {int(value) for value in np.unique(labels) if value} | set(names)
+    values = sorted(told) if contours else range(1, max(told) + 1)  # numbers of segments have no gaps
+    every = {value: names.get(value, f"label {value}") for value in values}
     segments = [DicomSegment(name, (value,), codes_of(name, value)) for value, name in every.items()]
     write(labels, path, source=slice_files(source), segments=segments)
 

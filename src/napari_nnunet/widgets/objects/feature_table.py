@@ -84,7 +84,12 @@ def _says_the_same(
 
 def _alike(one: Any, other: Any) -> bool:
     """Whether two cells say the same; a number and its text do, and so do two that are NaN."""
-    return str(one) == str(other) or bool(one == other)
+    if str(one) == str(other):
+        return True
+    with suppress(TypeError, ValueError):  # what cannot be compared is not the same
+        same = one == other
+        return isinstance(same, bool | np.bool_) and bool(same)  # NA and arrays say neither
+    return False
 
 
 def _free(name: str, taken: set[str]) -> str:
