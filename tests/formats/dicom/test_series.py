@@ -343,3 +343,12 @@ def test_slices_that_claim_more_pixels_than_memory_holds_are_refused(tmp_path, m
     monkeypatch.setattr("napari_nnunet.formats.room.available_memory", lambda: 1000)
     with pytest.raises(ResourceError, match="says that it holds 4 x 16 x 17 voxels"):
         dicom.read_series(write_series(tmp_path, SLICES))
+
+
+@pytest.mark.parametrize(("wide", "said"), [(2.04, ""), (2.15, "its slices lie 2 to 2.15 mm apart, and were taken as 2.08 mm apart: some are up to 1.5 mm off their place")])  # fmt: skip
+def test_gaps_that_differ_a_little_and_add_up_are_said(tmp_path, wide, said):
+    def change(file, z):
+        file.ImagePositionPatient = [0, 0, 2 * z + (wide - 2) * max(0, z - 20)]
+
+    folder = write_series(tmp_path, np.zeros((41, 8, 9), np.int16), change=change)
+    assert " ".join(dicom.read_series(folder)[1].remarks) == said

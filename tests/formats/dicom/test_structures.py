@@ -169,3 +169,31 @@ def test_a_look_says_what_structures_hold(tmp_path, scan, capsys):
     assert "its segments are 3 liver" in said
     assert main(["look", str(folder)]) == 0  # the series, beside which they lie
     assert "0 to 9" in capsys.readouterr().out
+
+
+def numbered(first, second):
+    """Return a change that gives the two structures of a file other numbers."""
+
+    def change(file):
+        for i, number in enumerate((first, second)):
+            file.StructureSetROISequence[i].ROINumber = file.ROIContourSequence[i].ReferencedROINumber = number
+
+    return change
+
+
+TWO = {"liver": boxed((1, 2, 3), (4, 10, 12)), "tumour": boxed((1, 12, 14), (4, 18, 22))}
+
+
+def test_a_structure_with_the_number_of_the_background_gets_another_and_that_is_said(tmp_path, scan):
+    folder, uid = scan
+    found = read_structures(write_structures(tmp_path / "rs.dcm", uid, TWO, change=numbered(0, 4)), [folder])
+    assert found.names == {5: "liver", 4: "tumour"}
+    np.testing.assert_array_equal(found.labels == 5, box((1, 2, 3), (4, 10, 12)))
+    assert "liver has the number 0 in the file, which no label can have, and got 5" in found.geometry.remarks
+
+
+def test_two_structures_of_one_number_are_refused(tmp_path, scan):
+    folder, uid = scan
+    path = write_structures(tmp_path / "rs.dcm", uid, TWO, change=numbered(7, 7))
+    with pytest.raises(ImageError, match=r"several structures of the number 7, so that .* Export it again\."):
+        read_structures(path, [folder])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.dicom.extra import highdicom
 from napari_nnunet.formats.dicom.frames import along_normal
+from napari_nnunet.formats.dicom.syntax import numbers_between
 from napari_nnunet.schema.geometry import Geometry
 
 PointsInSpace = NDArray[np.float64]
@@ -21,6 +22,28 @@ _WHAT = {
     "ImageOrientationPatient": (6, "how it lies"),
     "PixelSpacing": (2, "how large its pixels are"),
 }
+
+
+_SEEN = 0.25  # of the distance of slices
+
+
+def uneven_in_words(positions: Sequence[str], orientation: str) -> list[str]:
+    """Return what is to be said of slices (positions between backslashes, in mm) that lie off even distances.
+
+    Gaps that differ a little are let pass, but what they differ by adds up along a series, and ITK stacks it evenly.
+    """
+    places, ways = numbers_between(positions, 3), numbers_between([orientation], 6)
+    if len(positions) < 3 or places is None or ways is None:
+        return []
+    heights = places @ np.cross(ways[0][:3], ways[0][3:])
+    off = np.abs(heights - np.linspace(heights[0], heights[-1], len(heights))).max()
+    gaps = np.abs(np.diff(heights))
+    if off <= _SEEN * gaps.mean():
+        return []
+    return [
+        f"its slices lie {gaps.min():.3g} to {gaps.max():.3g} mm apart, and were taken as {gaps.mean():.3g} mm apart: "
+        f"some are up to {off:.2g} mm off their place"
+    ]
 
 
 @dataclass(frozen=True, eq=False)

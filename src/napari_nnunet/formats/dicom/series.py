@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, some
 from napari_nnunet.formats.dicom.frames import read_frames
+from napari_nnunet.formats.dicom.planes import uneven_in_words
 from napari_nnunet.formats.dicom.syntax import (
     check_lengths,
     is_dicom,
@@ -361,6 +362,7 @@ def _by_itk(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[Any], Geometr
             "it is one slice of a series, of which more lie beside it, and was read alone; give their folder "
             f"({path.parent}) to have the volume"
         )
+    remarks += uneven_in_words([entry.position for entry in slices], slices[0].orientation)
     spacing = [abs(float(s)) for s in reversed(image.GetSpacing())]
     if len(slices) == 1:  # whose thickness ITK does not look up
         spacing[0] = slices[0].thickness or 1.0

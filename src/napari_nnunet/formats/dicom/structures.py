@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,8 +120,8 @@ def read_structures(path: Path, images: Iterable[Path] = ()) -> StoredSegments:
 
 def _drawn(path: Path, file: Any) -> tuple[list[_Structure], list[str]]:
     """Return the structures that have an inside, and remarks about the others."""
-    names = {int(roi.ROINumber): " ".join(str(roi.ROIName).split()) for roi in file.StructureSetROISequence}
-    structures, without = [], []
+    names = _names_in(path, file)
+    structures, without, renamed = list[_Structure](), list[str](), list[str]()
     for drawn in file.get("ROIContourSequence") or ():
         number = int(drawn.ReferencedROINumber)
         name = names.get(number) or f"structure {number}"
@@ -134,10 +135,28 @@ def _drawn(path: Path, file: Any) -> tuple[list[_Structure], list[str]]:
         points = tuple(np.array(contour.ContourData, dtype=np.float64).reshape(-1, 3) for contour in closed)
         if not all(np.isfinite(each).all() for each in points):
             raise ImageError(f"{path} has contours of {name!r} whose points are not numbers. Export it again.")
+        if number < 1:  # which no label is
+            old, number = number, max(0, *names, *(structure.number for structure in structures)) + 1
+            renamed.append(f"{name} has the number {old} in the file, which no label can have, and got {number}")
         structures.append(_Structure(number, name, points))
     if not structures:
         raise ImageError(f"{path} holds no closed contours, so that none of its structures has an inside.")
-    return structures, [f"{some(without, _LISTED)} have no closed contours and were left out"] if without else []
+    left_out = [f"{some(without, _LISTED)} have no closed contours and were left out"] if without else []
+    return structures, renamed + left_out
+
+
+def _names_in(path: Path, file: Any) -> dict[int, str]:
+    """Return the names of structures by their numbers; raises ImageError where two have one, for one would be lost."""
+    listed = [int(roi.ROINumber) for roi in file.StructureSetROISequence]
+    drawn = [int(each.ReferencedROINumber) for each in file.get("ROIContourSequence") or ()]
+    twice = sorted({n for numbers in (listed, drawn) for n, count in Counter(numbers).items() if count > 1})
+    if twice:
+        raise ImageError(
+            f"{path} has several structures of the number {some(list(map(str, twice)), _LISTED)}, so that it cannot "
+            "be told which is which. Export it again."
+        )
+    names = [" ".join(str(roi.ROIName).split()) for roi in file.StructureSetROISequence]
+    return {**dict.fromkeys(drawn, ""), **dict(zip(listed, names, strict=True))}
 
 
 def _series_of(file: Any) -> list[str]:
