@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from scipy.optimize import minimize
 
-from napari_nnunet.engine.prediction.regression import fitted
+from napari_nnunet.engine.prediction.regression import fitted, logit
 
 
 def data(count, *, telling, seed=0):
@@ -27,6 +29,33 @@ def test_a_sign_that_tells_is_used_and_halves_the_error():
     new = data(100, telling=True, seed=1)
     assert with_signs.signs
     assert missed(with_signs, *new) < 0.5 * missed(without, new[0], new[1], new[2][:, :0])
+
+
+@pytest.mark.parametrize("truth", [0.02, 0.35, 0.45, 0.65, 0.85])
+@pytest.mark.parametrize("signs", [0, 7])
+def test_networks_that_are_sure_of_what_is_wrong_are_not_believed(truth, signs):
+    rng = np.random.default_rng(0)
+    expected, dice = rng.uniform(0.88, 0.97, 32), np.clip(truth + rng.uniform(-0.15, 0.15, 32), 0, 1)
+    fit = fitted(expected, dice, rng.normal(size=(32, signs)), [str(i) for i in range(32)])
+    middle, low, high = fit.interval(0.93, np.zeros(signs), 0.9)
+    assert abs(middle - dice.mean()) < 0.05
+    assert low <= middle <= high and high - low < 0.5
+
+
+def test_weights_are_those_of_the_least_loss():
+    """Compared with another way to find it."""
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        expected, dice, signs = rng.uniform(0, 1, 20), rng.beta(0.5, 0.5, 20), rng.normal(size=(20, 2))
+        line = fitted(expected, dice, signs[:, :0], [str(i) for i in range(20)]).line
+        u = logit(expected)
+
+        def loss(w, u=u, dice=dice):
+            value = w[0] + w[1] * (u - u.mean())
+            return np.logaddexp(0, value).sum() - dice @ value + 0.1 * ((w[0] - u.mean()) ** 2 + (w[1] - 1) ** 2)
+
+        least = minimize(loss, (u.mean(), 1.0), method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-10})
+        np.testing.assert_allclose(line.weights, (least.x[0], max(least.x[1], 0)), atol=1e-4)
 
 
 def test_signs_that_tell_nothing_do_no_harm():

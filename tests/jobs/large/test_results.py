@@ -209,6 +209,16 @@ def test_too_few_channels_are_named_with_the_axes(tmp_path, model):
         predict_image(model, smooth_image(SHAPE, channels=2), tmp_path / "result.zarr", spacing=SPACING, **HOW)
 
 
+@pytest.mark.parametrize(("asked", "said"), [
+    ({"quality": True}, "The Dice of labels that are written block by block cannot be predicted. Leave it out, or"),
+    ({"probabilities": True}, "Probabilities of images larger than memory are not written. Leave them out."),
+])  # fmt: skip
+def test_what_is_known_of_whole_images_only_is_refused(tmp_path, model, image, asked, said):
+    with pytest.raises(SettingsError, match=said):
+        predict_image(model, image, tmp_path / "result.zarr", **asked, **HOW)
+    assert not (tmp_path / "result.zarr").exists()
+
+
 def test_memory_that_is_not_enough_for_a_block_is_said_before_anything_is_computed(tmp_path, model, image):
     with pytest.raises(ResourceError, match="The smallest block of this image takes"):
         predict_image(model, image, tmp_path / "result.zarr", memory_gb=0.01, **HOW)

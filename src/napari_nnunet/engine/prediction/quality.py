@@ -169,16 +169,16 @@ class QualityModel(BaseModel):
         return self._fitted(with_signs=True)
 
     def _fitted(self, *, with_signs: bool) -> dict[str, Fit]:
-        found = {}
+        told = [self._told(entry.signs, entry.look) if with_signs else {} for entry in self.scored]
+        found, nothing = {}, np.zeros(0)
         for name in dict.fromkeys(name for entry in self.scored for name in entry.expected if name in entry.dice):
-            known = [entry for entry in self.scored if name in entry.expected and name in entry.dice]
-            rows = [self._told(entry.signs, entry.look) if with_signs else {} for entry in known]
-            nothing = np.zeros(0)
+            rows = [(entry, row) for entry, row in zip(self.scored, told, strict=True) if name in entry.expected]
+            known = [(entry, row) for entry, row in rows if name in entry.dice]
             found[name] = fitted(
-                np.array([entry.expected[name] for entry in known]),
-                np.array([entry.dice[name] for entry in known]),
-                np.stack([row.get(name, nothing) for row in rows]),
-                [entry.case for entry in known],
+                np.array([entry.expected[name] for entry, _ in known]),
+                np.array([entry.dice[name] for entry, _ in known]),
+                np.stack([row.get(name, nothing) for _, row in known]),
+                [entry.case for entry, _ in known],
             )
         return found
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 _RIDGE = 0.2  # a prior about as strong as one case, that the probabilities are right
 _SIGNS = (0.3, 1.0, 3.0, 10.0)  # the same for "other signs say nothing"; all are tried, and no signs at all
-_TURNS = 6  # of Newton's method; three are enough mostly
+_TURNS = 100  # of Newton's method at most; a handful is enough mostly
+_CLOSE = 1e-10  # what another step would gain
 _GAIN = 0.97  # of the error: signs have to earn their place
-_STEEP = 6.0  # logit beyond which nothing changes any more
 _FAR = 3.0  # standard deviations: a stranger sign counts no more than that
 _FLOOR = 0.02  # Dice: spread of the best results
 _LIMIT = 0.005  # Dice is kept this far from 0 and 1 on the logit scale
@@ -62,8 +63,7 @@ class _Line:
         """Return the Dice, shape (n,), of expected Dice (n,) and signs (n, signs)."""
         far = np.clip((signs - self.centre) / self.scale, -_FAR, _FAR)
         level, slope, *others = self.weights
-        value = level + slope * (logit(expected) - self.middle) + far @ np.array(others, dtype=float)
-        result: Measured = 1 / (1 + np.exp(-value))
+        result: Measured = expit(level + slope * (logit(expected) - self.middle) + far @ np.array(others, dtype=float))
         return result
 
 
@@ -75,11 +75,24 @@ def _line(expected: Measured, dice: Measured, signs: Measured, ridge: float) -> 
     design = np.column_stack([np.ones_like(u), u - middle, far])
     prior = np.array([middle, 1.0, *[0.0] * signs.shape[1]])
     hold = np.diag([_RIDGE, _RIDGE, *[ridge] * signs.shape[1]])
-    weights = prior
+
+    def loss(weights: Measured) -> float:
+        """Return what is made as small as possible; it has one minimum."""
+        value, off = design @ weights, weights - prior
+        return float(np.logaddexp(0.0, value).sum() - dice @ value + off @ hold @ off / 2)
+
+    weights, height = prior, loss(prior)
     for _ in range(_TURNS):
-        p = 1 / (1 + np.exp(-np.clip(design @ weights, -_STEEP, _STEEP)))
-        slope = design.T @ ((p * (1 - p))[:, None] * design) + hold
-        weights = weights + np.linalg.solve(slope, design.T @ (dice - p) - hold @ (weights - prior))
+        p = expit(design @ weights)
+        downhill = design.T @ (dice - p) - hold @ (weights - prior)
+        step = np.linalg.solve(design.T @ ((p * (1 - p))[:, None] * design) + hold, downhill)
+        if downhill @ step < _CLOSE:
+            break
+        while (lower := loss(weights + step)) >= height and downhill @ step >= _CLOSE:
+            step = step / 2  # where p is nearly 0 or 1 the curve is flat, and a whole step leads far beyond
+        if lower >= height:
+            break
+        weights, height = weights + step, lower
     weights[1] = max(weights[1], 0.0)
     return _Line(weights, centre, scale, middle)
 

@@ -196,6 +196,11 @@ def require_fit(model: TrainedModel, image: LargeImage, settings: PredictSetting
         )
     if settings.probabilities:
         raise SettingsError("Probabilities of images larger than memory are not written. Leave them out.")
+    if settings.quality:
+        raise SettingsError(
+            "The Dice of labels that are written block by block cannot be predicted. Leave it out, or segment the "
+            "image in memory."
+        )
     expected = len(model.configuration.normalization_schemes)
     if image.channels != expected:
         raise ImageError(

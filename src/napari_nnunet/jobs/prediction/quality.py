@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +101,18 @@ def quality_of(model: TrainedModel, settings: PredictSettings, segment: Segmente
     entry = _stored(path).get(key, {})
     if isinstance(entry, dict) and set(weights.items()) <= set(dict(entry.get("weights") or {}).items()):
         with contextlib.suppress(ValidationError):
-            return QualityModel.model_validate(entry.get("model"))
+            return _fitted_once(json.dumps(entry.get("model")))
     found, hashes = yield from _calibrated(model, settings, segment)
     entry = {"weights": {**hashes, **weights}, "model": found.model_dump(mode="json")}
     with claimed(model.folder, f"{path} is already being written", part=QUALITY_FILE, patience=_PATIENCE):
         write_json(path, {**_stored(path), key: entry})  # what another job measured meanwhile stays
     return found
+
+
+@lru_cache(maxsize=4)
+def _fitted_once(text: str) -> QualityModel:
+    """Return what is known, with what was fitted to it for the image before."""
+    return QualityModel.model_validate_json(text)
 
 
 def _stored(path: Path) -> dict[str, Any]:
