@@ -14,7 +14,7 @@ from napari_nnunet import predict_image
 from napari_nnunet.engine.large import blocks
 from napari_nnunet.events import Painted
 from napari_nnunet.formats.large import pyramid
-from napari_nnunet.formats.large.opening import image_of
+from napari_nnunet.formats.large.opening import image_of, open_image
 from napari_nnunet.jobs.large.predict_image import predict_image as predict_image_job
 from napari_nnunet.schema.requests.large import PredictImageSettings
 from napari_nnunet.widgets.large import order as order_module
@@ -89,6 +89,25 @@ def test_the_result_on_disk_is_that_of_the_shell_and_its_layer_lies_over_the_ima
     assert "image" in ready.result.many.lines[0].image and ready.result.many.lines[0].found[0].voxels > 0
     wait_until_said(qtbot, ready, "already exists")
     assert not ready.panel.button.isEnabled()
+
+
+def test_a_moved_layer_gets_its_result_where_it_lies_also_when_it_is_opened_later(viewer, ready, qtbot, target):
+    layer = viewer.layers["image"]
+    layer.translate, layer.affine = (30, -20, 10), np.diag([2.0, 2, 2, 1])
+    wait_until_said(qtbot, ready, "2.4 × 2 × 2 mm")
+    assert "OME-Zarr cannot say" not in ready.summary.text()
+    ready.form.image.accept((2.4, 2.0, 2.0))
+    wait_until_said(qtbot, ready, "GB of memory")
+    press(qtbot, ready)
+    assert open_image([target]).lies.origin == (60, -40, 20)
+
+
+def test_a_turned_layer_is_told_before_and_after(viewer, ready, qtbot, target):
+    viewer.layers["image"].rotate = (0, 0, 30)
+    wait_until_said(qtbot, ready, "image is rotated, which OME-Zarr cannot say")
+    press(qtbot, ready)
+    assert "image is rotated, which OME-Zarr cannot say" in ready.panel.status.text()
+    assert ".nii.gz" not in ready.panel.status.text()
 
 
 def test_what_is_seen_is_finished_first_and_shown_in_every_level(viewer, ready, held, qtbot, target):

@@ -18,7 +18,8 @@ from napari_nnunet.errors import ImageError, ResourceError, SettingsError
 from napari_nnunet.formats.atomic import write_error
 from napari_nnunet.formats.json_lines import read_lines
 from napari_nnunet.formats.large.journal import NAME
-from napari_nnunet.formats.large.ome_zarr import Level, is_zarr, library, zarr_library
+from napari_nnunet.formats.large.level import Level
+from napari_nnunet.formats.large.ome_zarr import is_zarr, library, zarr_library
 from napari_nnunet.formats.large.pyramid import pyramid
 from napari_nnunet.formats.large.source import LargeImage
 from napari_nnunet.formats.large.unpacking import bounded
@@ -27,6 +28,7 @@ from napari_nnunet.schema.dataset import LabelScheme
 
 ENDING = ".zarr"
 _UNITS = ((1.0, "millimeter"), (1e-3, "micrometer"), (1e-6, "nanometer"))
+_CLOCK = ("nanosecond", "microsecond", "millisecond", "second", "minute", "hour", "day")
 _KEY = "napari_nnunet"
 
 
@@ -311,29 +313,31 @@ class LabelImage:
 
     def _world(self) -> tuple[list[dict[str, Any]], list[float], list[float]]:
         """Return axes, voxel size and place of the first voxel as the source says them, else in its spacing's unit."""
-        level, scale, translation = self._image.level, [], []
+        level, lies = self._image.level, self._image.lies
         axes: list[dict[str, Any]] = []
-        spacing = self._image.geometry.spacing
-        says = isinstance(level, Level) and level.letters == self._image.axes and level.spacing() == spacing
-        unit = next((u for u in _UNITS if max(spacing) >= u[0]), _UNITS[-1])
+        scale, translation = [], []
+        spacing, known = lies.geometry.spacing, lies.geometry.spacing_known
+        says = isinstance(level, Level) and level.letters == self._image.axes
+        says = says and (level.spacing() == spacing or not known)
+        length, unit = next((u for u in _UNITS if max(spacing) >= u[0]), _UNITS[-1]) if known else (1.0, "")
         for axis in self._axes:
             kind = "time" if axis == "T" else "space"
             if says:
                 place = level.letters.index(axis)
-                axes.append({"name": axis.lower(), "type": kind, **_unit_of(level.axes[place])})
-                scale.append(level.scale[place])
-                translation.append(level.translation[place])
-                continue
-            axes.append({"name": axis.lower(), "type": kind})
-            translation.append(0.0)
-            if kind == "time":
-                scale.append(1.0)
-                continue
-            size = spacing["ZYX"[-len(spacing) :].index(axis)]
-            if self._image.geometry.spacing_known:
-                axes[-1]["unit"] = unit[1]
-                size /= unit[0]
+                named, first, size = _unit_of(level.axes[place]), level.translation[place], level.scale[place]
+            elif kind == "time":
+                first, size, clock = lies.times
+                named = {"unit": clock} if clock in _CLOCK else {}
+            else:
+                place = "ZYX"[-len(spacing) :].index(axis)
+                named, first, size = (
+                    {"unit": unit} if unit else {},
+                    lies.origin[place] / length,
+                    spacing[place] / length,
+                )
+            axes.append({"name": axis.lower(), "type": kind, **named})
             scale.append(size)
+            translation.append(first)
         return axes, scale, translation
 
     def _list(self) -> None:

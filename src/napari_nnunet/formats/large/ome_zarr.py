@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from napari_nnunet.errors import ImageError, NnunetError
-from napari_nnunet.formats.images.pixel_sizes import UNITS
+from napari_nnunet.formats.large.level import Level
 from napari_nnunet.formats.large.source import LargeImage, check_axes
 from napari_nnunet.formats.large.unpacking import bounded
 from napari_nnunet.formats.regular import regular
@@ -26,49 +25,6 @@ _TINY, _MOST_TINY = 256, 1_000_000  # voxels of a chunk, and how many chunks may
 _MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _BY_COUNT = {2: "YX", 3: "ZYX"}
 _PLANES = 1.5  # by how many coarse planes levels of a pyramid may differ in extent: what rounding of their shapes does
-
-
-@dataclass(frozen=True)
-class Level:
-    """One resolution of an OME-Zarr image.
-
-    Parameters
-    ----------
-    path : str
-        Of the array, within the image.
-    shape : tuple of int
-        All axes.
-    scale, translation : tuple of float
-        Size of a voxel and place of the first one, in the axes' own units.
-    axes : tuple of dict
-        As the metadata have them, with ``name``, ``type`` and ``unit``.
-    version : str
-        Of the metadata.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    scale: tuple[float, ...]
-    translation: tuple[float, ...]
-    axes: tuple[Mapping[str, Any], ...]
-    version: str
-
-    @property
-    def letters(self) -> str:
-        """A letter per axis."""
-        return "".join(_letter(axis) for axis in self.axes)
-
-    def spacing(self) -> tuple[float, ...] | None:
-        """Return the voxel size ([z,] y, x) in mm; None where an axis has no unit, or an unknown one."""
-        sizes = []
-        for letter in "ZYX":
-            if letter in self.letters:
-                place = self.letters.index(letter)
-                unit = UNITS.get(str(self.axes[place].get("unit")).lower())
-                if unit is None:
-                    return None
-                sizes.append(self.scale[place] * unit)
-        return tuple(sizes)
 
 
 def is_zarr(path: str | Path) -> bool:
@@ -158,7 +114,8 @@ def open_zarr(
         others = ", ".join(f"{other.path} ({' x '.join(map(str, other.shape))})" for other in levels)
         notes = (f"Level {at.path} of {name} is segmented; of its levels, its voxels fit the model best: {others}.",)
     files = tuple(file / at.path for file in files)
-    return LargeImage((_plausible(found[at.path], name),), letters, geometry, name, files, at, notes)
+    place = at.place(letters, geometry)
+    return LargeImage((_plausible(found[at.path], name),), letters, geometry, name, files, at, notes, place=place)
 
 
 def _opened(path: str | Path) -> Any:
@@ -305,12 +262,6 @@ def _no_image(group: Any, content: Mapping[str, Any], name: str) -> str:
 def _axis(axis: Any) -> Mapping[str, Any]:
     """Return an axis as version 0.4 has it; 0.3 has names only."""
     return {"name": axis} if isinstance(axis, str) else dict(axis)
-
-
-def _letter(axis: Mapping[str, Any]) -> str:
-    kinds = {"time": "T", "channel": "C"}
-    name = axis.get("name")
-    return kinds.get(str(axis.get("type")), name.upper() if isinstance(name, str) and len(name) == 1 else "?")
 
 
 def _transformed(entry: Mapping[str, Any], ndim: int) -> tuple[list[float], list[float]]:

@@ -25,7 +25,8 @@ from napari_nnunet.formats.images.header import as_named, size_given
 from napari_nnunet.formats.images.pixel_sizes import sizes_of
 from napari_nnunet.formats.images.tiff import sized
 from napari_nnunet.formats.images.tiff_pages import Pages, check_ome, looked_through, open_tiff
-from napari_nnunet.formats.large.ome_zarr import Level, is_address, is_zarr, open_zarr, zarr_library
+from napari_nnunet.formats.large.level import Level
+from napari_nnunet.formats.large.ome_zarr import is_address, is_zarr, open_zarr, zarr_library
 from napari_nnunet.formats.large.source import LargeImage, check_axes
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.grid import Grid, Turned, relation, same_voxels
@@ -105,7 +106,9 @@ def _require_same_place(first: LargeImage, other: LargeImage) -> None:
     """Raise ImageError if channels lie apart, or are stored in another orientation: boxes are read as they lie."""
     if first.shape != other.shape:
         return  # said with all shapes
-    grids = Grid(first.shape, first.geometry), Grid(other.shape, other.geometry)
+    # Of OME-Zarr no directions are known, so that it is compared with OME-Zarr alone.
+    known = first.place is not None and other.place is not None
+    grids = [Grid(each.shape, each.lies.geometry if known else each.geometry) for each in (first, other)]
     found = relation(*grids)
     if not same_voxels(found, *grids):
         how = f"is stored in another orientation than {first.name}" if isinstance(found, Turned) else (

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, ResourceError, is_out_of_memory
+from napari_nnunet.formats.large.place import ImagePlace
 from napari_nnunet.schema.geometry import Geometry, lift_shape
 
 AXES = "TCZYX"
@@ -53,6 +54,9 @@ class LargeImage:
         What was chosen in opening it, in sentences.
     again : callable, optional
         Opens the same image in another process, to which it can be sent; None for arrays of this process.
+    place : ImagePlace, optional
+        Where it lies, if ``geometry`` does not say that: no patient's directions are known of OME-Zarr and layers, so
+        that models which turn images take them as they lie.
 
     Raises
     ------
@@ -68,6 +72,7 @@ class LargeImage:
     level: Any = None
     notes: tuple[str, ...] = ()
     again: Callable[[], LargeImage] | None = None
+    place: ImagePlace | None = None
 
     def __post_init__(self) -> None:
         shapes = [tuple(int(n) for n in array.shape) for array in self.arrays]
@@ -107,6 +112,23 @@ class LargeImage:
     def times(self) -> int:
         """Number of time points."""
         return self._size("T")
+
+    @property
+    def lies(self) -> ImagePlace:
+        """Where it lies, as far as that is known."""
+        return self.place or ImagePlace(self.geometry)
+
+    @property
+    def unsaid(self) -> str:
+        """What tells that labels in an OME-Zarr do not lie over their image by what the file says; "" if they do."""
+        how = self.lies.unsaid(self.shape)
+        if not how:
+            return ""
+        return (
+            f"{self.name} {how}, which OME-Zarr cannot say: where the labels are opened later, their first voxel lies "
+            f"right and the others do not, until they are given the place of {self.name}; they are its voxels one by "
+            "one."
+        )
 
     @property
     def chunk_3d(self) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from functools import partial
 from napari_nnunet.engine.image.voxel_size import counts_voxels
 from napari_nnunet.events import Job
 from napari_nnunet.formats.dataset.case_files import reader_for
-from napari_nnunet.formats.large.ome_zarr import Level
+from napari_nnunet.formats.large.level import Level
 from napari_nnunet.formats.large.opening import Say, open_image
 from napari_nnunet.formats.large.source import LargeImage
 from napari_nnunet.formats.model.folder import TrainedModel

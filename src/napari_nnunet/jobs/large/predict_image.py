@@ -26,6 +26,7 @@ from napari_nnunet.formats.images.files import ending_of, write_labels
 from napari_nnunet.formats.large.journal import ArithmeticEntry, BlockEntry, BlockJournal, LayoutEntry
 from napari_nnunet.formats.large.label_image import ENDING, Destination, LabelImage, require_free
 from napari_nnunet.formats.large.opening import Say, open_image
+from napari_nnunet.formats.large.place import ImagePlace
 from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.large.budget import Budget
@@ -41,10 +42,12 @@ from napari_nnunet.jobs.prediction.predict import first_stage_of
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed
 from napari_nnunet.jobs.prediction.voxel_size import require_near
 from napari_nnunet.processes.cluster.team import Elsewhere, Team, result_of, team
+from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.large import PredictImageSettings
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
 _FIRST = "first-stage.zarr"  # within an unfinished result
+_FILES = "A .nii.gz or .nrrd keeps it, where the labels fit into memory twice."
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ def _predicted(
             yield Note(text=text)
         for text in image.geometry.remarks:
             yield Note(level="warning", text=f"{image.name}: {text}.")
+        if _is_zarr(target) and (unsaid := image.unsaid):
+            yield Note(level="warning", text=f"{unsaid} {_FILES}", in_window=unsaid)
         stamp = Stamp(*known[STATE])
         work = _Work(model, image, labels, journal, settings, budget, stamp, workers, asked.memory_gb, view)
         facts = yield from surveyed(image, journal, limited_axis(model, image))
@@ -343,7 +348,8 @@ def _first_stage(work: _Work) -> Job[LargeImage | None]:
     memory = work.budget.bytes / 1e9 if work.workers is None else work.memory_gb
     asked = PredictImageSettings.like(settings, memory_gb=memory, carry_on=True, chunk=size)
     path = work.labels.place.unfinished / _FIRST
-    yield from predict_image(first, replace(work.image, notes=()), path, asked, work.workers)
+    image = replace(work.image, notes=(), place=ImagePlace(Geometry(spacing=work.image.geometry.spacing)))
+    yield from predict_image(first, image, path, asked, work.workers)
     yield Note(text=f"Second stage of the cascade: {work.model.name}.")
     axes = ("T" if work.image.times > 1 else "") + "ZYX"[-len(work.image.shape) :]
     return open_image([path], Say(level="0", axes=axes, spacing=work.image.geometry.spacing))
@@ -374,5 +380,5 @@ def _write_file(work: _Work, target: Path) -> None:
     """Write the labels as a file of another format, and delete what was kept until then."""
     whole = work.labels.read([(0, n) for n in work.image.shape_3d])
     labels = whole if len(work.image.shape) == 3 else whole[0]
-    write_labels(labels, work.image.geometry, target, writer=model_reader(work.model))
+    write_labels(labels, work.image.lies.geometry, target, writer=model_reader(work.model))
     work.labels.forget()

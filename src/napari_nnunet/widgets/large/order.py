@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image
 
-from napari_nnunet.errors import counted
+from napari_nnunet.errors import ImageError, counted
 from napari_nnunet.events import Job
 from napari_nnunet.formats.large.label_image import ENDING, Destination
+from napari_nnunet.formats.large.place import ImagePlace
 from napari_nnunet.formats.large.source import LargeImage
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.memory import available_memory
-from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.geometry import GIVEN, Geometry
 from napari_nnunet.schema.requests.large import PredictImageSettings
 from napari_nnunet.schema.requests.prediction import PredictSettings
-from napari_nnunet.widgets.frame.layers import image_of_layers
+from napari_nnunet.widgets.files.place import grid_of, time_of
+from napari_nnunet.widgets.frame.layers import full_resolution, image_of_layers
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.words import about_time, size_text, times_text
 from napari_nnunet.widgets.frame.worker import lazy
@@ -85,7 +87,8 @@ class LargeOrder:
     def image(self) -> LargeImage:
         """Return what is segmented; nothing is read."""
         channels = len(self.model.dataset.channel_names)
-        return image_of_layers(self.layers, self.axes, self.grid, channels=channels)
+        image = image_of_layers(self.layers, self.axes, self.grid, channels=channels)
+        return replace(image, place=place_of(self.source, self.axes, self.voxel_mm))
 
     def job(self, view: View) -> Job[LargeResult]:
         """Return the job, which goes on with what was begun."""
@@ -118,8 +121,31 @@ class LargeOrder:
             guess = "" if own.measured else " (a first estimate)"
             lines.append(f"{about_time(own.seconds * image.times)}{guess} and more, as blocks overlap")
         lines[-1] += f", on {own.choice}, with {found.budget.bytes / _GB:.1f} GB of memory"
+        if image.unsaid:
+            lines.append(image.unsaid.removesuffix("."))
         lines.append("Blocks in view come first; what is finished stays, whatever happens")
         return ".<br>".join(lines) + "."
+
+
+def place_of(layer: Image, axes: str, voxel_mm: tuple[float, ...] | None) -> ImagePlace:
+    """Return where a layer lies; what has no unit is counted in voxels, whose size in mm somebody may have typed."""
+    attributes, shape = layer.as_layer_data_tuple()[1], full_resolution(layer).shape[: layer.ndim]
+    times = time_of(attributes, axes) if "T" in axes else (0.0, 1.0, "")
+    try:
+        own = grid_of(shape, attributes, axes).geometry
+    except ImageError:  # it lies elsewhere at every time point
+        return ImagePlace(
+            Geometry(spacing=voxel_mm or (1.0,) * sum(a in axes for a in "ZYX"), spacing_known=voxel_mm is not None),
+            times,
+            drifts=True,
+        )
+    if voxel_mm is None:
+        return ImagePlace(own, times)
+    geometry = own.with_spacing(voxel_mm, GIVEN)
+    if not own.spacing_known and own.origin is not None:
+        pairs = zip(own.origin, reversed(own.spacing), reversed(voxel_mm), strict=True)
+        geometry = geometry.model_copy(update={"origin": tuple(o / a * b for o, a, b in pairs)})
+    return ImagePlace(geometry, times)
 
 
 def large_order(
