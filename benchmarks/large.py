@@ -4,7 +4,7 @@ python benchmarks/large.py [--gb 3 6 12] [--memory 2] [--folder DIR]
 python benchmarks/large.py --gb 3 --workers
 
 Prints wall and processor time, processor time per billion voxels, and the peak of the whole process tree. The network
-is tiny and works at voxels six times as large, so that reading, resampling, deciding and writing count, which is what
+is tiny and works at voxels three times as large, so that reading, resampling, deciding and writing count, which is what
 grows with an image. With ``--workers``, the same volume by a local cluster of one worker and of two, with a thread
 each; their time counts from the first block on.
 """
@@ -97,7 +97,7 @@ def main() -> None:
     if asked.workers:
         heads = ["workers", "blocks", "seconds", "seconds from the first block to the last"]
     try:
-        model = make_model(folder, Recipe(patch=(48, 64, 64), spacing=(6.0, 6.0, 6.0))).folder
+        model = make_model(folder, Recipe(patch=(48, 64, 64), spacing=(3.0, 3.0, 3.0))).folder
         print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|", flush=True)
         for gigabytes in asked.gb:
             if asked.workers:
