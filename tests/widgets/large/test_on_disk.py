@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from napari_nnunet.formats.large import pyramid
 from napari_nnunet.formats.large.opening import image_of, open_image
 from napari_nnunet.jobs.large.predict_image import predict_image as predict_image_job
 from napari_nnunet.schema.requests.large import PredictImageSettings
+from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.large import order as order_module
 from napari_nnunet.widgets.large.order import ON_DISK
 
@@ -206,6 +210,23 @@ def test_what_does_not_fit_into_memory_offers_to_write_to_disk(viewer, dock, mod
     dock.panel.remedy.click()
     wait_until_said(qtbot, dock, "GB of memory")
     assert "block by block" in dock.summary.text() and dock.panel.button.isEnabled()
+
+
+@pytest.mark.parametrize(("region", "frames", "free", "fits"), [
+    (None, 5, 910e6, True), (None, 5, 890e6, False),  # 5 times 100 MB of labels, and 4 bytes of each voxel of a frame
+    (None, 1, 450e6, False), (None, 1, 510e6, True), (((0, 10), (0, 1000), (0, 1000)), 1, 60e6, True),
+    (((0, 10), (0, 1000), (0, 1000)), 1, 40e6, False),
+])  # fmt: skip
+def test_only_labels_that_are_written_count(monkeypatch, region, frames, free, fits):
+    monkeypatch.setattr(order_module, "available_memory", lambda: int(free))
+    volume = SimpleNamespace(shape=(100, 1000, 1000), channels=1)
+    labels = SimpleNamespace(dtype=np.uint8)
+    known = SimpleNamespace(
+        model=SimpleNamespace(dataset=SimpleNamespace(labels=labels)), region=region, source=SimpleNamespace(name="image"),
+        frames=[SimpleNamespace(volume=volume)] * frames,
+    )  # fmt: skip
+    with nullcontext() if fits else pytest.raises(NotReadyError, match="Let the labels be written to disk"):
+        order_module.require_memory(known, (5, 100, 1000, 1000), lambda: None)
 
 
 def test_a_time_series_and_several_layers_are_written_as_one_image(viewer, dock, qtbot, tmp_path, target):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 from napari.layers import Image
 
 from napari_nnunet.errors import ImageError, counted
@@ -212,9 +213,12 @@ def require_memory(known: Any, shape: Sequence[int], to_disk: Callable[[], objec
     to_disk : callable
         Chooses to segment it block by block.
     """
-    kind = np.dtype(known.model.dataset.labels.dtype)
-    frame = math.prod(known.frames[0].volume.shape) * known.frames[0].volume.channels * _PREPARED
-    needed, free = math.prod(shape) * kind.itemsize + frame, available_memory()
+    itemsize, volume = np.dtype(known.model.dataset.labels.dtype).itemsize, known.frames[0].volume
+    voxels = math.prod(volume.shape if known.region is None else (end - begin for begin, end in known.region))
+    whole, free = math.prod(shape) * itemsize, available_memory()
+    # Labels beyond a region or the chosen times take no memory, as long as the system promises as much as it has.
+    written = whole if whole > psutil.virtual_memory().total else min(whole, len(known.frames) * voxels * itemsize)
+    needed = written + voxels * volume.channels * _PREPARED
     if needed > free:
         raise NotReadyError(
             f"In memory, '{known.source.name}' and its labels take {needed / _GB:.1f} GB at least, and "
