@@ -11,6 +11,7 @@ import pytest
 from docks import MM, Halting, press, wait_until_idle, wait_until_said
 from napari.layers import Labels
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFormLayout, QWidget
 
 from helpers import Recipe, make_model, smooth_image
 from napari_nnunet import predict_image
@@ -23,6 +24,7 @@ from napari_nnunet.schema.requests.large import PredictImageSettings
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.large import order as order_module
 from napari_nnunet.widgets.large.order import ON_DISK
+from napari_nnunet.widgets.large.target_row import TargetRow
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")
 pytest.importorskip("yaozarrs", reason="yaozarrs is not installed: it comes with napari-nnunet[large]")
@@ -191,6 +193,14 @@ def test_a_place_that_cannot_be_is_said_before_anything_runs(ready, qtbot, tmp_p
     ready.form.image.target.edit.setText(name.format(tmp_path))
     qtbot.waitUntil(lambda: said in ready.summary.text())
     assert not ready.panel.button.isEnabled()
+
+
+def test_the_whole_path_of_a_result_is_told_where_the_row_is_too_narrow_for_it(qtbot):
+    form = QWidget()
+    qtbot.addWidget(form)
+    row = TargetRow(QFormLayout(form))
+    row.edit.setText("/data/subject-0042/labels.zarr")
+    assert row.edit.toolTip().startswith("/data/subject-0042/labels.zarr")
 
 
 def test_a_region_and_many_images_are_refused_with_what_to_do(ready, qtbot):

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QWi
 
 from napari_nnunet.formats.large.label_image import ENDING
 from napari_nnunet.widgets.frame.parts import button
+from napari_nnunet.widgets.frame.words import as_text
 
 _TIP = f"Where the labels are written: a name that ends with {ENDING}."
 
@@ -41,7 +42,12 @@ class TargetRow(QObject):
         row.addWidget(self.edit, 1)
         row.addWidget(browse)
         form.addRow("Result", self.line)
-        self.edit.textChanged.connect(lambda _: self.changed.emit())
+        self.edit.textChanged.connect(self._changed)
+
+    def _changed(self, text: str) -> None:
+        # A path is wider than a dock.
+        self.edit.setToolTip(f"{as_text(text)}\n{_TIP}" if text else _TIP)
+        self.changed.emit()
 
     @property
     def text(self) -> str:
