@@ -195,7 +195,8 @@ def large_order(
     order = LargeOrder(known.model, known.settings, known.layers, known.axes, known.grid, known.voxel_mm, target)
     if target.exists() and not order.continues:
         raise NotReadyError(
-            f"{target} already exists. Open it with napari, or choose another name to segment again.",
+            f"{target} already exists. Open it with a plugin that reads OME-Zarr, such as napari-ome-zarr, or choose "
+            "another name to segment again.",
             Remedy("Choose another name", other),
         )
     return order
