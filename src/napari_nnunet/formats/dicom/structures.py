@@ -152,8 +152,8 @@ def _names_in(path: Path, file: Any) -> dict[int, str]:
     twice = sorted({n for numbers in (listed, drawn) for n, count in Counter(numbers).items() if count > 1})
     if twice:
         raise ImageError(
-            f"{path} has several structures of the number {some(list(map(str, twice)), _LISTED)}, so that it cannot "
-            "be told which is which. Export it again."
+            f"{path} has several structures of the number {some(list(map(str, twice)), _LISTED)}, so that nobody "
+            "knows which is which. Export it again."
         )
     names = [" ".join(str(roi.ROIName).split()) for roi in file.StructureSetROISequence]
     return {**dict.fromkeys(drawn, ""), **dict(zip(listed, names, strict=True))}
