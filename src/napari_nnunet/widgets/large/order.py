@@ -37,7 +37,7 @@ else:
     predict_image = lazy("napari_nnunet.jobs.large.predict_image:predict_image")
 
 #: What the form calls this way of putting out labels.
-ON_DISK = "Labels on disk, block by block"
+ON_DISK = "Labels on disk"
 _PREPARED = 4  # bytes of a voxel of a channel, as the network gets it
 _GB = 1e9
 
