@@ -1,4 +1,6 @@
-"""OME-Zarr images for tests."""
+"""OME-Zarr images for tests, and the command that segments them."""
+
+import sys
 
 
 def axis(name, unit="micrometer"):
@@ -26,3 +28,10 @@ def ome_zarr(path, levels, *, axes="zyx", scales=None, version="0.5", unit="micr
     else:
         group.attrs["multiscales"] = [{**entry, "version": "0.4"}]
     return path
+
+
+def command_words(model, image, target):
+    """Return the words of a process that segments an image block by block, and goes on with what was begun."""
+    words = [sys.executable, "-m", "napari_nnunet", "predict_image", "-m", str(model.folder), "-i", str(image)]
+    words += ["-o", str(target), "--continue", "-device", "cpu", "--backend", "torch", "--precision", "float32"]
+    return [*words, "--disable_tta", "--chunks", "8", "16", "16"]

@@ -5,13 +5,12 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import time
 from contextlib import suppress
 
 import pytest
 
-from formats_large import ome_zarr
+from formats_large import command_words, ome_zarr
 from helpers import smooth_image
 from napari_nnunet import predict_image
 from napari_nnunet.events import Painted
@@ -22,21 +21,6 @@ pytest.importorskip("yaozarrs", reason="yaozarrs is not installed: it comes with
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("known_arithmetic", "small_blocks")]
 KILLS = int(os.environ.get("NAPARI_NNUNET_TEST_KILLS", "3"))
 HOW = {"device": "cpu", "backend": "torch", "precision": "float32", "mirroring": False, "chunk": (8, 16, 16)}
-WORDS = [
-    "-device",
-    "cpu",
-    "--backend",
-    "torch",
-    "--precision",
-    "float32",
-    "--disable_tta",
-    "--chunks",
-    "8",
-    "16",
-    "16",
-    "--continue",
-    "--no_pbar",
-]
 
 
 class _StopError(Exception):
@@ -49,8 +33,7 @@ def stop(event):
 
 
 def start(model, image, target):
-    words = [sys.executable, "-m", "napari_nnunet", "predict_image", "-m", str(model.folder), "-i", str(image)]
-    return subprocess.Popen([*words, "-o", str(target), *WORDS], stdout=subprocess.DEVNULL)
+    return subprocess.Popen([*command_words(model, image, target), "--no_pbar"], stdout=subprocess.DEVNULL)
 
 
 def finished(unfinished):

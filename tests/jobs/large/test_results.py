@@ -2,12 +2,11 @@
 
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from formats_large import ome_zarr
+from formats_large import command_words, ome_zarr
 from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet import predict, predict_image
 from napari_nnunet.errors import ImageError, ModelError, ResourceError, SettingsError
@@ -291,19 +290,7 @@ def test_a_pyramid_makes_voxels_rounder(shape, spacing, expected):
 @pytest.mark.slow
 def test_a_kill_at_any_time_changes_nothing_in_the_result(tmp_path, model, image):
     whole = predict_image(model, image, tmp_path / "whole.zarr", **HOW)
-    words = [sys.executable, "-m", "napari_nnunet", "predict_image", "-m", str(model.folder), "-i", str(image)]
-    words += ["-o", str(tmp_path / "result.zarr"), "--continue", "-device", "cpu", "--backend", "torch"]
-    words += [
-        "--precision",
-        "float32",
-        "--disable_tta",
-        "--chunks",
-        "8",
-        "16",
-        "16",
-        "--events",
-        str(tmp_path / "e.jsonl"),
-    ]
+    words = [*command_words(model, image, tmp_path / "result.zarr"), "--events", str(tmp_path / "e.jsonl")]
     for after in (1, 4):
         job = subprocess.Popen(words, stdout=subprocess.DEVNULL)
         seen = 0
