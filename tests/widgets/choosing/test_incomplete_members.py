@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from docks import add_image, open_dock, wait_until_said
 from test_ensemble_dock import _write_best
 
 from helpers import Recipe, make_model
+from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.model.known_models import remember_model
 from napari_nnunet.schema.cleaning import Cleaning
+from napari_nnunet.widgets.choosing import complete
 from napari_nnunet.widgets.choosing.members import BEST, FOLDS, MODELS
 from napari_nnunet.widgets.frame.words import telling_names
 
@@ -93,3 +97,13 @@ def test_the_shortest_part_of_a_path_that_tells_is_said():
     ends = [str(Path(*path.parts[-4:])) for path in (one, two, three)]
     assert telling_names([one, two, three]) == [f"Dataset001_A / 2d ({end})" for end in ends]
     assert telling_names([one, Path("/data/Dataset002_B") / name]) == ["Dataset001_A / 2d", "Dataset002_B / 2d"]
+
+
+def test_the_best_is_refused_where_a_disk_fails(monkeypatch, workspace):
+    def fails(folder):
+        raise OSError(errno.EIO, "Input/output error", str(folder))
+
+    monkeypatch.setattr(complete, "load_model", fails)
+    best = SimpleNamespace(models=[SimpleNamespace(folder=f"{TINY}/{FLAT}", configuration="2d")], folds=(0,))
+    with pytest.raises(ModelError, match=f"needs 2d, which is not whole by now.*{FLAT}.*Train what is missing"):
+        complete.models_of_best(workspace.results, best)

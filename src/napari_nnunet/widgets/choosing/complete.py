@@ -58,9 +58,9 @@ def models_of_best(results: Path, best: Best) -> list[TrainedModel]:
         try:
             model = load_model(results / name.folder)
             model.resolve_folds(best.folds, CHECKPOINTS[0])
-        except NnunetError as error:
+        except (NnunetError, OSError) as error:
             raise ModelError(
-                f"The best that was found needs {name.configuration}, which is not whole by now. {error.in_window} "
+                f"The best that was found needs {name.configuration}, which is not whole by now. {failure_text(error)} "
                 "Train what is missing, or press 'Compare all its models' to choose among those that are there."
             ) from error
         found.append(model)
