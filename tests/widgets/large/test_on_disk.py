@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from docks import MM, Halting, press, wait_until_idle, wait_until_said
-from napari.layers import Labels
+from napari.layers import Labels, Layer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFormLayout, QWidget
 
@@ -158,6 +159,26 @@ def test_cancel_keeps_what_is_finished_and_another_session_goes_on(viewer, ready
     assert "were finished before" in ready.panel.status.text() or "was finished before" in ready.panel.status.text()
     assert chunks_of(target) == undisturbed(tmp_path, model)
     assert len(labels_in(viewer)) == 1
+
+
+def test_a_duplicate_and_a_layer_with_other_data_are_not_taken_for_the_one_that_fills(
+    viewer, ready, held, qtbot, target
+):
+    cancelled(ready, held, qtbot)
+    (own,) = labels_in(viewer)
+    data, state, kind = own.as_layer_data_tuple()
+    copy = viewer.add_layer(Layer.create([np.asarray(level) for level in data], {**state, "name": "copy"}, kind))
+    viewer.layers.move(viewer.layers.index(copy), 0)  # it is found first
+    before, theirs = [np.array(level) for level in copy.data], [np.ones(level.shape, np.uint8) for level in copy.data]
+    qtbot.waitUntil(lambda: ready.panel.button.text() == "Continue")
+    press(qtbot, ready)
+    assert own.name == "image – 3d_fullres" and len(labels_in(viewer)) == 2
+    assert all(map(np.array_equal, copy.data, before)) and copy.name == "copy"
+    own.data = theirs
+    shutil.rmtree(target)
+    wait_until_said(qtbot, ready, "GB of memory")
+    press(qtbot, ready)
+    assert own.data[0] is theirs[0] and len(labels_in(viewer)) == 3
 
 
 def test_what_was_begun_in_the_dock_is_continued_by_a_shell_and_the_other_way_round(

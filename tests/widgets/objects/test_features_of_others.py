@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pandas as pd
 import pytest
 from napari.components import ViewerModel
-from napari.layers import Labels
+from napari.layers import Labels, Layer
 
 from napari_nnunet.widgets.objects.repair import RepairTools
 from napari_nnunet.widgets.prediction.result import put_features
@@ -17,6 +19,12 @@ def layer_of(features):
     for i, number in enumerate((1, 2, 5)):
         objects[2:8, 10 * i : 10 * i + 6] = number
     return Labels(objects, name="found", features=features)
+
+
+def duplicate(layer):
+    """Return a layer as napari duplicates it."""
+    data, options, kind = layer.as_layer_data_tuple()
+    return Layer.create(np.array(data), deepcopy(options), kind)
 
 
 def column(layer, name):
@@ -58,6 +66,49 @@ def test_a_column_of_others_is_not_taken_over_by_one_of_ours_with_its_name():
     same = layer_of({"index": [0, 1, 2, 5], "volume": [np.nan, 1, 2, 5]})
     put_features(same, {"index": [0, 1, 2, 5], "volume": [np.nan, 1.0, 2.0, 5.0]})
     assert list(same.features.columns) == ["index", "volume"]
+
+
+def measured():
+    layer = layer_of({"index": [0, 1, 2, 5]})
+    put_features(layer, {"index": [0, 1, 2, 5], "kind": ["", "cell", "cell", "debris"], "volume": [np.nan, 3, 4, 5]})
+    return layer
+
+
+def test_what_was_measured_of_a_layer_is_nobodys_in_a_duplicate(qtbot):
+    viewer = ViewerModel()
+    copy = viewer.add_layer(duplicate(measured()))
+    tools = RepairTools(viewer, lambda: copy)
+    qtbot.addWidget(tools)
+    tools.use("cut")
+    for place in ((4, 20), (4, 25)):
+        tools.click(copy, place)
+    assert column(copy, "kind") == {0: "", 1: "cell", 2: "cell", 5: "debris", 6: "debris"}
+    assert "volume" not in copy.features  # 5 is not so large any more
+
+
+def test_a_column_of_ours_that_somebody_changed_is_theirs():
+    layer = measured()
+    table = layer.features.copy()
+    table.loc[table["index"] == 2, "volume"] = 40  # by hand
+    layer.features = table
+    for _ in range(2):
+        put_features(layer, {"index": [0, 1, 2, 5], "volume": [np.nan, 3, 4, 5]})
+        assert column(layer, "volume (before)")[2] == 40 and column(layer, "volume")[2] == 4
+    other = measured()  # another plugin's figures have the names of ours
+    other.features = {"index": [0, 1, 2, 5], "volume": [0.0, 36, 36, 36]}
+    put_features(other, {"index": [0, 1, 2, 5], "volume": [np.nan, 3, 4, 5]})
+    assert column(other, "volume (before)")[1] == 36
+
+
+def test_rows_that_somebody_adds_orders_or_converts_make_no_column_theirs():
+    layer = measured()
+    table = layer.features.iloc[::-1].astype({"index": float, "volume": "float32"})
+    table.loc[len(table)] = [9, "", np.nan]
+    table["mine"] = range(len(table))
+    layer.features = table.reset_index(drop=True)
+    put_features(layer, {"index": [0, 1, 2, 5], "volume": [np.nan, 6, 8, 10]})
+    assert list(layer.features.columns) == ["index", "volume", "mine"]
+    assert column(layer, "mine")[9] == 4 and column(layer, "mine")[5] == 0
 
 
 def test_numbers_made_anew_take_the_columns_of_others_along(qtbot):

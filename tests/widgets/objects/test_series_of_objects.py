@@ -201,6 +201,40 @@ def test_a_part_that_is_split_off_while_objects_are_measured_keeps_its_kind(qtbo
     assert sorted(row["kind"] for row in rows(table)) == ["cell", "nucleus", "nucleus"]
 
 
+@pytest.mark.parametrize("first", [False, True], ids=["not followed", "followed"])
+def test_a_part_of_an_object_of_a_series_is_of_its_kind_and_following_again_adds_no_column(qtbot, first):
+    viewer, (data, kinds) = ViewerModel(), series()
+    layer = viewer.add_labels(data, name="cells")
+    table = table_of(viewer, layer, kinds, qtbot)
+    if first:
+        follow(table.follow, qtbot)
+        qtbot.waitUntil(table.copy.isEnabled)
+    table.repair._tool = "cut"
+    for place in ((0, 26, 32), (0, 31, 38)):
+        table.repair.click(layer, place)
+    qtbot.waitUntil(lambda: table.copy.isEnabled() and len(rows(table)) == 7)
+    at_first = [row["kind"] for row in rows(table) if row["time"] == "0"]
+    assert sorted(at_first) == ["cell", "nucleus", "nucleus"]
+    for _ in range(2):
+        follow(table.follow, qtbot)
+        assert list(layer.features.columns) == ["index", "kind"]
+        kind = dict(zip(layer.features["index"], layer.features["kind"], strict=True))
+        assert sorted(kind[n] for n in np.unique(layer.data[0]) if n) == ["cell", "nucleus", "nucleus"]
+
+
+def test_a_kind_that_somebody_corrects_in_the_table_is_followed(qtbot):
+    viewer, (data, kinds) = ViewerModel(), series()
+    layer = viewer.add_labels(data, name="cells")
+    tools = followed(viewer, layer, kinds, qtbot)
+    follow(tools, qtbot)
+    table = layer.features.copy()
+    table.loc[table["index"] == layer.data[0, 6, 6], "kind"] = "debris"
+    layer.features = table
+    follow(tools, qtbot)
+    assert layer.features.set_index("index")["kind"][int(layer.data[0, 6, 6])] == "debris"
+    assert list(layer.features.columns) == ["index", "kind"]
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_corrections_are_of_one_time_point_until_the_objects_are_followed(qtbot, named):
     viewer, (data, kinds) = ViewerModel(), series()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Labels
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 _REFRESH_SECONDS = 1.0
 _SHARE = 20  # drawing takes at most so small a part of the time
-_RESULT = "nnunet_result_on_disk"  # key of the layer's metadata: where it lies
+#: Layers that runs made: where their result lies, the levels that they were given, and their name. A duplicate is none.
+_SHOWN: WeakKeyDictionary[Labels, tuple[str, Any, str]] = WeakKeyDictionary()
 
 
 class LargeRun:
@@ -50,11 +52,14 @@ class LargeRun:
         self.viewer, self.order = viewer, order
         self.view = View()
         self.name = f"{order.source.name} – {order.model.configuration.name}"
-        self.layer: Labels | None = next(
-            (layer for layer in viewer.layers if layer.metadata.get(_RESULT) == str(order.target)), None
-        )
+        self.layer: Labels | None = next((layer for layer in viewer.layers if self._shows(layer)), None)
         self._shown, self._next = False, 0.0
         self.look()
+
+    def _shows(self, layer: Any) -> bool:
+        """Whether a run made a layer for this result, and nobody gave it other data since."""
+        target, levels, _ = _SHOWN.get(layer, ("", None, ""))
+        return target == str(self.order.target) and layer.data is levels
 
     def look(self) -> None:
         """Note what is seen of the image now; blocks in it are computed next."""
@@ -93,8 +98,9 @@ class LargeRun:
         """Put the levels that are on disk into the layer, and the layer into the viewer."""
         order, place = self.order, self.order.place
         levels = open_levels(place.path if place.path.exists() else place.unfinished)
-        if self.layer is not None and self.layer in self.viewer.layers:
+        if self.layer is not None and self.layer in self.viewer.layers and self._shows(self.layer):
             self.layer.data = levels
+            self._note(self.layer, _SHOWN[self.layer][2])
             return
         single = order.image().times == 1
         scheme = order.model.dataset.labels
@@ -104,15 +110,20 @@ class LargeRun:
             name=self.name,
             colormap=colormap_of(scheme),
             features=features_of(scheme),
-            metadata={_RESULT: str(order.target), "nnunet": {"partial": True, "model": str(order.model.folder)}},
+            metadata={"nnunet": {"partial": True, "model": str(order.model.folder)}},
             # A result has no axis for a single time point.
             **geometry_of(order.source, order.axes.replace("T", "C") if single else order.axes),
         )
         add_layer(self.viewer, self.layer)
+        self._note(self.layer, self.layer.name)
+
+    def _note(self, layer: Labels, name: str) -> None:
+        _SHOWN[layer] = str(self.order.target), layer.data, name
 
     def _call(self, more: str) -> None:
-        if self.layer is not None and self.layer.name.startswith(self.name):  # else somebody gave it another name
+        if self.layer is not None and self.layer.name == _SHOWN[self.layer][2]:  # else somebody gave it another name
             self.layer.name = f"{self.name}{more}"
+            self._note(self.layer, self.layer.name)
 
     def done(self, result: LargeResult) -> str:
         """Show the complete result; returns a sentence about it."""

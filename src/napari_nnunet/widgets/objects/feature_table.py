@@ -5,22 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Labels
 
-#: Columns that were written here, by their layer.
-_WRITTEN: WeakKeyDictionary[Labels, frozenset[str]] = WeakKeyDictionary()
+#: Metadata key of a layer: the columns of its features that were written here, each with a digest of what it said.
+#: A duplicate of the layer has it too, so that what was measured of the one is not taken for a person's in the other.
+WRITTEN = "nnunet_columns"
 
 
 def columns_of_others(layer: Labels) -> list[str]:
     """Return the columns of a layer's features that somebody else made, another plugin or the user.
 
-    Whatever its name: those that were not written here are theirs.
+    Whatever its name: those that were not written here are theirs, and so are those that were changed since.
     """
-    ours = {"index", *_WRITTEN.get(layer, ())}
-    return [name for name in layer.features.columns if name not in ours]
+    written, features = layer.metadata.get(WRITTEN, {}), layer.features
+    return [name for name in features.columns if name != "index" and not _is_written(features, name, written)]
+
+
+def _is_written(features: Any, name: str, written: Mapping[str, int]) -> bool:
+    return name in written and _digest(features, name) == written[name]
+
+
+def _digest(features: Any, name: str) -> int:
+    """Return what tells whether a column says what it said, of whatever objects there are; 0 where it cannot be told.
+
+    The order of its rows does not count, nor do rows that say nothing.
+    """
+    index = features["index"] if "index" in features else range(len(features))
+    with suppress(TypeError, ValueError):  # arrays in cells, NA
+        told = zip(list(index), features[name].tolist(), strict=True)
+        return sum(hash((number, said)) for number, said in told if said == said and said not in ("", False))
+    return 0
 
 
 def write_features(
@@ -49,8 +65,9 @@ def write_features(
         taken = {*own, *others.columns}
         others = others.rename(columns={name: _free(name, taken) for name in others.columns if name in own})
         table = _joined(own, others, rows) if len(others.columns) else table
-    _WRITTEN[layer] = frozenset(own)
     layer.features = table
+    shown = layer.features
+    layer.metadata[WRITTEN] = {name: _digest(shown, name) for name in own if name != "index"}
 
 
 def renamings(layer: Labels, numbers: Sequence[Mapping[int, int]]) -> dict[int, int | None]:

@@ -54,7 +54,8 @@ class RepairTools(QGroupBox):
         self._tool = ""
         self._first: tuple[int, ...] | None = None
         self.tools: dict[str, QPushButton] = {}
-        self.changed: Callable[[Labels], object] = lambda layer: None
+        #: Called with objects that a cut made, the one that each was a part of, and the time point by its axis.
+        self.divided: Callable[[Mapping[int, int], Mapping[int, int]], object] = lambda new, now: None
         grid = QGridLayout()
         for i, (name, (text, tip)) in enumerate(_TOOLS.items()):
             self.tools[name] = button(text, tip)
@@ -155,6 +156,7 @@ class RepairTools(QGroupBox):
         free = int(data.max()) + 1
         one, other = ([place[axis] for axis in space] for place in (first, second))
         found = split_object(_at(data, now), one, other, [layer.scale[axis] for axis in space], free)
+        self.divided(found.new, now)
         self._apply(layer, _within(found, now), f"Split object {before}; its other part is {free}.")
 
     def _part(self, layer: Labels, place: tuple[int, ...]) -> tuple[NDArray[Any], dict[int, int]]:
@@ -199,7 +201,6 @@ class RepairTools(QGroupBox):
                 write_features(layer, {"index": [0, *kinds], "kind": ["", *kinds.values()]})
         layer.events.paint(value=[])
         self.note.setText(f"{text} {_FIRST.get(self._tool, '')}".strip())
-        self.changed(layer)
 
 
 def time_axis(layer: Labels) -> int | None:

@@ -17,7 +17,15 @@ from napari_nnunet.errors import counted, some
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.schema.requests.choosing import TrackSettings
 from napari_nnunet.widgets.frame.forms import FieldRows
-from napari_nnunet.widgets.frame.layers import FOLLOWED, activate, add_layer, canvas_view, placement_of, remove_layer
+from napari_nnunet.widgets.frame.layers import (
+    FOLLOWED,
+    activate,
+    add_layer,
+    canvas_view,
+    kinds_of_features,
+    placement_of,
+    remove_layer,
+)
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, button
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
@@ -125,8 +133,9 @@ class FollowTools(QGroupBox):
             return
         self._before = [view.copy() for view in _views(series)]
         usual = next((kind for own in series.kinds for kind in own.values()), "")
+        told = self._kinds_of_the_table(series.layer)
         frames = [
-            (view, image, {int(n): kinds.get(int(n), usual) for n in np.unique(view) if n})
+            (view, image, {int(n): told.get(int(n)) or kinds.get(int(n), usual) for n in np.unique(view) if n})
             for view, image, kinds in zip(self._before, series.images, series.kinds, strict=True)
         ]
         self.follow.setEnabled(False)
@@ -134,6 +143,11 @@ class FollowTools(QGroupBox):
         settings = TrackSettings(**self.rows.values())
         job = follow_arrays(frames, series.times, series.spacing, series.channels, settings)
         self._following.start(job, returned=self._followed, errored=self._failed)
+
+    @staticmethod
+    def _kinds_of_the_table(layer: Labels) -> dict[int, str]:
+        """Return what the layer's table says of its objects, if it was written when these were followed."""
+        return kinds_of_features(layer.features) if FOLLOWED in layer.metadata else {}
 
     def _failed(self, error: BaseException) -> None:
         self.follow.setEnabled(True)

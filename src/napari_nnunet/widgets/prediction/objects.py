@@ -53,6 +53,7 @@ class ObjectTable(QWidget):
         self._digest: int | None = None  # of the objects that were measured
         self.follow = FollowTools(viewer)
         self.repair = RepairTools(viewer, lambda: None if self._result is None else self._result.labels, self._time)
+        self.repair.divided = self._divided
         self._rows: list[tuple[int | None, Rows]] = []
         self._measuring = Latest(self)
         self.table = Table("Objects", ["Kind", "Objects", "Mean size"])
@@ -143,6 +144,14 @@ class ObjectTable(QWidget):
         self._measuring.start(
             measure_arrays(frames, request.grid.spacing, channels), returned=self._measured, errored=self._failed
         )
+
+    def _divided(self, new: Mapping[int, int], now: Mapping[int, int]) -> None:
+        """Note that a part that was cut off is of the kind that the whole is at its time point."""
+        if self._result is None:
+            return
+        for frame, own in zip(self._result.request.frames, self._once, strict=True):
+            if not now or frame.index in now.values():
+                own.update({number: own[before] for number, before in new.items() if before in own})
 
     def _time(self, layer: Any) -> int | None:
         """Return which axis of the result is time."""
