@@ -9,6 +9,7 @@ import pytest
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images.files import read_header, read_volume
 
+TURNING = "SimpleITKIOWithReorient"
 ARRAY = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
 FLIPPED = np.array([[-150, 0, 0, 10], [0, 200, 0, -20], [0, 0, 300, 30], [0, 0, 0, 1.0]])
 PLAIN = np.diag([100, 200, 300, 1.0])
@@ -117,3 +118,27 @@ def test_a_slice_of_the_second_version_that_is_tilted_is_refused(both):
     for read in (lambda path: read_volume([path], reader="SimpleITKIO"), read_header):
         with pytest.raises(ImageError, match=r"version2\.nii\.gz has 2 dimensions"):
             read(two)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_both_versions_are_turned_alike(both, change, ending):
+    one, two = (read_volume([path], reader=TURNING) for path in both(change, ending=ending))
+    np.testing.assert_array_equal(one.array, two.array)
+    assert one.geometry == two.geometry
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_tilted_axes_are_not_turned_and_their_header_says_so_too(both, version):
+    path = both(lambda image: None, affine=TILTED)[version]
+    for read in (lambda: read_volume([path], reader=TURNING), lambda: read_header(path, reader=TURNING)):
+        with pytest.raises(ImageError, match="not at right angles. Resample it onto axes that are"):
+            read()
+
+
+@pytest.mark.parametrize("shape", [(6, 7), (3, 5, 6, 7)])
+def test_slices_and_channels_are_not_turned_and_their_header_says_so_too(both, shape):
+    for path in both(lambda image: None, array=np.ones(shape, np.float32)):
+        for read, source in ((read_volume, [path]), (read_header, path)):
+            with pytest.raises(ImageError, match=f"{len(shape)} dimensions; only volumes can be reoriented"):
+                read(source, reader=TURNING)

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 
 from choices import notes
+from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.images.files import read_header, read_labels, read_volume
 from napari_nnunet.formats.workspace import Workspace
@@ -99,3 +100,17 @@ def test_grey_with_transparency_is_imported_without_it(tmp_path):
     label = open_dataset(path).cases[0].label
     assert iio.imread(label).shape == SHAPE
     np.testing.assert_array_equal(read_labels(label)[0], drawn(0) * (opacity > 0))
+
+
+@pytest.mark.parametrize("how", [{}, {"imagej": True, "metadata": {"axes": "TYX"}}])
+def test_planes_that_are_not_named_channels_beside_masks_of_pictures_are_refused_with_the_ways_out(tmp_path, how):
+    with pytest.raises(DatasetError) as caught:
+        imported(tmp_path, [values(0, 2)], [drawn(0)], **how)
+    text = str(caught.value)
+    assert "c0.tif has 2 x 24 x 30 voxels, its mask c0.png 24 x 30" in text
+    assert "name them so (axis C), or save each as a file of its own (CASE_0000" in text
+
+
+def test_a_picture_with_a_mask_of_slices_is_refused_with_the_ways_out(tmp_path):
+    with pytest.raises(DatasetError, match="24 x 30 voxels, its mask c0.tif 2 x 24 x 30. Save the one slice of the"):
+        imported(tmp_path, [values(0, 1)[0]], [drawn(0, (2, *SHAPE))])

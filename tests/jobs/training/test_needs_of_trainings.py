@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -166,3 +168,30 @@ def test_a_new_case_is_not_taken_by_voxels_where_another_one_was_not(workspace, 
     with pytest.raises(DatasetError, match=r"c9: .*stored in another orientation than the image"):
         drain(prepare_training(workspace, [request_]))
     assert Journal.of(data).joined()["c0"] == "ignore"
+
+
+def said_before(workspace, request):
+    notes = [event for event in check_training(workspace, [request]) if isinstance(event, Note)]
+    return [note for note in notes if "was preprocessed by nnU-Net, or" in note.text]
+
+
+def test_without_a_journal_it_is_said_what_cannot_be_checked_and_which_cases_look_changed(workspace, request_):
+    assert not said_before(workspace, request_)
+    data = workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres"
+    Journal.of(data).path.unlink()
+    (note,) = said_before(workspace, request_)
+    assert note.level == "info" and "cannot be checked. Preprocess again" in note.text
+    label = workspace.raw / TRAINED / "labelsTr" / "c1.nii.gz"
+    os.utime(label, (4e9, 4e9))
+    add(workspace, "new")
+    (note,) = said_before(workspace, request_)
+    assert note.level == "warning"
+    assert (
+        "Files of 1 case are newer than that (c1). Not preprocessed, and not trained with: new (1 case)." in note.text
+    )
+
+
+def test_without_a_raw_dataset_nothing_is_said_of_it(workspace, request_):
+    Journal.of(workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres").path.unlink()
+    shutil.rmtree(workspace.raw / TRAINED)
+    assert not said_before(workspace, request_)

@@ -74,7 +74,7 @@ class Adapter:
 
     def header(self, path: Path) -> Header:
         """Return shape (C, [Z,] Y, X), bytes per value and geometry without reading the voxels."""
-        return Header(*self._functions.header(path))
+        return Header(*getattr(self._functions, "header_reoriented" if self.reorients else "header")(path))
 
     def count_invalid(self, path: Path) -> int:
         """Return how many voxels of a NIfTI file are NaN or infinite."""

@@ -185,23 +185,52 @@ def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Turn the voxels to ITK's "RAS" first and remember the original orientation."""
     is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
     look = (nifti_file.check_gzip(path, _promised) or nifti_file.glance_at(path)) if is_nifti else None
-    image = _read_image(path, look and look.fix)
-    if image.GetDimension() != 3:
-        raise ImageError(f"{path.name} has {image.GetDimension()} dimensions; only volumes can be reoriented.")
-    stored = _geometry(image, path)
-    if look is None:
-        said = check_text(path)
-        size = image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
-        stored = as_said(stored, said._replace(remarks=(*said.remarks, *check_length(path, said, size))))
-    elif look.promise is not None:
-        stored = with_oddities(stored, look.start)
-        stored = stored if look.fix is None else look.fix.of(stored)
+    try:
+        image = _read_image(path, look and look.fix)
+        _require_volume(image.GetDimension(), path)
+        stored = _geometry(image, path)
+        if look is None:
+            said = check_text(path)
+            size = image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
+            stored = as_said(stored, said._replace(remarks=(*said.remarks, *check_length(path, said, size))))
+        elif look.promise is not None:
+            stored = with_oddities(stored, look.start)
+            stored = stored if look.fix is None else look.fix.of(stored)
+    except RuntimeError as error:
+        if not _is_refused(error):
+            raise
+        voxels, stored = _nifti().read_refused(path, path, _placed_behind)
+        _require_turnable(Header(voxels.shape, voxels.dtype.itemsize, stored), path)
+        image = _image(voxels[0], stored)
     original = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
     _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
     turned = sitk.DICOMOrient(image, "RAS")
     array, geometry = _placed(sitk.GetArrayFromImage(turned), turned, path)
     kept = {"remarks": stored.remarks, "spacing_known": stored.spacing_known}
     return array, geometry.model_copy(update={"orientation": original, **kept})
+
+
+def header_reoriented(path: Path) -> Header:
+    """Return what :func:`header` does of files that :func:`read_reoriented` reads; raises ImageError of others."""
+    found = header(path)
+    _require_turnable(found, path)
+    return found
+
+
+def _require_turnable(found: Header, path: Path) -> None:
+    """Raise ImageError for what has no three axes at right angles."""
+    channels = found.shape[0]
+    _require_volume(len(found.shape) if channels > 1 else len(found.shape) - 1, path)
+    if found.geometry.direction is None:
+        raise ImageError(
+            f"{path} cannot be turned to RAS: its axes are not at right angles. Resample it onto axes that are; "
+            "NibabelIOWithReorient turns such files as they are."
+        )
+
+
+def _require_volume(axes: int, path: Path) -> None:
+    if axes != 3:
+        raise ImageError(f"{path.name} has {axes} dimensions; only volumes can be reoriented.")
 
 
 def _refuse_vectors(components: int, path: Path) -> None:

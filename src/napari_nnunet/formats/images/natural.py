@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -91,7 +92,10 @@ def read(path: Path, *, all_bits: bool = False) -> tuple[NDArray[Any], Geometry]
     else:
         with _opened(path, voxels=True) as (image, found):
             plain, remarks = _pixels(image, path)
-        array = iio.imread(path) if plain is None else plain
+            deep = found is not None and found.itemsize > 1
+            if "transparency" in image.info and _any_clear(image, deep=deep, background=not all_bits):
+                remarks = (*remarks, SEEN_THROUGH)
+        array = _by_imageio(path) if plain is None else plain
         if found is not None and found.itemsize > array.dtype.itemsize:
             deep = all_bits or found.shape[-1] == _GREY  # which Pillow makes four channels of
             array = _deep(path, found.shape) if deep else array
@@ -122,6 +126,12 @@ def opacity(path: Path) -> NDArray[Any] | None:
     with path.open("rb") as file:
         found = png_facts(file, path)
     return (_deep(path, found.shape) if found.itemsize > 1 else np.asarray(iio.imread(path)))[..., -1]
+
+
+def _by_imageio(path: Path) -> NDArray[Any]:
+    with warnings.catch_warnings():  # Pillow says on the console that transparency is left out; a remark says it
+        warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)
+        return np.asarray(iio.imread(path))
 
 
 _SIZES = slice(16, 24)  # width and height in IHDR, the first chunk of a PNG
@@ -175,6 +185,7 @@ def has_opacity(path: Path) -> bool:
         return png_facts(file, path).shape[-1] == 2
 
 
+_OPAQUE = 255
 _ORIENTATION = 274  # EXIF and TIFF 6.0
 _PLAIN = ("L", "RGB", "RGBA", "I;16")  # Pillow's names of what pictures usually hold
 
@@ -214,6 +225,30 @@ def _pixels(image: Image.Image, path: Path) -> tuple[NDArray[Any] | None, tuple[
         remarks = (*remarks, TURNED.format(way=way))
     plain = image.mode in _PLAIN and "transparency" not in image.info
     return (np.array(image) if plain else None), remarks
+
+
+def _any_clear(image: Image.Image, *, deep: bool, background: bool) -> bool:
+    """Whether a picture has pixels of the one value, colour or index that it marks as transparent.
+
+    Parameters
+    ----------
+    image : Image
+        Of which imageio, and nnU-Net with it, keeps the values and leaves out what is marked.
+    deep : bool
+        Whether the file has 16 bits per value; Pillow keeps the upper 8 of those of colours.
+    background : bool
+        Whether pixels of value 0 count: those of masks are transparent often, and mean the same.
+    """
+    marked, clear = image.info["transparency"], set[Any]()
+    if isinstance(marked, bytes):
+        clear = {index for index, opaque in enumerate(marked) if opaque < _OPAQUE}
+    else:
+        clear = {min(marked, 1)} if image.mode == "1" else {marked}  # for white, Pillow writes 255
+    clear -= set() if background else {0, (0, 0, 0)}
+    values = np.asarray(image)
+    if values.ndim == 2:
+        return bool(np.isin(values, list(clear)).any())
+    return any(bool((values == [v >> 8 if deep else v for v in colour]).all(-1).any()) for colour in clear)
 
 
 def _refuse_stacks(pages: Pages, path: Path) -> None:

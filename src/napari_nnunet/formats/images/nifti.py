@@ -201,6 +201,9 @@ def header(path: Path) -> Header:
     return Header((1, *(int(n) for n in reversed(image.shape))), 4, _placed(image, remarks))
 
 
+header_reoriented = header  # which comes in the order of the file, and turns whatever it reads
+
+
 def promised_bytes(path: Path) -> int:
     """Return how long a file of any kind of NIfTI is by its header, unpacked."""
     image = nibabel.load(str(path))

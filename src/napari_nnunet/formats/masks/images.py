@@ -45,6 +45,29 @@ def _holds_channels(images: Sequence[Path], mask: Path) -> bool:
     return False
 
 
+def require_as_many_axes(image: Path, shape: Sequence[int], mask: Path, drawn: Sequence[int]) -> None:
+    """Raise ImageError for a picture with a mask of slices, and for slices with a mask of a picture.
+
+    Parameters
+    ----------
+    image, mask : Path
+        As errors name them.
+    shape, drawn : sequence of int
+        ``([Z,] Y, X)`` of each.
+    """
+    if len(shape) == len(drawn):
+        return
+    sizes = [" x ".join(map(str, size)) for size in (shape, drawn)]
+    if len(shape) > len(drawn):
+        remedy = (
+            "If its planes are channels, name them so (axis C), or save each as a file of its own (CASE_0000, "
+            "CASE_0001, ...); if they are slices or time points, the mask needs as many, or each is a case of its own."
+        )
+    else:
+        remedy = "Save the one slice of the mask that belongs to it, or the volume that the mask was drawn in."
+    raise ImageError(f"{image.name} has {sizes[0]} voxels, its mask {mask.name} {sizes[1]}. {remedy}")
+
+
 def read_by_nnunet(images: Sequence[Path], volume: Volume) -> bool:
     """Whether nnU-Net reads the files of an image as they are: not transparent grey, and no picture of two channels."""
     if volume.geometry.ndim == 3:

@@ -19,7 +19,7 @@ from napari_nnunet.formats.dataset.pairs import ImagePair
 from napari_nnunet.formats.images.files import read_header
 from napari_nnunet.formats.images.header import size_given
 from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, facts_of
-from napari_nnunet.formats.masks.images import image_beside, read_by_nnunet
+from napari_nnunet.formats.masks.images import image_beside, read_by_nnunet, require_as_many_axes
 from napari_nnunet.formats.masks.stored import StoredMask, inside_of, joined_classes, read_mask
 from napari_nnunet.grid import Grid, Turned, WhenApart, onto, relation
 from napari_nnunet.jobs.case_size import SMALL
@@ -381,6 +381,7 @@ def placed_mask(pair: ImagePair, volume: Volume, apart: WhenApart) -> tuple[Stor
 
 def _placed(path: Path, pair: ImagePair, volume: Volume, apart: WhenApart) -> tuple[StoredMask, bool]:
     mask = read_mask(path, pair.images)
+    require_as_many_axes(pair.images[0], volume.shape, path, mask.array.shape)
     only_sized = pair.spacing is not None and mask.geometry.origin is volume.geometry.origin is None
     if (apart == "ignore" or only_sized) and mask.array.shape == volume.shape:  # a size that is given wins over theirs
         return mask, False

@@ -13,12 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from napari_nnunet.errors import DatasetError, ResourceError, SettingsError
-from napari_nnunet.events import Note
-from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase
+from napari_nnunet.errors import DatasetError, NnunetError, ResourceError, SettingsError, counted, some
+from napari_nnunet.events import Job, Note
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, survey
 from napari_nnunet.formats.model.fold import folds_in_use
+from napari_nnunet.formats.preprocessed.cases import preprocessed_files
 from napari_nnunet.formats.preprocessed.journal import BETWEEN, Journal, how_joined, joined_at, usual
 from napari_nnunet.formats.regular import regular
+from napari_nnunet.formats.workspace import stamp
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.plans import Configuration, Plans
@@ -110,6 +112,43 @@ def stale_cases(
             with suppress(ResourceError):  # then they are read again the next time
                 journal.note([case.name], made_from(case, rules, content, made))
     return stale
+
+
+def look_at_unrecorded(raw: Path, data: Path, names: Sequence[str]) -> Job[None]:
+    """Say what cannot be known of preprocessed cases without a journal: those of nnU-Net, or whose journal is gone.
+
+    Parameters
+    ----------
+    raw : Path
+        The raw dataset, which may be gone.
+    data : Path
+        Folder of the preprocessed cases.
+    names : sequence of str
+        Of these cases.
+    """
+    journal = Journal.of(data)
+    if journal.read() or not (raw / "dataset.json").is_file():
+        return
+    try:
+        cases = survey(raw)[0].cases
+    except NnunetError:
+        return  # nnU-Net trains without the raw dataset, too
+    newer = []
+    for case in cases:
+        made = stamp(preprocessed_files(data, case.name)[2])
+        files = [mine for path in (*case.images, case.label) if (mine := stamp(path)) is not None]
+        if made is not None and any(time > made[0] for time, _ in files):
+            newer.append(case.name)
+    left = [case.name for case in cases if case.name not in set(names)]
+    text = (
+        f"{data.name} was preprocessed by nnU-Net, or {journal.path.name} beside it is gone: whether images and labels "
+        "are still those that were preprocessed cannot be checked."
+    )
+    if newer:
+        text += f" Files of {counted(len(newer), 'case')} are newer than that ({some(newer)})."
+    if left:
+        text += f" Not preprocessed, and not trained with: {some(left)} ({counted(len(left), 'case')})."
+    yield Note(level="warning" if newer or left else "info", text=f"{text} Preprocess again where they were changed.")
 
 
 _AGAIN = {

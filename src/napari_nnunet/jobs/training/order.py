@@ -24,7 +24,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, repeat_warning, require_usable, twice_warning
 from napari_nnunet.jobs.planning.folds import settled_splits, unused_warning
 from napari_nnunet.jobs.planning.foreign_labels import look_at_labels, require_learnable
-from napari_nnunet.jobs.planning.freshness import rules_of, stale_cases
+from napari_nnunet.jobs.planning.freshness import look_at_unrecorded, rules_of, stale_cases
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import (
     ANNOTATED,
@@ -207,7 +207,7 @@ def make_order(
             window=f"Tick {configuration.name} in the Plan dock and press Preprocess.",
         )
     yield from _require_alike(workspace, plans, info, request, anew)
-    _refuse_stale(workspace, plans, configuration, data)
+    yield from _refuse_stale(workspace, plans, configuration, data, names)
     require_undamaged(data, names)
     yield from look_at_labels(data, names, plans.reader, info)
     require_classes(recipe.class_weights, info.labels, f"The dataset {dataset_name}")
@@ -278,7 +278,9 @@ def changed_cases(
 _FLAGS = {"refuse": "", "resample": " --resample_channels", "ignore": " --ignore_geometry"}
 
 
-def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configuration, data: Path) -> None:
+def _refuse_stale(
+    workspace: Workspace, plans: Plans, configuration: Configuration, data: Path, names: Sequence[str]
+) -> Job[None]:
     stale, count = changed_cases(workspace, plans, configuration, data)
     if stale:
         listed = some(stale)
@@ -289,6 +291,7 @@ def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configurati
             f"{_FLAGS[usual(joined_at(data.parent))]}'; only these are made again.",
             window="Press Preprocess in the Plan dock; only these are made again.",
         )
+    yield from look_at_unrecorded(workspace.raw / data.parent.name, data, names)
 
 
 def _require_alike(
