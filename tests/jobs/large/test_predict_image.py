@@ -80,7 +80,7 @@ def test_labels_equal_those_in_memory(tmp_path, case):
 
 
 def test_pieces_of_a_survey_cover_every_voxel_once():
-    from napari_nnunet.jobs.large.survey import cut_into_boxes
+    from napari_nnunet.engine.large.boxes import cut_into_boxes
 
     seen = np.zeros((9, 20, 31), dtype=int)
     for box in cut_into_boxes(seen.shape, (4, 8, 8), 600):

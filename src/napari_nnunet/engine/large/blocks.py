@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from napari_nnunet.engine.image.prepare import Box3, PrepareRecord
+from napari_nnunet.engine.large.boxes import Shape3
 from napari_nnunet.engine.large.parts import PIECE_VOXELS
 from napari_nnunet.engine.prediction.sampling import sampling_parts
 from napari_nnunet.engine.prediction.tiles import GridPart, TileGrid, peak_planes
 from napari_nnunet.errors import ResourceError
 from napari_nnunet.schema.plans import Resampling
 
-Shape3 = tuple[int, int, int]
 _CHUNK = (128, 1 << 21)  # voxels: edge of a chunk of a volume, and how many a chunk of a thin image has at most
 _THIN = 32  # voxels; thinner images have wider chunks
 _MOST_VOXELS = 1 << 28  # of a block: what is lost at a kill, at most

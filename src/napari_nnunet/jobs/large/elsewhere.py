@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from napari_nnunet.engine.large.blocks import Block, BlockGrid, Shape3
+from napari_nnunet.engine.large.blocks import Block, BlockGrid
+from napari_nnunet.engine.large.boxes import Shape3
 from napari_nnunet.engine.large.parts import Preparation
 from napari_nnunet.engine.large.survey import ImageFacts
 from napari_nnunet.engine.network.backends import torch_threads
@@ -20,14 +21,12 @@ from napari_nnunet.formats.large.label_image import Destination, LabelImage
 from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.jobs.large.budget import Budget
-from napari_nnunet.jobs.large.fill import Filling, finished, left, require_unchanged, settled
+from napari_nnunet.jobs.large.fill import Filling, Watch, finished, left, require_unchanged, settled
 from napari_nnunet.jobs.large.ready import planned, prepared
 from napari_nnunet.jobs.prediction.predictor import borrowed
 from napari_nnunet.processes.cluster.team import Team
 from napari_nnunet.processes.pool import Outcome, Task
 from napari_nnunet.schema.requests.prediction import PredictSettings
-
-_LOOKING = 0.05  # of the time, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +99,7 @@ def fill_elsewhere(
     if filling.kept:
         yield Note(text=f"{filling.kept} blocks are finished already; {len(todo)} are left.")
     yield Stage(name="Segmenting", total=len(todo))
-    began, done, watch = time.monotonic(), 0, _Watch(filling)
+    began, done, watch = time.monotonic(), 0, Watch(filling)
     tasks = (Task(name, (share, point, block.place), lambda: 0.0) for name, (point, block) in todo.items())
     with closing(workers.outcomes(compute_block, tasks)) as stream:
         for item in stream:
@@ -118,22 +117,6 @@ def fill_elsewhere(
             spent = time.monotonic() - began
             yield Progress(done=done, total=len(todo), seconds_left=spent / done * (len(todo) - done) if done else None)
     require_unchanged(filling)
-
-
-class _Watch:
-    """Looks whether the image changed, for a small part of the time only: it may have millions of files."""
-
-    def __init__(self, filling: Filling) -> None:
-        self._filling = filling
-        self._next = 0.0
-
-    def look(self) -> None:
-        """Look, if it is time to; raises ImageError where it was changed."""
-        began = time.monotonic()
-        if began >= self._next:
-            require_unchanged(self._filling)
-            now = time.monotonic()
-            self._next = now + (now - began) / _LOOKING
 
 
 def plan_elsewhere(share: Share) -> tuple[PredictSettings, str, Shape3]:

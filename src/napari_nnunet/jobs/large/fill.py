@@ -25,7 +25,7 @@ from napari_nnunet.formats.large.journal import BlockEntry, BlockJournal
 from napari_nnunet.formats.large.label_image import LabelImage
 from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.jobs.large.view import View
+from napari_nnunet.jobs.large.view import View, in_view
 from napari_nnunet.jobs.prediction.predict import after_out_of_memory
 from napari_nnunet.jobs.prediction.predictor import Predictor
 from napari_nnunet.jobs.prediction.result import PreparedImage, Segmentation, count_labels
@@ -33,6 +33,7 @@ from napari_nnunet.jobs.prediction.windows import NotFiniteError, Sums, segment_
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
 T = TypeVar("T")
+_LOOKING = 0.05  # of the time, at most
 
 
 @dataclass(eq=False)
@@ -99,18 +100,15 @@ def fill(
     if filling.kept:
         yield Note(text=f"{filling.kept} blocks are finished already; {len(todo)} are left.")
     runs = [_runs(filling, predictor, preparation.record, block) for _, preparation, block in todo]
-    total, before, began = sum(runs), 0, time.monotonic()
-    waiting = dict(enumerate(todo))
+    total, before, began, watch = sum(runs), 0, time.monotonic(), Watch(filling)
     yield Stage(name="Segmenting", total=total)
-    while waiting:
-        number = next(iter(waiting))
-        if view is not None:
-            number = min(waiting, key=lambda one: view.distance(waiting[one][0], waiting[one][2].box))
-        point, preparation, block = waiting.pop(number)
+    for number in in_view([(point, block.box) for point, _, block in todo], view):
+        point, preparation, block = todo[number]
         counts = yield from _followed(finished(filling, predictor, preparation, block, point), before, total, began)
         before += runs[number]
-        require_unchanged(filling)
+        watch.look()
         yield settled(filling, block, point, counts)
+    require_unchanged(filling)
 
 
 def finished(
@@ -170,6 +168,28 @@ def require_unchanged(filling: Filling) -> None:
             f"{filling.image.name} was changed while it was read, so that its parts do not belong together. Delete "
             f"{filling.labels.place.unfinished}, and begin again when nothing writes to the image any more."
         )
+
+
+class Watch:
+    """Looks whether the image changed, for a small part of the time only: it may have millions of files.
+
+    Parameters
+    ----------
+    filling : Filling
+        What is filled.
+    """
+
+    def __init__(self, filling: Filling) -> None:
+        self._filling = filling
+        self._next = 0.0
+
+    def look(self) -> None:
+        """Look, if it is time to; raises ImageError where it was changed."""
+        began = time.monotonic()
+        if began >= self._next:
+            require_unchanged(self._filling)
+            now = time.monotonic()
+            self._next = now + (now - began) / _LOOKING
 
 
 def _runs(filling: Filling, predictor: Predictor, record: PrepareRecord, block: Block) -> int:

@@ -15,7 +15,8 @@ import numpy as np
 from napari_nnunet.engine.image.prepare import PrepareRecord
 from napari_nnunet.engine.image.turning import Turning
 from napari_nnunet.engine.image.voxel_size import counts_voxels
-from napari_nnunet.engine.large.blocks import BlockGrid, Shape3, chunk_shape
+from napari_nnunet.engine.large.blocks import BlockGrid, chunk_shape
+from napari_nnunet.engine.large.boxes import Shape3
 from napari_nnunet.engine.large.parts import Preparation
 from napari_nnunet.engine.large.survey import ImageFacts
 from napari_nnunet.engine.network.backends import torch_threads

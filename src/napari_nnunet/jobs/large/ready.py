@@ -8,7 +8,8 @@ import numpy as np
 
 from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
 from napari_nnunet.engine.image.voxel_size import as_trained
-from napari_nnunet.engine.large.blocks import BlockCosts, BlockGrid, Shape3, plan_blocks
+from napari_nnunet.engine.large.blocks import BlockCosts, BlockGrid, plan_blocks
+from napari_nnunet.engine.large.boxes import Shape3
 from napari_nnunet.engine.large.parts import Preparation, PreviousStage
 from napari_nnunet.engine.large.survey import ImageFacts
 from napari_nnunet.errors import ModelError

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from napari_nnunet.engine.image.prepare import Box3
+from napari_nnunet.engine.large.boxes import cut_into_boxes
 from napari_nnunet.engine.large.survey import ChannelFacts, ImageFacts, Scan
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import Job, Note, Progress, Stage
@@ -94,22 +94,3 @@ def _facts(entry: FactsEntry, image: LargeImage, axis: int | None, journal: Bloc
         raise journal.damaged("what it says of the intensities is not of this image.")
     channels = tuple(ChannelFacts(known.mean, known.std, known.low, known.high) for known in entry.channels)
     return ImageFacts(entry.box, entry.content, entry.invalid, channels)
-
-
-def cut_into_boxes(shape: Sequence[int], chunk: Sequence[int], most: float) -> Iterator[Box3]:
-    """Cut an image into boxes of whole chunks that have at most so many voxels, but for a chunk that is larger.
-
-    Parameters
-    ----------
-    shape, chunk : sequence of int
-        (z, y, x).
-    most : float
-        Voxels.
-    """
-    size = [min(c, n) for c, n in zip(chunk, shape, strict=True)]
-    for axis in (2, 1, 0):  # as memory and most files lie
-        rest = size[0] * size[1] * size[2] // size[axis]
-        fits = int(most // (rest * size[axis]))
-        size[axis] = min(shape[axis], size[axis] * max(1, fits))
-    for z, y, x in itertools.product(*(range(0, n, step) for n, step in zip(shape, size, strict=True))):
-        yield (z, min(z + size[0], shape[0])), (y, min(y + size[1], shape[1])), (x, min(x + size[2], shape[2]))
