@@ -116,11 +116,11 @@ def prepare_case(
             del array
         for configuration in group:
             record = plan_grid(shape, as_trained(plans, configuration, geometry).spacing_3d, plans, configuration, box)
-            _require_voxels(record, configuration.name)
+            require_voxels(record, configuration.name)
             yield _resampled(normalised, marked, record, geometry, configuration, scheme)
 
 
-def _require_voxels(record: PrepareRecord, name: str) -> None:
+def require_voxels(record: PrepareRecord, name: str) -> None:
     """Refuse a case of which next to nothing would be left; one axis of less than a voxel is kept, and said."""
     grids = zip(record.cropped_shape, record.spacing, record.network_spacing, strict=True)
     if sum(old / new * n < _LOST for n, old, new in grids) > 1:

@@ -127,17 +127,10 @@ class Preparation:
         sizes, target = record.cropped_shape, record.network_shape
         unchanged = rule.function == "no_resampling_hack"
         z, y, x = list(box) if unchanged else label_part_source(sizes, target, box)
-        labels = self._own(self.previous.read, (z, y, x))[0]
+        labels = own_part(record, self.previous.read, (z, y, x))[0]
         made = resample_label_part(labels, sizes, target, box, record.spacing, record.network_spacing, rule)
         for channel, label in zip(out, self.previous.labels, strict=True):
             channel[...] = made == label
-
-    def _own(self, read: Read, source: Box3) -> NDArray[Any]:
-        """Read a box of the cropped image in transposed order."""
-        forward = self.record.transpose_forward
-        box = [(lo + first, hi + first) for (lo, hi), (first, _) in zip(source, self.record.box, strict=True)]
-        z, y, x = (box[forward.index(axis)] for axis in range(3))
-        return read((z, y, x)).transpose(0, *(axis + 1 for axis in forward))
 
     @property
     def separate(self) -> int | None:
@@ -171,7 +164,7 @@ class Preparation:
         return steps, (source[0], source[1], source[2])
 
     def _make(self, out: NDArray[np.float32], steps: list[_Step], source: Box3) -> None:
-        values = self._own(self.read, source)
+        values = own_part(self.record, self.read, source)
         separate = self.separate
         for channel, (own, scheme) in enumerate(zip(values, self.schemes, strict=True)):
             facts = self.facts.channels[channel]
@@ -206,6 +199,20 @@ class Preparation:
                 values = values[slice(*source[axis])].reshape(shape)
             bounds.append(values)
         return bounds[0], bounds[1]
+
+
+def own_part(record: PrepareRecord, read: Read, source: Box3) -> NDArray[Any]:
+    """Read a box of the cropped image (transposed order) with what reads boxes of the image in its own order.
+
+    Returns
+    -------
+    ndarray, shape (C, z, y, x)
+        In transposed order.
+    """
+    forward = record.transpose_forward
+    box = [(lo + first, hi + first) for (lo, hi), (first, _) in zip(source, record.box, strict=True)]
+    z, y, x = (box[forward.index(axis)] for axis in range(3))
+    return read((z, y, x)).transpose(0, *(axis + 1 for axis in forward))
 
 
 def _finite(values: NDArray[Any]) -> NDArray[np.float32]:

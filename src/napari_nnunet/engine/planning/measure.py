@@ -13,9 +13,9 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.schema.geometry import lift
 from napari_nnunet.volume import Volume
 
-_DISTINCT = 20_000  # with at most so many different values a case's distribution is kept exactly
-_QUANTILES = 10_000  # else this many; the rank of a percentile is then right to 0.005 %
-_SEED = 1234  # nnU-Net's
+DISTINCT = 20_000  # with at most so many different values a case's distribution is kept exactly
+QUANTILES = 10_000  # else this many; the rank of a percentile is then right to 0.005 %
+SEED = 1234  # nnU-Net's
 
 
 def measure_volume(volume: Volume, labels: NDArray[np.int32], *, draws: int | None = None) -> CaseMeasure:
@@ -44,14 +44,15 @@ def measure_volume(volume: Volume, labels: NDArray[np.int32], *, draws: int | No
         raise ImageError(f"The image holds {invalid} voxels that are NaN or infinite. Replace them before training.")
     cropped, marked, _ = crop_to_nonzero(data, reference[None])
     foreground = marked[0] > 0
-    rng = np.random.RandomState(_SEED)
-    channels = tuple(_channel(channel[foreground], draws, rng) for channel in cropped)
+    rng = np.random.RandomState(SEED)
+    channels = tuple(channel_measure(channel[foreground], draws, rng) for channel in cropped)
     z, y, x = cropped.shape[1:]
     size = float(np.prod(cropped.shape[1:])) / float(np.prod(data.shape[1:]))
     return CaseMeasure((z, y, x), volume.geometry.spacing_3d, size, channels)
 
 
-def _channel(values: NDArray[np.float32], draws: int | None, rng: np.random.RandomState) -> ChannelMeasure:
+def channel_measure(values: NDArray[np.float32], draws: int | None, rng: np.random.RandomState) -> ChannelMeasure:
+    """Return what is measured of the foreground values of a channel, in the order of memory."""
     if not values.size:
         # float64, as nnU-Net's empty list becomes: it decides the type of the statistics
         return ChannelMeasure(0, 0.0, 0.0, 0.0, 0.0, np.empty(0, dtype=np.float64), np.empty(0))
@@ -76,7 +77,7 @@ def _distribution(values: NDArray[np.float32]) -> tuple[NDArray[np.floating[Any]
     """Return values and the share of each: all that occur where they are few (integers), else evenly spaced ranks."""
     ordered = np.sort(values)
     first = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    if len(first) <= _DISTINCT:
+    if len(first) <= DISTINCT:
         return ordered[first], np.diff(np.append(first, len(ordered))) / len(ordered)
-    ranks = ((np.arange(_QUANTILES) + 0.5) * len(ordered) / _QUANTILES).astype(np.intp)
-    return ordered[ranks], np.full(_QUANTILES, 1 / _QUANTILES)
+    ranks = ((np.arange(QUANTILES) + 0.5) * len(ordered) / QUANTILES).astype(np.intp)
+    return ordered[ranks], np.full(QUANTILES, 1 / QUANTILES)

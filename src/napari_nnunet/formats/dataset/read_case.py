@@ -58,7 +58,7 @@ def read_case(
     if apart != "ignore":
         found = label_relation(volume, labels.shape, geometry)
         if found is not None:
-            raise _misplaced(case.label, found)
+            raise misplaced(case.label, found)
     unknown = unknown_values(labels, scheme)
     if unknown:
         raise ImageError(
@@ -138,11 +138,12 @@ def labels_over(
     """Read labels of a case on its image's voxels, as :func:`lay_labels`; raises ImageError if they lie elsewhere."""
     laid = lay_labels(path, image, reader=reader, as_stored=as_stored, apart=apart)
     if isinstance(laid.found, Apart):
-        raise _misplaced(path, laid.found)
+        raise misplaced(path, laid.found)
     return laid
 
 
-def _misplaced(path: Path, found: Turned | Apart) -> ImageError:
+def misplaced(path: Path, found: Turned | Apart) -> ImageError:
+    """Return the error for labels that do not lie on their image."""
     return ImageError(
         f"{path.name}: {misplaced_in_words(found)}.",
         shell="Import the dataset again (import_folders turns labels onto their images), or, where only the headers "

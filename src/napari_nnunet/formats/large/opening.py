@@ -102,6 +102,20 @@ def open_image(paths: Sequence[Path | str], say: Say | None = None) -> LargeImag
     )
 
 
+def read_in_parts(path: Path, reader: str | None) -> bool:
+    """Whether :func:`open_image` opens a file so that a box of it is read without the rest."""
+    lowered = path.name.lower()
+    if lowered.endswith(".nii"):
+        return reader != _TURNS and _is_plain(path)
+    if not lowered.endswith(_TIFF):
+        return False
+    ndim = read_header(path, reader=reader).geometry.ndim
+    file, series = _first_series(path)
+    with file:
+        whole = [s for s in file.series if not s.keyframe.is_reduced]
+        return len(series.shape) == len(_letters(series, ndim, whole))
+
+
 def _require_same_place(first: LargeImage, other: LargeImage) -> None:
     """Raise ImageError if channels lie apart, or are stored in another orientation: boxes are read as they lie."""
     if first.shape != other.shape:

@@ -119,7 +119,7 @@ def _write_blosc(
                 blocks=blocks,
                 urlpath=str(temporary),
                 mode="w",
-                cparams=_compression(contiguous),
+                cparams=compression(contiguous),
                 dparams=blosc2.DParams(nthreads=1),
             )
         except RuntimeError as error:
@@ -127,7 +127,7 @@ def _write_blosc(
             raise write_error(path, f"the disk is full, or refuses the file ({error})") from error
 
 
-def _compression(array: NDArray[Any]) -> blosc2.CParams:
+def compression(array: NDArray[Any]) -> blosc2.CParams:
     """Return how to compress an array.
 
     Zstandard at its fastest packs these arrays as well as nnU-Net's LZ4HC, is written 5 to 7 times faster and read as

@@ -22,7 +22,7 @@ from napari_nnunet.formats.dataset.read_case import read_case
 from napari_nnunet.formats.preprocessed.journal import usual
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
-from napari_nnunet.jobs.case_size import measure_bytes
+from napari_nnunet.jobs.case_size import bytes_within, in_parts, measure_bytes, room_for_case
 from napari_nnunet.jobs.dataset.case_checks import description_problems
 from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.classes import MEASURED_FROM, VALUES_MEASURED, VALUES_OF_CASES
@@ -125,11 +125,12 @@ def _measure_all(
     dataset: RawDataset, draws: int | None, request: FingerprintRequest, joining: Gathering
 ) -> Job[list[tuple[CaseMeasure, str, list[int]]]]:
     reader, scheme = reader_of(dataset), dataset.info.labels
+    room = 0 if request.cluster is not None else room_for_case(request.memory_gb)  # workers know their own
     tasks = [
         Task(
             case.name,
-            (case, reader, scheme, draws, joining.of_case(case.name)),
-            partial(measure_bytes, case, reader),
+            (case, reader, scheme, draws, joining.of_case(case.name), room),
+            partial(bytes_within, room, case, reader, partial(measure_bytes, case, reader)),
         )
         for case in dataset.cases
     ]
@@ -151,9 +152,14 @@ def _measure_all(
 
 
 def measure_case(
-    case: TrainingCase, reader: str, scheme: LabelScheme, draws: int | None, apart: WhenApart = "refuse"
+    case: TrainingCase,
+    reader: str,
+    scheme: LabelScheme,
+    draws: int | None,
+    apart: WhenApart = "refuse",
+    room: float = 0,
 ) -> tuple[CaseMeasure, str, list[int], bool]:
-    """Read and measure one case; runs in a worker process.
+    """Read and measure one case, in parts where it takes more than ``room`` bytes; runs in a worker process.
 
     Returns
     -------
@@ -163,7 +169,12 @@ def measure_case(
     """
     from napari_nnunet.engine.planning.measure import measure_volume  # loads scipy, which only the workers need
 
-    content = content_of(case)
+    content, room = content_of(case), room or room_for_case(0)
+    if in_parts(case, reader, measure_bytes(case, reader), room):
+        from napari_nnunet.jobs.planning.in_parts import measure_in_parts  # likewise
+
+        measured, values, sized = measure_in_parts(case, reader, scheme, draws, apart, room)
+        return measured, content, values, sized
     volume, labels = read_case(case, reader, scheme, apart=apart)
     sized = volume.geometry.spacing_known or volume.geometry.ndim == 2
     return measure_volume(volume, labels, draws=draws), content, _values(labels), sized

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import NnunetError, PlanError, counted, some
@@ -31,7 +30,7 @@ from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import plan_files, read_plans, require_reader
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
-from napari_nnunet.jobs.case_size import SMALL, case_size
+from napari_nnunet.jobs.case_size import bytes_within, in_parts, prepare_bytes, room_for_case
 from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.foreign_labels import require_learnable
 from napari_nnunet.jobs.planning.freshness import (
@@ -271,11 +270,20 @@ def _run(
     cases = {case.name: case for case in dataset.cases}
     for target in targets:
         make_folder(target.folder)
+    room = 0 if request.cluster is not None else room_for_case(request.memory_gb)  # workers know their own
     tasks = []
     for name, wanted in work.items():
         mine = tuple((target.configuration, target.folder) for target in wanted)
-        arguments = (cases[name], plans, mine, dataset.info.labels, staging, joining.of_case(name))
-        tasks.append(Task(name, arguments, partial(case_bytes, cases[name], plans, mine)))
+        arguments = (cases[name], plans, mine, dataset.info.labels, staging, joining.of_case(name), room)
+        tasks.append(
+            Task(
+                name,
+                arguments,
+                partial(
+                    bytes_within, room, cases[name], plans.reader, partial(prepare_bytes, cases[name], plans, mine)
+                ),
+            )
+        )
     for target in targets:
         target.journal.note([name for name, wanted in work.items() if any(t is target for t in wanted)], None)
 
@@ -306,8 +314,9 @@ def preprocess_case(
     labels_scheme: LabelScheme,
     staging: Path,
     apart: WhenApart = "refuse",
+    room: float = 0,
 ) -> tuple[str, tuple[str, ...]]:
-    """Read, prepare and store one case; runs in a worker process.
+    """Read, prepare and store one case, in parts where it takes more than ``room`` bytes; runs in a worker process.
 
     Returns
     -------
@@ -322,6 +331,14 @@ def preprocess_case(
     from napari_nnunet.engine.image.prepare_case import prepare_case  # loads scipy, which only the workers need
 
     content = content_of(case)  # before it is used: what changes meanwhile is noticed the next time
+    room = room or room_for_case(0)
+    if in_parts(case, plans.reader, prepare_bytes(case, plans, targets), room):
+        from napari_nnunet.jobs.planning.in_parts import preprocess_in_parts  # likewise
+
+        said = preprocess_in_parts(case, plans, targets, labels_scheme, staging, apart, room)
+        for _, folder in targets:
+            remove_old_format(folder, case.name)
+        return content, tuple(said)
     configurations = [configuration for configuration, _ in targets]
     folders = {configuration.name: folder for configuration, folder in targets}
     # The arrays are handed on without a name here, so that they are freed as soon as they were used.
@@ -351,23 +368,6 @@ def _read(
     volume, labels = read_case(case, reader, scheme, as_stored=True, apart=apart)
     notes += volume.said
     return volume, labels
-
-
-def case_bytes(case: TrainingCase, plans: Plans, targets: Sequence[tuple[Configuration, Path]]) -> float:
-    """Return how much memory a case takes while it is preprocessed, from the headers of its files.
-
-    Raises nothing: a file that cannot be read is reported when its turn comes.
-    """
-    grid = case_size(case, plans.reader)
-    if grid is None:
-        return SMALL
-    voxels, channels, itemsize = grid.voxels, grid.channels, grid.itemsize
-    spacing = grid.spacing
-    largest = 0.0
-    for configuration, _ in targets:
-        own = sorted(spacing, reverse=True)[-len(configuration.spacing) :]
-        largest = max(largest, voxels * float(np.prod(own)) / float(np.prod(configuration.spacing)))
-    return voxels * ((4 + itemsize) * channels + 8) + largest * (4 * channels + 8)
 
 
 def _copy_references(dataset: RawDataset, folder: Path) -> None:
