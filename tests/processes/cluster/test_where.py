@@ -87,7 +87,7 @@ SCRIPTS = {
               "#SBATCH -t 04:00:00", "#SBATCH --gres=gpu:1", "#SBATCH --extra"),
     "pbs": ("#PBS -q gpu", "#PBS -A lab", "#PBS -l select=1:ncpus=8:mem=32000MB:ngpus=1", "#PBS -l walltime=04:00:00",
             "#PBS --extra"),
-    "lsf": ("#BSUB -q gpu", '#BSUB -P "lab"', "#BSUB -n 8", "#BSUB -M 32000", "#BSUB -W 04:00:00",
+    "lsf": ("#BSUB -q gpu", '#BSUB -P "lab"', "#BSUB -n 8", "#BSUB -M 32000", "#BSUB -W 04:00",
             '#BSUB -gpu "num=1"', "#BSUB --extra"),
     "sge": ("#$ -q gpu", "#$ -P lab", "#$ -l h_rt=04:00:00", "#$ --extra"),
 }  # fmt: skip
@@ -110,6 +110,27 @@ def test_job_scripts_ask_each_system_in_its_own_words(tmp_path, kind):
     assert [words[i + 1] for i, word in enumerate(words) if word == "--memory-limit"][-1] == "0"
     assert "--resources GPU=1" in command
     assert (tmp_path / "logs").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("slurm", "#SBATCH -t 1-02:30:30"),
+        ("pbs", "#PBS -l walltime=26:31:00"),
+        ("lsf", "#BSUB -W 26:31"),
+        ("sge", "#$ -l h_rt=26:31:00"),
+    ],
+)
+def test_a_time_limit_is_written_as_each_system_knows_it(tmp_path, kind, line):
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed: it comes with napari-nnunet[cluster]")
+    with queue_cluster(settings(tmp_path, kind, 'memory = "8GB"\nwalltime = "1-02:30:30"\n')) as cluster:
+        assert line in cluster.job_script().splitlines()
+
+
+def test_hours_and_minutes_are_not_taken_for_minutes_and_seconds(tmp_path):
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed: it comes with napari-nnunet[cluster]")
+    with queue_cluster(settings(tmp_path, "slurm", 'memory = "8GB"\nwalltime = "04:00"\n')) as cluster:
+        assert "#SBATCH -t 04:00:00" in cluster.job_script().splitlines()
 
 
 def test_the_memory_of_a_job_is_a_number(tmp_path):

@@ -206,7 +206,7 @@ def queue_cluster(settings: Queue, security: Any = None) -> Any:
         memory=settings.memory,
         job_name="napari-nnunet",
         queue=settings.queue,
-        walltime=settings.walltime,
+        walltime=_walltime(settings),
         interface=settings.interface,
         python=settings.python or python(),
         worker_extra_args=extra,
@@ -219,6 +219,17 @@ def queue_cluster(settings: Queue, security: Any = None) -> Any:
         scheduler_options={"dashboard_address": "127.0.0.1:0"},  # it asks nobody who they are
         **own,
     )
+
+
+def _walltime(settings: Queue) -> str:
+    """Return the time limit in the form that a queueing system knows.
+
+    Days are Slurm's alone, LSF knows no seconds, and the others take two numbers for minutes and seconds.
+    """
+    if settings.kind == "slurm" and settings.walltime.count(":") == 2:
+        return settings.walltime
+    hours, minutes = divmod(settings.minutes, 60)
+    return f"{hours:02}:{minutes:02}" + ("" if settings.kind == "lsf" else ":00")
 
 
 def _own(settings: Queue) -> tuple[dict[str, Any], list[str]]:

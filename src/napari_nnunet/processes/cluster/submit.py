@@ -115,7 +115,7 @@ def slurm_parameters(settings: Queue, processes: int) -> dict[str, Any]:
             )
         more[found[1]] = True if found[2] is None else found[2].strip()
     return {
-        "time": _minutes(settings.walltime),
+        "time": settings.minutes,
         "cpus_per_task": settings.cores,
         "mem": f"{math.ceil(settings.gigabytes * 1000)}M",
         "gres": f"gpu:{processes}" if settings.gpu else None,
@@ -127,13 +127,6 @@ def slurm_parameters(settings: Queue, processes: int) -> dict[str, Any]:
         "wckey": None,  # sites that know such keys refuse submitit's own
         "additional_parameters": more,
     }
-
-
-def _minutes(walltime: str) -> int:
-    """Return the minutes of ``HH:MM``, ``HH:MM:SS`` or ``D-HH:MM:SS``."""
-    days, _, rest = walltime.rpartition("-")
-    hours, minutes, seconds = ([int(part) for part in rest.split(":")] + [0])[:3]
-    return math.ceil(int(days or 0) * 24 * 60 + hours * 60 + minutes + seconds / 60)
 
 
 def private_folder(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 import unicodedata
@@ -52,7 +53,7 @@ class Queue(Request):
     cores: int = option("Cores", "", "Of a job.", default=1, ge=1, le=10_000)
     memory: str = option("Memory", "", 'Of a job, such as "32GB".')
     gpu: bool = option("GPU", "", "Whether a job gets a GPU.", default=False)
-    walltime: str = option("Time limit", "", 'Of a job, "HH:MM:SS" (LSF: "HH:MM").', default="12:00:00")
+    walltime: str = option("Time limit", "", 'Of a job, "HH:MM:SS", "HH:MM" or "D-HH:MM:SS".', default="12:00:00")
     queue: str | None = option("Queue", "", "Queue or partition.", default=None)
     account: str | None = option("Account", "", "Account or project that is charged.", default=None)
     directives: tuple[str, ...] = option(
@@ -95,6 +96,13 @@ class Queue(Request):
         """The memory of a job in GB."""
         number, unit = re.fullmatch(r"([\d.]+) ?([KMGT])(?:i?B)", self.memory, re.IGNORECASE).groups()  # type: ignore[union-attr]
         return float(number) * {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}[unit.upper()]
+
+    @property
+    def minutes(self) -> int:
+        """The time limit of a job in minutes, rounded up."""
+        days, _, rest = self.walltime.rpartition("-")
+        hours, minutes, seconds = ([int(part) for part in rest.split(":")] + [0])[:3]
+        return math.ceil(int(days or 0) * 24 * 60 + hours * 60 + minutes + seconds / 60)
 
     @property
     def logs(self) -> Path:
