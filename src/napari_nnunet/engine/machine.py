@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -24,6 +25,7 @@ __all__ = [
     "available_memory",
     "available_threads",
     "end_with",
+    "give_memory_back",
     "gpus",
     "has_gpu",
     "keep_memory",
@@ -83,6 +85,12 @@ def keep_memory() -> bool:
     except (OSError, AttributeError, TypeError):
         return False  # macOS, Windows, musl
     return all(mallopt(*option) == 1 for option in _KEEPING)
+
+
+def give_memory_back() -> None:
+    """Give what was freed back to the system; glibc keeps pieces of it, which add up."""
+    with suppress(OSError, AttributeError, TypeError):  # macOS, Windows, musl
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def has_gpu() -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.image.prepare import PrepareRecord
 from napari_nnunet.engine.large.blocks import DECODED_VOXELS, Block, BlockGrid
 from napari_nnunet.engine.large.parts import Preparation
+from napari_nnunet.engine.machine import give_memory_back
 from napari_nnunet.engine.prediction.decode import Assembler
 from napari_nnunet.engine.prediction.infer import Ensemble
 from napari_nnunet.engine.prediction.sampling import sampling_parts
@@ -117,7 +118,10 @@ def finished(
     """Compute a block and write it; returns the voxels of each label value. It may be done more than once."""
     labels = yield from _computed(filling, predictor, preparation, block)
     filling.labels.write(block.box, labels, point)
-    return tuple(int(n) for n in count_labels(labels, max(filling.model.dataset.labels.names) + 1))
+    counts = tuple(int(n) for n in count_labels(labels, max(filling.model.dataset.labels.names) + 1))
+    del labels
+    give_memory_back()
+    return counts
 
 
 def settled(filling: Filling, block: Block, point: int, counts: tuple[int, ...]) -> Painted:
