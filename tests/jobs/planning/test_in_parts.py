@@ -42,14 +42,14 @@ def in_memory_only(monkeypatch):
     def never(*_):
         raise AssertionError("a case that fits was worked on in parts")
 
-    monkeypatch.setattr(in_parts, "open_case", never)
+    monkeypatch.setattr(in_parts, "open_lazily", never)
 
 
 @pytest.fixture
 def opened(monkeypatch):
     """The cases that were worked on in parts."""
-    found, real = [], in_parts.open_case
-    monkeypatch.setattr(in_parts, "open_case", lambda *asked: found.append(asked) or real(*asked))
+    found, real = [], in_parts.open_lazily
+    monkeypatch.setattr(in_parts, "open_lazily", lambda *asked: found.append(asked) or real(*asked))
     return found
 
 

@@ -69,7 +69,7 @@ class CaseSource:
 
 
 @dataclass(frozen=True, eq=False)
-class CaseFacts:
+class SurveyedCase:
     """What was found out about a whole case.
 
     Parameters
@@ -97,7 +97,7 @@ class CaseFacts:
         return tuple(slice(max(lo - first, 0), max(min(hi, last) - first, 0)) for (lo, hi), (first, last) in ends)
 
 
-def survey_case(source: CaseSource, axes: Iterable[int | None], slabs: Sequence[Box3]) -> CaseFacts:
+def survey_case(source: CaseSource, axes: Iterable[int | None], slabs: Sequence[Box3]) -> SurveyedCase:
     """Look at a whole image once.
 
     Parameters
@@ -126,10 +126,10 @@ def survey_case(source: CaseSource, axes: Iterable[int | None], slabs: Sequence[
     invalid = next(iter(found.values())).invalid
     if invalid:
         raise ImageError(f"The image holds {invalid} voxels that are NaN or infinite. Replace them before training.")
-    return CaseFacts(slabs, found, holes)
+    return SurveyedCase(slabs, found, holes)
 
 
-def marked_slabs(source: CaseSource, facts: CaseFacts) -> Iterator[tuple[Box3, NDArray[np.int16]]]:
+def marked_slabs(source: CaseSource, facts: SurveyedCase) -> Iterator[tuple[Box3, NDArray[np.int16]]]:
     """Give the labels slab by slab, with -1 where there is neither image nor label; all of them, so that all are read.
 
     Yields

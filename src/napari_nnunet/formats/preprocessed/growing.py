@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +15,6 @@ from napari_nnunet.formats.atomic import partial_name, write_error, written_besi
 from napari_nnunet.formats.preprocessed.cases import compression
 from napari_nnunet.formats.preprocessed.chunks import chunks_and_blocks, joined_slices
 
-Box3 = Sequence[tuple[int, int]]
 _SIDE = 256  # of a chunk of what is only kept for a while
 
 
@@ -34,7 +34,7 @@ class Growing:
         self.shape: tuple[int, int, int] = tuple(int(n) for n in array.shape[1:])  # type: ignore[assignment]
         self.chunk: tuple[int, int, int] = tuple(int(n) for n in array.chunks[1:])  # type: ignore[assignment]
 
-    def write(self, box: Box3, values: NDArray[Any]) -> None:
+    def write(self, box: Sequence[tuple[int, int]], values: NDArray[Any]) -> None:
         """Write a half-open box (z, y, x) of whole chunks; values (C, z, y, x) or (z, y, x)."""
         place = tuple(slice(lo, hi) for lo, hi in box)
         with_channels = values if values.ndim == 4 else values[None]
@@ -45,7 +45,7 @@ class Growing:
             # blosc2 does not pass on what the system said
             raise write_error(self._path, f"the disk is full, or refuses the file ({error})") from error
 
-    def read(self, box: Box3) -> NDArray[Any]:
+    def read(self, box: Sequence[tuple[int, int]]) -> NDArray[Any]:
         """Read a half-open box; (C, z, y, x)."""
         return np.asarray(self._array[(slice(None), *(slice(lo, hi) for lo, hi in box))])
 
@@ -99,8 +99,6 @@ def _begun(
     blocks: Sequence[int],
     sample: NDArray[Any],
 ) -> Growing:
-    import blosc2  # only where cases are written: planning and docks list them
-
     try:
         array = blosc2.zeros(
             tuple(shape),

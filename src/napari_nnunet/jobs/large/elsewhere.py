@@ -21,7 +21,7 @@ from napari_nnunet.formats.large.label_image import Destination, LabelImage
 from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.jobs.large.budget import Budget
-from napari_nnunet.jobs.large.fill import Filling, Watch, finished, left, require_unchanged, settled
+from napari_nnunet.jobs.large.fill import Filling, ImageWatch, finished, left, require_unchanged, settled
 from napari_nnunet.jobs.large.ready import planned, prepared
 from napari_nnunet.jobs.prediction.predictor import borrowed
 from napari_nnunet.processes.cluster.team import Team
@@ -99,7 +99,7 @@ def fill_elsewhere(
     if filling.kept:
         yield Note(text=f"{filling.kept} blocks are finished already; {len(todo)} are left.")
     yield Stage(name="Segmenting", total=len(todo))
-    began, done, watch = time.monotonic(), 0, Watch(filling)
+    began, done, watch = time.monotonic(), 0, ImageWatch(filling)
     tasks = (Task(name, (share, point, block.place), lambda: 0.0) for name, (point, block) in todo.items())
     with closing(workers.outcomes(compute_block, tasks)) as stream:
         for item in stream:

@@ -101,7 +101,7 @@ def fill(
     if filling.kept:
         yield Note(text=f"{filling.kept} blocks are finished already; {len(todo)} are left.")
     runs = [_runs(filling, predictor, preparation.record, block) for _, preparation, block in todo]
-    total, before, began, watch = sum(runs), 0, time.monotonic(), Watch(filling)
+    total, before, began, watch = sum(runs), 0, time.monotonic(), ImageWatch(filling)
     yield Stage(name="Segmenting", total=total)
     for number in in_view([(point, block.box) for point, _, block in todo], view):
         point, preparation, block = todo[number]
@@ -174,7 +174,7 @@ def require_unchanged(filling: Filling) -> None:
         )
 
 
-class Watch:
+class ImageWatch:
     """Looks whether the image changed, for a small part of the time only: it may have millions of files.
 
     Parameters

@@ -46,7 +46,7 @@ _MASKED = (
 
 
 @dataclass(frozen=True, eq=False)
-class OpenedCase:
+class LazyCase:
     """A case of which nothing was read yet but headers.
 
     Parameters
@@ -62,7 +62,7 @@ class OpenedCase:
     geometry: Geometry
 
 
-def open_case(case: TrainingCase, reader: str, apart: WhenApart) -> OpenedCase:
+def open_lazily(case: TrainingCase, reader: str, apart: WhenApart) -> LazyCase:
     """Open image and labels of a case whose boxes can be read.
 
     Raises
@@ -84,7 +84,7 @@ def open_case(case: TrainingCase, reader: str, apart: WhenApart) -> OpenedCase:
         found = label_relation(volume, shape, own)
         if found is not None:
             raise misplaced(case.label, found)
-    return OpenedCase(image, labels, geometry)
+    return LazyCase(image, labels, geometry)
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,13 @@ def measure_in_parts(
     case: TrainingCase, reader: str, scheme: LabelScheme, draws: int | None, apart: WhenApart, room: float
 ) -> tuple[CaseMeasure, list[int], bool]:
     """Measure a case box by box; returns the measure, the values of its labels, and whether its voxel size is known."""
-    opened = open_case(case, reader, apart)
+    opened = open_lazily(case, reader, apart)
     spacing, sized = opened.geometry.spacing_3d, opened.geometry.spacing_known
     measured, values = measure_parts(_source(opened, case, scheme), spacing, room, draws)
     return measured, values, sized
 
 
-def _source(opened: OpenedCase, case: TrainingCase, scheme: LabelScheme) -> CaseSource:
+def _source(opened: LazyCase, case: TrainingCase, scheme: LabelScheme) -> CaseSource:
     image = opened.image
     itemsize = max(np.dtype(array.dtype).itemsize for array in image.arrays)
     labels = CheckedLabels(opened.labels, case.label, scheme)
@@ -160,7 +160,7 @@ def preprocess_in_parts(
     ResourceError
         If not even a plane fits into memory.
     """
-    opened, configurations = open_case(case, plans.reader, apart), [configuration for configuration, _ in targets]
+    opened, configurations = open_lazily(case, plans.reader, apart), [configuration for configuration, _ in targets]
     image = opened.image
     expected = len(configurations[0].normalization_schemes)
     if image.channels != expected:
