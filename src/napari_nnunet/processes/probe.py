@@ -13,7 +13,7 @@ from napari_nnunet.errors import ResourceError
 from napari_nnunet.schema.architecture import Architecture
 
 COMMAND = (sys.executable, "-m", "napari_nnunet.engine.planning.probe")
-_PATIENCE = 60.0  # seconds; it takes three, most of them to start
+_PATIENCE = 60.0  # seconds; it takes two or three
 
 
 def time_apart(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
@@ -27,11 +28,11 @@ from napari_nnunet.schema.architecture import Architecture
 Purpose = Literal["prediction", "training"]
 PURPOSES: tuple[Purpose, ...] = ("prediction", "training")
 _BUDGET: dict[Purpose, float] = {"prediction": 3e9, "training": 1.5e9}  # multiply-adds of one forward pass
-_TURNS = 4  # after one that is not counted; the fastest counts
+_TURNS = 3  # after one that is not counted; the fastest counts
 _COARSE = 1e-3  # seconds; a clock of the process that ticks less often cannot tell runs apart
 _VOXELS = 2**16  # of its image, at most
 _HEADS = 3
-_CLOSE = 2.0  # times the fastest one's time, within which candidates run again on a whole batch at least
+_CLOSE = 1.2  # times the best time in a batch, within which an image alone must be; more than a choice lets the exact one take
 _MAP = 24e6  # bytes of a map of that batch, in 16 bits: torch gets memory of that size anew for every layer
 _BATCH_VOXELS = 0.75e6  # of it at most, as in prediction
 _NARROWEST = 8  # features; below, any arithmetic is quick, and an image takes less time than the measurement
@@ -127,20 +128,22 @@ def _time_batches(
     """Replace the seconds of the fastest candidates by those of an image within a batch as large as in prediction.
 
     What is quick on an image that fits into the cache need not be so on a batch, for which the system hands out fresh
-    memory: torch took 33 ms for a hippocampus volume and 76 ms for each of eight, OpenVINO 21 and 22 ms. Whoever is
-    slower alone than the best is in a batch is not run again, and keeps those seconds.
+    memory: torch took 33 ms for a hippocampus volume and 76 ms for each of eight, OpenVINO 21 and 22 ms. In a batch an image
+    takes no less than alone, so whoever is clearly slower alone than the best is in a batch is not run again, and keeps
+    those seconds.
     """
     voxels = math.prod(patch)
     images = int(min(_MAP / (2 * architecture.features[0] * voxels), _BATCH_VOXELS / voxels))
     by_seconds = sorted(tried, key=lambda candidate: candidate.seconds)
     if images < 2 or len(tried) < 2:
         return
-    enough, best = _CLOSE * by_seconds[0].seconds, float("inf")
+    best = float("inf")
     for candidate in by_seconds:
-        if candidate.seconds > max(enough, best):
+        if candidate.seconds > _CLOSE * best:
             break
         run = _prediction(architecture, patch, candidate.backend, candidate.precision, images)
-        run()
+        if candidate.backend == "openvino":  # keeps its memory from one batch to the next; torch gets it anew each time
+            run()
         began = clock()
         run()
         candidate.seconds = (clock() - began) / images
@@ -201,7 +204,7 @@ def main() -> None:
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
         if "timed" in line:
-            return
+            os._exit(0)  # what torch and OpenVINO take down at an end takes half a second, for which somebody waits
 
 
 if __name__ == "__main__":
