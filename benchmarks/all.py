@@ -6,7 +6,7 @@
 DATA holds the datasets and models of the tests, WORKSPACE a planned and preprocessed hippocampus dataset, OLD/src an
 earlier state, which reading is compared with. The benchmarks run one after the other; what they find is kept in FOLDER
 (a folder for each computer, a JSON file for each benchmark), so that ``--only`` repeats a few. The section of
-docs/benchmarks.md that belongs to this computer is written anew; those of other computers stay, so what only another
+docs/benchmarks.md that belongs to this computer is written anew, with its picture; those of other computers stay, so what only another
 computer can show (AMX, a GPU) keeps its figures, with its name.
 """
 
@@ -33,7 +33,7 @@ from napari_nnunet.engine.network.device import cpu_features
 from napari_nnunet.jobs.arithmetic import processor
 
 ROOT = Path(__file__).parents[1]
-PAGE, PICTURE = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "images" / "benchmarks.svg"
+PAGE, PICTURES = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "images"
 BEGIN, END = "<!-- measured on: {} -->", "<!-- end of {} -->"
 HEIGHT, WIDTH, LABEL = 22, 760, 330  # pixels: of a bar with its gap, of the picture, of the names
 
@@ -147,9 +147,14 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def digest(name: str) -> str:
+    """Return what stands for a computer in names of files."""
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
 def section(found: dict[str, tuple[Benchmark, Any]], name: str) -> str:
     """Return what stands on the page for this computer, between its marks."""
-    parts = [BEGIN.format(name), f"## {name}"]
+    parts = [BEGIN.format(name), f"## {name}", f"![Times faster than nnunetv2](images/benchmarks-{digest(name)}.svg)"]
     for benchmark, results in found.values():
         parts += [f"{benchmark.title} (`python benchmarks/{benchmark.script}`):", benchmark.table(results)]
     return "\n\n".join([*parts, END.format(name)])
@@ -199,7 +204,7 @@ def main() -> None:
     known, own = benchmarks(options), computer()
     if unknown := [name for name in options.only or () if name not in known]:
         parser.error(f"there is no benchmark {', '.join(unknown)}; known are {', '.join(known)}")
-    results = options.results / hashlib.sha256(own.encode()).hexdigest()[:8]
+    results = options.results / digest(own)
     results.mkdir(parents=True, exist_ok=True)
     for name in known if options.only is None else options.only:
         script = ROOT / "benchmarks" / known[name].script
@@ -212,7 +217,7 @@ def main() -> None:
     }
     PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), section(found, own), own), encoding="utf-8")
     rows = [row for benchmark, read in found.values() for row in benchmark.rows(read)]
-    PICTURE.write_text(picture(rows, own), encoding="utf-8")
+    (PICTURES / f"benchmarks-{digest(own)}.svg").write_text(picture(rows, own), encoding="utf-8")
 
 
 if __name__ == "__main__":
