@@ -32,7 +32,7 @@ _TURNS = 3  # after one that is not counted; the fastest counts
 _COARSE = 1e-3  # seconds; a clock of the process that ticks less often cannot tell runs apart
 _VOXELS = 2**16  # of its image, at most
 _HEADS = 3
-_CLOSE = 1.2  # times the best time in a batch, within which an image alone must be; more than a choice lets the exact one take
+_CLOSE = 1.2  # times the best time in a batch, for an image alone; more than a choice grants to exactness
 _MAP = 24e6  # bytes of a map of that batch, in 16 bits: torch gets memory of that size anew for every layer
 _BATCH_VOXELS = 0.75e6  # of it at most, as in prediction
 _NARROWEST = 8  # features; below, any arithmetic is quick, and an image takes less time than the measurement
@@ -128,9 +128,9 @@ def _time_batches(
     """Replace the seconds of the fastest candidates by those of an image within a batch as large as in prediction.
 
     What is quick on an image that fits into the cache need not be so on a batch, for which the system hands out fresh
-    memory: torch took 33 ms for a hippocampus volume and 76 ms for each of eight, OpenVINO 21 and 22 ms. In a batch an image
-    takes no less than alone, so whoever is clearly slower alone than the best is in a batch is not run again, and keeps
-    those seconds.
+    memory: torch took 33 ms for a hippocampus volume and 76 ms for each of eight, OpenVINO 21 and 22 ms. In a batch
+    an image takes no less than alone, so whoever is clearly slower alone than the best is in a batch is not run again,
+    and keeps those seconds.
     """
     voxels = math.prod(patch)
     images = int(min(_MAP / (2 * architecture.features[0] * voxels), _BATCH_VOXELS / voxels))
