@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 # blosc2 takes a quarter of a second to load; whoever only looks for files does without.
 _HEAD = 24  # bytes of a Blosc2 frame up to and with its length: 2 + 8 (name), 1 + 4 (header), 1 + 8 (frame)
 _STOP = b"."  # with which a pickle ends
+MADE_ANEW = {
+    "shell": "Delete their files and run 'preprocess' again; only these are made.",
+    "window": "Delete their files and press Preprocess in the Plan dock; only these are made.",
+}
 _SAMPLE_VOXELS = 1 << 14  # enough to tell which filter packs a case better
 
 
@@ -361,6 +365,5 @@ def require_undamaged(data: Path, names: Sequence[str]) -> None:
         listed = some([name for name, _ in damaged])
         raise DatasetError(
             f"{len(damaged)} of {len(names)} preprocessed cases in {data} are damaged ({listed}): {damaged[0][1]}.",
-            shell="Delete their files and run 'preprocess' again; only these are made.",
-            window="Delete their files and press Preprocess in the Plan dock; only these are made.",
+            **MADE_ANEW,
         )

@@ -13,10 +13,11 @@ from napari_nnunet.grid import WhenApart
 BETWEEN = ":"  # the parts of what a case was made from
 _ENDING = ".cases.jsonl"
 _CASES = (".b2nd", ".npz")  # of preprocessed cases
+FilesFacts = Mapping[str, tuple[int | str, ...]]  # size, time and digest by the names of files
 
 
 class Journal:
-    """A file of ``{"case": ..., "made_from": ...}`` lines; the last line of a case counts.
+    """A file of ``{"case": ..., "made_from": ..., "files": ...}`` lines; the last line of a case counts.
 
     Parameters
     ----------
@@ -37,15 +38,36 @@ class Journal:
         found = {str(entry.get("case")): entry.get("made_from") for entry in read_lines(self.path)}
         return {case: digest for case, digest in found.items() if isinstance(digest, str)}
 
-    def note(self, cases: Iterable[str], digest: str | None) -> None:
+    def stored(self) -> dict[str, FilesFacts]:
+        """Return what the files of each finished case were when they were written; older journals do not say it."""
+        found: dict[str, FilesFacts] = {}
+        for entry in read_lines(self.path):
+            case, files = str(entry.get("case")), entry.get("files")
+            if entry.get("made_from") is None:
+                found.pop(case, None)
+            elif isinstance(files, dict):
+                found[case] = {name: tuple(facts) for name, facts in files.items() if isinstance(facts, list)}
+        return found
+
+    def note(self, cases: Iterable[str], digest: str | None, files: FilesFacts | None = None) -> None:
         """Append that cases are finished, or with None that they are being rewritten.
+
+        Parameters
+        ----------
+        cases : iterable of str
+            Names.
+        digest : str, optional
+            What they were made from.
+        files : mapping, optional
+            Size, time and digest of what was written of a single case; what was said before stays without it.
 
         Raises
         ------
         ResourceError
             If that cannot be written.
         """
-        append_lines(self.path, (json.dumps({"case": case, "made_from": digest}) for case in cases))
+        more = {} if files is None else {"files": files}
+        append_lines(self.path, (json.dumps({"case": case, "made_from": digest, **more}) for case in cases))
 
     def joined(self) -> dict[str, WhenApart]:
         """Return how the files of each finished case were brought together."""

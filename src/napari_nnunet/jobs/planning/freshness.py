@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, NnunetError, ResourceError, SettingsError, counted, some
-from napari_nnunet.events import Job, Note
+from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, survey
 from napari_nnunet.formats.model.fold import folds_in_use
-from napari_nnunet.formats.preprocessed.cases import preprocessed_files
+from napari_nnunet.formats.preprocessed.cases import MADE_ANEW, damage_of, preprocessed_files
+from napari_nnunet.formats.preprocessed.digests import facts_of_files, is_altered, is_touched
 from napari_nnunet.formats.preprocessed.journal import BETWEEN, Journal, how_joined, joined_at, usual
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.workspace import stamp
@@ -149,6 +150,53 @@ def look_at_unrecorded(raw: Path, data: Path, names: Sequence[str]) -> Job[None]
     if left:
         text += f" Not preprocessed, and not trained with: {some(left)} ({counted(len(left), 'case')})."
     yield Note(level="warning" if newer or left else "info", text=f"{text} Preprocess again where they were changed.")
+
+
+def look_at_stored(data: Path, names: Sequence[str]) -> Job[None]:
+    """Refuse cases whose files do not hold what preprocessing wrote; what was only copied or touched is noted anew.
+
+    Blosc2 has no checksums: nearly every flipped bit of an image would be another value, without an error. Files that
+    visibly are damaged are left to who opens them.
+
+    Parameters
+    ----------
+    data : Path
+        Folder of the preprocessed cases.
+    names : sequence of str
+        Of these cases.
+
+    Raises
+    ------
+    DatasetError
+        If some of them were changed; where all were, another program preprocessed them anew, which is said.
+    """
+    journal = Journal.of(data)
+    there = set(names)
+    written = {name: files for name, files in journal.stored().items() if name in there and files}
+    touched = {name: files for name, files in written.items() if is_touched(data, files)}
+    if not touched:
+        return
+    yield Stage(name=f"Comparing {counted(len(touched), 'preprocessed case')}", total=len(touched))
+    made, altered = journal.read(), []
+    for done, (name, files) in enumerate(touched.items(), start=1):
+        if not is_altered(data, files):
+            with suppress(ResourceError):  # then they are read again the next time
+                journal.note([name], made[name], facts_of_files(data, name))
+        elif not damage_of(data, name):
+            altered.append(name)
+        yield Progress(done=done, total=len(touched))
+    if len(altered) == len(names) > 1:
+        yield Note(
+            level="warning",
+            text=f"Another program wrote all preprocessed cases in {data} anew: whether images and labels are still "
+            "those that it preprocessed cannot be checked. Preprocess again where they were changed.",
+        )
+    elif altered:
+        raise DatasetError(
+            f"{len(altered)} of {len(names)} preprocessed cases in {data} do not hold what preprocessing wrote "
+            f"({some(altered)}): their files were changed since, or damaged.",
+            **MADE_ANEW,
+        )
 
 
 _AGAIN = {

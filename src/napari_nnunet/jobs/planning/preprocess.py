@@ -26,6 +26,7 @@ from napari_nnunet.formats.preprocessed.cases import (
     remove_old_format,
     store_case,
 )
+from napari_nnunet.formats.preprocessed.digests import facts_of_files
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import plan_files, read_plans, require_reader
 from napari_nnunet.formats.workspace import Workspace
@@ -291,7 +292,8 @@ def _run(
         for target in work[outcome.name]:
             if outcome.error is None:
                 case, how = cases[outcome.name], joining.of_case(outcome.name)
-                target.journal.note([case.name], made_from(case, target.rules, outcome.result[0], how))
+                made = made_from(case, target.rules, outcome.result[0], how)
+                target.journal.note([case.name], made, facts_of_files(target.folder, case.name))
             else:
                 remove_case(target.folder, outcome.name)  # what an earlier run made is stale
 

@@ -24,7 +24,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, repeat_warning, require_usable, twice_warning
 from napari_nnunet.jobs.planning.folds import settled_splits, unused_warning
 from napari_nnunet.jobs.planning.foreign_labels import look_at_labels, require_learnable
-from napari_nnunet.jobs.planning.freshness import look_at_unrecorded, rules_of, stale_cases
+from napari_nnunet.jobs.planning.freshness import look_at_stored, look_at_unrecorded, rules_of, stale_cases
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import (
     ANNOTATED,
@@ -292,6 +292,7 @@ def _refuse_stale(
             window="Press Preprocess in the Plan dock; only these are made again.",
         )
     yield from look_at_unrecorded(workspace.raw / data.parent.name, data, names)
+    yield from look_at_stored(data, names)
 
 
 def _require_alike(

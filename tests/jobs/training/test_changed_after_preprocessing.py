@@ -1,0 +1,96 @@
+"""Bits that flip within preprocessed files are refused before the first step; copies and nnU-Net's own files are not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from helpers import TRAINED, Recipe, make_trainable
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import Note, Stage
+from napari_nnunet.formats.preprocessed.cases import case_names, open_case, remove_case, store_case
+from napari_nnunet.formats.preprocessed.journal import Journal
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.planning.preprocess import preprocess
+from napari_nnunet.jobs.training.prepare import check_training
+from napari_nnunet.schema.requests.planning import PreprocessRequest
+from napari_nnunet.schema.requests.training import TrainRequest
+
+pytestmark = pytest.mark.usefixtures("in_one_process")
+ASKED = TrainRequest(dataset=TRAINED, configuration="3d_fullres", fold="all")
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    make_trainable(tmp_path, Recipe(spacing=(1.0, 1.0, 1.0)))
+    workspace = Workspace.at(tmp_path)
+    shutil.rmtree(data_of(workspace))
+    again(workspace)
+    return workspace
+
+
+def again(workspace):
+    list(preprocess(workspace, PreprocessRequest(dataset=TRAINED, configurations=("3d_fullres",))))
+
+
+def data_of(workspace):
+    return workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres"
+
+
+def said(workspace):
+    """Return what is said of files, and how often they were compared."""
+    events = list(check_training(workspace, [ASKED]))
+    compared = [event for event in events if isinstance(event, Stage) and event.name.startswith("Comparing")]
+    return [event.text for event in events if isinstance(event, Note) and "anew" in event.text], len(compared)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("ending", [".b2nd", "_seg.b2nd", ".pkl"])
+def test_a_flipped_bit_is_refused_with_what_to_do_and_what_is_made_anew_is_taken(workspace, ending):
+    data = data_of(workspace)
+    flip(data / f"c1{ending}")
+    with pytest.raises(DatasetError, match=r"1 of \d preprocessed cases in .* do not hold .* \(c1\)") as caught:
+        said(workspace)
+    assert "Delete their files and run 'preprocess' again" in str(caught.value)
+    assert "Plan dock" in caught.value.in_window
+    remove_case(data, "c1")
+    again(workspace)
+    assert said(workspace) == ([], 0)
+
+
+def test_a_copied_workspace_is_read_once_more_and_then_known(workspace):
+    data = data_of(workspace)
+    shutil.copytree(data, copy := data.with_name("copy"), copy_function=shutil.copyfile)
+    for path in copy.iterdir():
+        os.utime(path, (1e9, 1e9))
+    shutil.rmtree(data)
+    copy.rename(data)
+    assert said(workspace) == ([], 1)
+    assert said(workspace) == ([], 0)
+
+
+def test_cases_that_another_program_wrote_anew_are_taken_and_it_is_said(workspace):
+    data = data_of(workspace)
+    for name in case_names(data):
+        case = open_case(data, name)
+        parts = case.data[:] + 1, case.labels[:], case.read_properties()
+        store_case(data, name, *parts, patch=(8, 8, 8), staging=data.parent)
+    texts, _ = said(workspace)
+    assert len(texts) == 1 and f"Another program wrote all preprocessed cases in {data} anew" in texts[0]
+
+
+def test_a_journal_of_an_earlier_version_says_nothing_of_files(workspace):
+    journal = Journal.of(data_of(workspace))
+    made = journal.read()
+    journal.path.unlink()
+    for name, digest in made.items():
+        journal.note([name], digest)
+    flip(data_of(workspace) / "c1.b2nd")
+    assert journal.stored() == {} and said(workspace) == ([], 0)
