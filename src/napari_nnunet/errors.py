@@ -49,9 +49,15 @@ def some(names: Sequence[object], most: int = 5) -> str:
     return ", ".join(map(str, names[:most])) + more
 
 
-def counted(number: int, word: str) -> str:
-    """Return a number with its noun in the singular or plural."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun in the singular or plural; with a verb, or an irregular one, both are given."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
+def of_all(number: int, total: int, one: str, many: str) -> str:
+    """Return how many of all: "1 of 1 case has", "1 of 5 cases has", "2 of 5 cases have"; both with their verb."""
+    noun, verb = (one if total == 1 else many).split(" ", 1)[0], (one if number == 1 else many).split(" ", 1)[1]
+    return f"{number} of {total} {noun} {verb}"
 
 
 def _shortened(text: str) -> str:

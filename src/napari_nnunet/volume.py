@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError, some
+from napari_nnunet.errors import ImageError, counted, some
 from napari_nnunet.schema.geometry import GIVEN, Geometry, lift_shape
 
 _NAMED = 4  # cases that are written out
@@ -199,7 +199,10 @@ def whole_numbers(labels: NDArray[Any], path: Path) -> NDArray[np.int32]:
         lowest, highest = labels.min(), labels.max()
         if not (lowest >= limits.min and highest <= limits.max):  # false for NaN as well
             if invalid := int(np.count_nonzero(~np.isfinite(labels))):
-                raise ImageError(f"{path.name} has {invalid} voxels that are NaN or infinite; labels are 0, 1, 2, ...")
+                raise ImageError(
+                    f"{path.name} has {counted(invalid, 'voxel that is', 'voxels that are')} NaN or infinite; "
+                    "labels are 0, 1, 2, ..."
+                )
             raise ImageError(
                 f"{path.name} has values from {lowest} to {highest}; labels are whole numbers of at most 32 bits."
             )
@@ -210,7 +213,8 @@ def _refuse_fractions(labels: NDArray[Any], path: Path) -> None:
     wrong = labels[~is_whole(labels) & np.isfinite(labels)]
     if wrong.size:
         raise ImageError(
-            f"{path.name} has the value {wrong.flat[0]:g}, and {wrong.size} voxels that are not whole numbers; labels "
+            f"{path.name} has the value {wrong.flat[0]:g}, and "
+            f"{counted(wrong.size, 'voxel that is no whole number', 'voxels that are not whole numbers')}; labels "
             "are 0, 1, 2, ... Are these probabilities, or was it resampled with interpolation?",
             shell="Save it with whole numbers, or import it with a threshold (import_folders --threshold 0.5).",
             window="Save it with whole numbers, or import it with a threshold (Training cases > Import folders).",

@@ -90,7 +90,7 @@ def test_names_that_files_cannot_have_are_refused_before_anything_is_written(raw
 @pytest.mark.parametrize(
     ("channels", "labels", "said"),
     [
-        ([], np.zeros((2, 3)), "has 1 channels"), ([np.zeros((2, 3))] * 2, np.zeros((2, 3)), "but 2 were given"),
+        ([], np.zeros((2, 3)), "has 1 channel"), ([np.zeros((2, 3))] * 2, np.zeros((2, 3)), "but 2 were given"),
         ([np.zeros((2, 3))], np.zeros((3, 2)), "must have the same shape"),
         ([np.zeros((2, 3))], np.full((2, 3), 7), "contain 7, which dataset.json does not define"),
     ],

@@ -62,7 +62,7 @@ def test_label_values_beyond_32_bits_do_not_turn_into_others(tmp_path, kind):
 @pytest.mark.parametrize("values", [[np.nan, 1.0], [np.inf, 1.0], [-np.inf, 0.0]])
 def test_labels_that_are_no_numbers_are_counted(tmp_path, values):
     sitk.WriteImage(sitk.GetImageFromArray(np.array([[values]])), str(tmp_path / "a.nrrd"))
-    with pytest.raises(ImageError, match=r"a\.nrrd has 1 voxels that are NaN or infinite; labels are 0, 1, 2"):
+    with pytest.raises(ImageError, match=r"a\.nrrd has 1 voxel that is NaN or infinite; labels are 0, 1, 2"):
         read_labels(tmp_path / "a.nrrd")
 
 
@@ -78,7 +78,7 @@ def test_labels_that_are_no_whole_numbers_are_refused_not_rounded(tmp_path, valu
     for ending in (".nrrd", ".nii.gz", ".nii", ".tif"):
         path = tmp_path / f"a{ending}"
         write_image(np.float32([[[0, value, 1]]]), Geometry(spacing=(1.0, 1.0, 1.0)), path)
-        with pytest.raises(ImageError, match=f"a{ending} has the value {value:g}, and 1 voxels that are not whole"):
+        with pytest.raises(ImageError, match=f"a{ending} has the value {value:g}, and 1 voxel that is no whole"):
             read_labels(path)
 
 

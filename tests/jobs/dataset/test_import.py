@@ -219,7 +219,7 @@ def test_what_cannot_be_imported_is_explained(workspace, folders):
     iio.imwrite(folders[1] / "apple.png", (picture(0) > 120).astype(np.uint8))
     with pytest.raises(DatasetError, match="The values 9 are named, but occur in no mask"):
         run(workspace, folders, class_names={9: "core"})
-    with pytest.raises(DatasetError, match="2 channel names were given, but the images have 1 channels"):
+    with pytest.raises(DatasetError, match="2 channel names were given, but the images have 1 channel"):
         run(workspace, folders, channel_names=("a", "b"))
     with pytest.raises(DatasetError, match="is not a valid dataset name"):
         run(workspace, folders, name="../up")

@@ -93,7 +93,7 @@ def test_stacks_without_a_size_are_imported_with_a_warning(tmp_path, imported):
     tiff(tmp_path / "masks" / "c0.tif", mask(0))
     said, _ = imported()
     assert said.status == 0
-    assert "No voxel size in the files of 1 of 1 cases (c0); 1 mm is assumed" in said.text
+    assert "No voxel size in the files of 1 of 1 case (c0); 1 mm is assumed" in said.text
 
 
 def test_an_image_without_a_size_takes_that_of_its_mask(tmp_path, imported):

@@ -50,7 +50,7 @@ SAID = (
     "fold 0, 3: the case case_9 is not in the dataset: this fold cannot be trained",
     "fold 1: the case c1 is in training and validation at once: this fold cannot be trained",
     "fold 2: the case c0 is listed more than once; each time counts",
-    "fold 4: 1 cases for training and 0 for validation; both need some",
+    "fold 4: 1 case for training and 0 for validation; both need some",
     "fold 0, 1: the case c1 is in the validation of each; what is compared over all folds counts each time",
     "fold 1, 3: the case c2 is in the validation of each; what is compared over all folds counts each time",
 )

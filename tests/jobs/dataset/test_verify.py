@@ -192,7 +192,7 @@ def test_values_that_are_no_numbers_in_other_formats(raw):
         sitk.WriteImage(picture, str(path)[:-7] + ".nrrd")
         path.unlink()
     dataset_json(raw, file_ending=".nrrd")
-    says(raw, "error: c3_0000.nrrd: 1 voxels are NaN or infinite; replace them")
+    says(raw, "error: c3_0000.nrrd: 1 voxel is NaN or infinite; replace them")
 
 
 def test_orientations_copies_and_constants(raw):

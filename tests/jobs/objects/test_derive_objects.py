@@ -157,7 +157,7 @@ def test_a_table_that_leaves_something_open_is_refused(
 
 def test_a_table_does_not_take_the_place_of_masks_that_people_drew(workspace: Workspace) -> None:
     write_labels(np.ones((30, 40), np.uint8), PLANE, folder_of(workspace) / "kindsTr" / "a.tif")
-    with pytest.raises(SettingsError, match="1 cases of Dataset001_Squares have masks in kindsTr"):
+    with pytest.raises(SettingsError, match="1 case of Dataset001_Squares has masks in kindsTr"):
         drain(derive_objects(workspace, DeriveObjectsRequest(dataset="1", table=kinds_table(workspace, every()))))
 
 

@@ -73,7 +73,7 @@ def test_pictures_without_a_size_of_a_pixel_are_measured_in_pixels_and_that_is_s
         request = MeasureObjectsRequest(objects=tmp_path / folder, target=tmp_path / "t.csv")
         drain(measure_objects(request), events.append)
         said = [event.text for event in events if isinstance(event, Note)]
-        unsized = any("1 of 1 files have no voxel size (a.png)" in text for text in said)
+        unsized = any("1 of 1 file has no voxel size (a.png)" in text for text in said)
         assert unsized == (folder == "png")
 
 

@@ -76,7 +76,7 @@ def test_folds_that_cannot_be_trained_are_made_anew(workspace):
     for split, wrong in (
         ({"train": names, "val": names[:1]}, "in both training and validation"),
         ({"train": names, "val": []}, "both need some"),
-        ({"train": names, "val": ["gone"]}, "are not preprocessed"),
+        ({"train": names, "val": ["gone"]}, "is not preprocessed"),
     ):
         write_json(workspace.preprocessed / DATASET / "splits_final.json", [split])
         with pytest.raises(DatasetError, match=wrong) as refused:

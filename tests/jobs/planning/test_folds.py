@@ -138,7 +138,7 @@ def test_a_case_in_no_fold_is_named(workspace):
     _file(workspace).parent.mkdir(parents=True)
     _file(workspace).write_text(json.dumps([{"train": list(NAMES[:2]), "val": [NAMES[2]]}]))
     warnings = look_at_folds(workspace, DATASET, FoldSettings()).warnings
-    assert any("1 of 4 cases are in no fold and are never used: bob_right" in text for text in warnings)
+    assert any("1 of 4 cases is in no fold and never used: bob_right" in text for text in warnings)
 
 
 def test_planning_makes_the_folds_that_are_asked_for_and_says_first_what_cannot_be(workspace):

@@ -157,7 +157,7 @@ def test_the_previous_stage_is_laid_onto_its_image(new_model, images, tmp_path):
     sitk.WriteImage(elsewhere, str(tmp_path / "as it lies" / "a.nii.gz"))
     request = PredictFolderRequest.of(source=images, target=tmp_path / "out", previous=tmp_path / "as it lies", **CPU)
     assert "previous stage's segmentation" in drain(predict_folder(model, request)).failed["a"].message
-    with pytest.raises(DatasetError, match="lacks the previous stage's segmentation of 1 of 1 cases: a.nii.gz"):
+    with pytest.raises(DatasetError, match="lacks the previous stage's segmentation of 1 of 1 case: a.nii.gz"):
         drain(predict_folder(model, request.replace(previous=tmp_path / "nowhere")))
 
 

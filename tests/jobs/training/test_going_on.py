@@ -219,9 +219,7 @@ def test_cases_that_are_in_no_fold_yet_train_in_every_fold(trained):
     drain(continued(place, [request(continue_from=model, plans="more")]), found.append)
     splits = json.loads((place.preprocessed / TRAINED / "splits_final.json").read_text(encoding="utf-8"))
     assert all("new" in split["train"] and "new" not in split["val"] for split in splits)
-    assert any(
-        isinstance(event, Note) and "1 new cases are trained with in every fold" in event.text for event in found
-    )
+    assert any(isinstance(event, Note) and "1 new case is trained with in every fold" in event.text for event in found)
 
 
 def test_both_models_are_kept_side_by_side_for_the_dock(trained):

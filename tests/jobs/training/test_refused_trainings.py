@@ -89,7 +89,7 @@ def test_cases_in_no_fold_are_named(new_workspace):
     _, events = run(workspace)
     said = [event.text for event in of(Note, events) if "in no fold" in event.text]
     assert said == [
-        "1 of 5 cases are in no fold and are never used: c4. Add them to splits_final.json, or make new folds "
+        "1 of 5 cases is in no fold and never used: c4. Add them to splits_final.json, or make new folds "
         "(napari-nnunet folds)."
     ]
 

@@ -59,6 +59,10 @@ def add_model(place):
     make_model(place.results, Recipe(name="Dataset077_Others"))
 
 
+def add_dataset(place):
+    shutil.copytree(place.raw / TRAINED, place.raw / "Dataset078_New")
+
+
 def plans(box):
     return " ".join(box.itemText(i) for i in range(box.count()))
 
@@ -79,6 +83,7 @@ NOTICED = {
     "plans to train with": ("Train", add_plans, lambda dock: plans(dock.form.plans_box), "other"),
     "a model to segment with": ("Segment", add_model, lambda dock: "".join(models(dock)), "Dataset077_Others"),
     "a model to join": ("Ensemble", add_model, lambda dock: "".join(members(dock)), "Dataset077_Others"),
+    "a dataset to label for": ("Next", add_dataset, lambda dock: plans(dock.head.box), "Dataset078_New"),
     "a model": ("Models", add_model, lambda dock: dock.list.item(dock.list.count() - 1).text(), "Dataset077_Others"),
 }
 
@@ -140,6 +145,7 @@ REFUSED = {
     "training a dataset that was removed": ("Train", remove_dataset, lambda dock: dock.run(), "panel"),
     "training by plans that are half written": ("Train", spoil_plans, lambda dock: dock.run(), "panel"),
     "choosing the best of models that were removed": ("Ensemble", remove_dataset, compare_best, "panel"),
+    "suggesting for a dataset that was removed": ("Next", remove_dataset, lambda dock: dock.run(), "panel"),
     "exporting a model that was removed": ("Models", remove_dataset, lambda dock: dock._quantize(), "panel"),
 }  # fmt: skip
 

@@ -16,8 +16,8 @@ from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 
-WITH_WORKSPACE = ("Training cases", "Plan", "Train", "Segment", "Ensemble", "Models")
-WRITING = WITH_WORKSPACE[:3]
+WITH_WORKSPACE = ("Training cases", "Plan", "Train", "Next", "Segment", "Ensemble", "Models")
+WRITING = WITH_WORKSPACE[:4]
 SAID = "The workspace cannot be reached any more. If its disk was removed, connect it and look again"
 
 

@@ -78,7 +78,7 @@ UNFIT = {
     "slices for a model of volumes": (a_slice, "is a single slice, and the model was trained on volumes"),
     "voxels of another unit": (of_metres, "Is the unit right"),
     "a damaged file": (damaged, "a.nii.gz"),
-    "images that are all training cases": (labelled, "All 1 images are training cases of Dataset001_Tiny already"),
+    "images that are all training cases": (labelled, "The image is a training case of Dataset001_Tiny already"),
 }
 
 

@@ -98,6 +98,14 @@ def test_the_result_on_disk_is_that_of_the_shell_and_its_layer_lies_over_the_ima
     assert not ready.panel.button.isEnabled()
 
 
+def test_a_result_that_needs_no_coarser_levels_is_shown_too(viewer, ready, qtbot, target, monkeypatch):
+    monkeypatch.setattr(pyramid, "_COARSEST", 512)  # as it is
+    press(qtbot, ready)
+    (layer,) = labels_in(viewer)
+    assert "The labels are in" in ready.panel.status.text() and not layer.multiscale
+    assert layer.data.shape == SHAPE and np.asarray(layer.data).any()
+
+
 def test_a_moved_layer_gets_its_result_where_it_lies_also_when_it_is_opened_later(viewer, ready, qtbot, target):
     layer = viewer.layers["image"]
     layer.translate, layer.affine = (30, -20, 10), np.diag([2.0, 2, 2, 1])

@@ -101,6 +101,7 @@ def test_a_folder_is_segmented_with_a_bad_image_in_it_and_never_mixed_with_other
     wait_until_idle(qtbot, dock)
     assert dock.panel.status.text().startswith("2 images segmented, 1 kept, 1 failed. The segmentations and table.csv")
     assert dock.result.many.note.text().startswith("b: ")
+    assert "b failed" not in dock.panel.status.text()  # the table below says so and why
     assert (tmp_path / "in_segmented" / "table.csv").read_text(encoding="utf-8") == dock.result.many.copy._copied_text()
     assert f"-i {tmp_path / 'in'} -o {tmp_path / 'in_segmented'}" in dock.result.many.recipe.texts()["command line"]
     dock.form.step_box.value = 0.75

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from napari_nnunet.errors import counted
 from napari_nnunet.formats.results.recipe import STYLES, read_recipe
 from napari_nnunet.jobs.choosing.best import find_best
 from napari_nnunet.jobs.choosing.calibrate import calibrate as calibrate_job
@@ -74,7 +75,8 @@ def accumulate_crossval_results(request: AccumulateRequest, shell: Shell) -> Non
     found = shell.run(accumulate(shell.workspace, request))
     if found.evaluation is not None:
         folds = " ".join(map(str, found.folds))
-        print(f"Mean Dice of {len(found.evaluation.cases)} cases, folds {folds}: {found.evaluation.dice:.4f}")
+        cases = counted(len(found.evaluation.cases), "case")
+        print(f"Mean Dice of {cases}, folds {folds}: {found.evaluation.dice:.4f}")
     if found.objects is not None:
         print(f"Mean average precision of their objects: {found.objects:.4f}")
     print(found.folder)
@@ -132,7 +134,7 @@ def evaluate_objects(request: EvaluateObjectsRequest, shell: Shell) -> None:
 def measure(request: MeasureObjectsRequest, shell: Shell) -> None:
     """Write the table of objects."""
     rows = shell.run(measure_objects_job(request))
-    print(f"{len(rows)} objects")
+    print(f"{counted(len(rows), 'object')}")
     print(request.target)
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_nnunet.errors import SettingsError
+from napari_nnunet.errors import SettingsError, counted
 from napari_nnunet.formats.dataset.raw_writer import describe_dataset
 from napari_nnunet.jobs.dataset.convert import convert_msd, convert_old_nnunet
 from napari_nnunet.jobs.dataset.import_folders import import_folders as import_folders_job
@@ -48,7 +48,7 @@ def verify_dataset_integrity(request: VerifyRequest, shell: Shell) -> int:
     for problem in report.problems:
         print(problem)
     warnings = len(report.problems) - len(report.errors)
-    print(f"{name}: {report.cases} cases, {len(report.errors)} errors, {warnings} warnings.")
+    print(f"{name}: {counted(report.cases, 'case')}, {len(report.errors)} errors, {warnings} warnings.")
     return int(bool(report.errors))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_nnunet.errors import counted, of_all
 from napari_nnunet.jobs.labelling.label_errors import find_label_errors as find_label_errors_job
 from napari_nnunet.jobs.labelling.suggest import suggest as suggest_job
 
@@ -17,7 +18,8 @@ _SHOWN = 20
 def find_label_errors(request: FindLabelErrorsRequest, shell: Shell) -> None:
     """List the cases whose labels look wrong."""
     found = shell.run(find_label_errors_job(shell.workspace, request))
-    print(f"{len(found.suspects)} of {len(found.cases)} cases look wrong (compared with {found.model}).")
+    cases = of_all(len(found.suspects), len(found.cases), "case looks", "cases look")
+    print(f"{cases} wrong (compared with {found.model}).")
     for rank, case in enumerate(found.suspects[:_SHOWN], start=1):
         print(f"{rank}. {case.name}: Dice {case.dice:.3f}, score {case.score:.2f}" + (case.text and f"; {case.text}"))
     if len(found.suspects) > _SHOWN:
@@ -35,6 +37,7 @@ def suggest(request: SuggestRequest, shell: Shell) -> None:
         print(f"{rank}. {place.case}{where}: about {suggestion.minutes:.1f} minutes, entropy {place.entropy:.3f}")
     if len(found.chosen) > _SHOWN:
         print(f"... and {len(found.chosen) - _SHOWN} more.")
-    print(f"Together {found.voxels} voxels, about {found.minutes:.0f} minutes at {request.pace:g} s per outline.")
+    voxels, minutes = counted(found.voxels, "voxel"), counted(round(found.minutes), "minute")
+    print(f"Together {voxels}, about {minutes} at {request.pace:g} s per outline.")
     print(f"{found.standing.text} {found.learning}")
     print(found.file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from napari_nnunet.errors import some
+from napari_nnunet.errors import counted, some
 from napari_nnunet.jobs.planning.folds import fold_job
 from napari_nnunet.jobs.planning.move_plans import move_plans, move_warnings
 from napari_nnunet.jobs.planning.plan import extract_fingerprint as extract_fingerprint_job
@@ -69,7 +69,9 @@ def _say(result: PreprocessResult) -> int:
     if not result.failed:
         return 0
     total = len(result.failed) + len(result.done) + len(result.skipped)
-    print(f"{len(result.failed)} of {total} cases failed: {', '.join(sorted(result.failed))}.", file=sys.stderr)
+    print(
+        f"{len(result.failed)} of {counted(total, 'case')} failed: {', '.join(sorted(result.failed))}.", file=sys.stderr
+    )
     return 1
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_nnunet.errors import counted
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.jobs.prediction.combined import best_combination
 from napari_nnunet.jobs.prediction.predict_files import predict_combined_folder, predict_folder
@@ -54,7 +55,7 @@ def predict_best(request: PredictBestRequest, shell: Shell) -> int:
 def _say(result: FolderResult) -> int:
     if not result.failed:
         return 0
-    print(f"{len(result.failed)} of {len(result.failed) + len(result.done)} cases failed.", file=sys.stderr)
+    print(f"{len(result.failed)} of {counted(len(result.failed) + len(result.done), 'case')} failed.", file=sys.stderr)
     return 1
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from napari_nnunet.errors import SettingsError
+from napari_nnunet.errors import SettingsError, counted
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.processes.follow import Follower, Training, call_off
 from napari_nnunet.processes.launch import relaunch_distributed
@@ -130,7 +130,7 @@ def _ask(command: TrainCommand, folds: Sequence[Any], workspace: Workspace) -> N
             print(f"Fold {place.fold} will save and stop.")
         else:
             place.ask(finish_in=command.finish_in)
-            print(f"Fold {place.fold} will end after {command.finish_in} more epochs.")
+            print(f"Fold {place.fold} will end after {counted(command.finish_in or 0, 'more epoch')}.")
 
 
 def _one(request: TrainCommand, and_after: Sequence[TrainCommand], shell: Shell) -> TrainResult:

@@ -19,7 +19,7 @@ from napari_nnunet.engine.image.normalize import normalize
 from napari_nnunet.engine.image.resample import new_shape, resample_image, resample_labels
 from napari_nnunet.engine.image.voxel_size import as_trained
 from napari_nnunet.engine.machine import available_memory
-from napari_nnunet.errors import ImageError, ResourceError, some
+from napari_nnunet.errors import ImageError, ResourceError, counted, some
 from napari_nnunet.schema.geometry import lift
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.volume import Volume
@@ -290,7 +290,7 @@ def prepare(
     del mask
     data, invalid = read_crop(array, forward, box)
     if invalid:
-        notes = (*notes, f"{invalid} voxels were NaN or infinite and were set to 0.")
+        notes = (*notes, f"{counted(invalid, 'voxel was', 'voxels were')} NaN or infinite and set to 0.")
     for c, scheme in enumerate(schemes):
         statistics = plans.intensities[c] if c < len(plans.intensities) else None
         normalize(data[c], scheme, mask=inside if configuration.use_mask_for_norm[c] else None, statistics=statistics)

@@ -24,7 +24,7 @@ from napari_nnunet.engine.image.prepare import (
 )
 from napari_nnunet.engine.image.resample import resample_image, resample_labels
 from napari_nnunet.engine.image.voxel_size import as_trained
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, counted
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry, lift, lift_shape
 from napari_nnunet.schema.plans import Configuration, Plans
@@ -142,7 +142,10 @@ def _normalised(
 ) -> NDArray[np.float32]:
     data, invalid = read_crop(array, plans.transpose_forward, box)
     if invalid:
-        raise ImageError(f"The image holds {invalid} voxels that are NaN or infinite. Replace them before training.")
+        raise ImageError(
+            f"The image holds {counted(invalid, 'voxel that is', 'voxels that are')} NaN or infinite. Replace "
+            f"{'it' if invalid == 1 else 'them'} before training."
+        )
     for c, scheme in enumerate(configuration.normalization_schemes):
         statistics = plans.intensities[c] if c < len(plans.intensities) else None
         # Not the filled mask itself: labelled voxels outside it count as content.

@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 
 from napari_nnunet.engine.choosing.metrics import Joint
 from napari_nnunet.engine.labelling.doubt import ClassDoubt
+from napari_nnunet.errors import counted
 from napari_nnunet.schema.dataset import Region
 
 ErrorKind = Literal["missing", "swapped", "mirrored", "shifted", "cut off", "too small", "too large"]
@@ -77,7 +78,7 @@ def slips(
 
 def _missing(classes: Mapping[Region, ClassDoubt], names: Mapping[int, str], believed: float) -> list[Slip]:
     return [
-        Slip("missing", f"{_name(target, names)} is not drawn; the network sees {found.seen} voxels of it")
+        Slip("missing", f"{_name(target, names)} is not drawn; the network sees {counted(found.seen, 'voxel')} of it")
         for target, found in classes.items()
         if not found.labelled and found.seen >= _FEW and not found.expected < believed
     ]
@@ -208,7 +209,11 @@ def _sizes(joint: Joint, names: Mapping[int, str]) -> list[Slip]:
             continue
         name = names.get(value, str(value))
         if drawn < _MUCH_SMALLER * found and hits > _INSIDE * drawn:
-            result.append(Slip("too small", f"{name} is drawn with {drawn} voxels, within {found} that are seen"))
+            result.append(
+                Slip("too small", f"{name} is drawn with {counted(drawn, 'voxel')}, within {found} that are seen")
+            )
         elif found < _MUCH_SMALLER * drawn and hits > _INSIDE * found:
-            result.append(Slip("too large", f"{name} is drawn with {drawn} voxels, around {found} that are seen"))
+            result.append(
+                Slip("too large", f"{name} is drawn with {counted(drawn, 'voxel')}, around {found} that are seen")
+            )
     return result

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.prepare import crop_to_nonzero
 from napari_nnunet.engine.planning.fingerprint import CaseMeasure, ChannelMeasure
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, counted
 from napari_nnunet.schema.geometry import lift
 from napari_nnunet.volume import Volume
 
@@ -41,7 +41,10 @@ def measure_volume(volume: Volume, labels: NDArray[np.int32], *, draws: int | No
         raise ImageError(f"The image has {data.shape[1:]} voxels, its labels have {reference.shape}.")
     invalid = int(data.size - np.count_nonzero(np.isfinite(data)))
     if invalid:
-        raise ImageError(f"The image holds {invalid} voxels that are NaN or infinite. Replace them before training.")
+        raise ImageError(
+            f"The image holds {counted(invalid, 'voxel that is', 'voxels that are')} NaN or infinite. Replace "
+            f"{'it' if invalid == 1 else 'them'} before training."
+        )
     cropped, marked, _ = crop_to_nonzero(data, reference[None])
     foreground = marked[0] > 0
     rng = np.random.RandomState(SEED)

@@ -129,9 +129,9 @@ def split_of(cases: Sequence[str], fold: int | str, splits: Sequence[Split]) -> 
     split = splits[number]
     missing = sorted({*split.train, *split.val} - set(names))
     if missing:
-        listed = some(missing)
+        listed, are = some(missing), counted(len(missing), "case is", "cases are")
         raise DatasetError(
-            f"splits_final.json, fold {number}: {len(missing)} cases are not preprocessed ({listed}).",
+            f"splits_final.json, fold {number}: {are} not preprocessed ({listed}).",
             shell="Preprocess them, or delete the file to make new folds.",
             window="Preprocess them, or make new folds with 'Folds…' in the Train dock.",
         )

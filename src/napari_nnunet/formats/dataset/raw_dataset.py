@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_nnunet.errors import DatasetError, some
+from napari_nnunet.errors import DatasetError, counted, some
 from napari_nnunet.events import Note
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.images.files import ENDINGS, adapter_for
@@ -174,8 +174,8 @@ def left_out_notes(dataset: RawDataset) -> Iterator[Note]:
     if dataset.left_out:
         yield Note(
             level="warning",
-            text=f"{len(dataset.left_out)} entries of {dataset.name}/imagesTr are not cases and were left out: "
-            f"{some(dataset.left_out, _SHOWN)}. Images of this dataset are named CASE_0000{dataset.info.file_ending}.",
+            text=f"In {dataset.name}/imagesTr, what is not a case was left out: {some(dataset.left_out, _SHOWN)}. "
+            f"Images of this dataset are named CASE_0000{dataset.info.file_ending}.",
         )
 
 
@@ -197,8 +197,8 @@ def _found(folder: Path, info: DatasetInfo) -> tuple[list[TrainingCase], list[Fi
         gaps = sorted(set(range(max(channels, max(files) + 1))) - set(files))
         # A picture with several colours is one file; how many channels it has shows when it is read.
         if gaps and not (one_each and 0 in files):
-            listed = ", ".join(f"{name}_{c:04d}{ending}" for c in gaps)
-            problems.append(FileProblem(name, f"{listed} is missing; the dataset has {channels} channels", case=True))
+            text = f"{', '.join(f'{name}_{c:04d}{ending}' for c in gaps)} is missing; the dataset has "
+            problems.append(FileProblem(name, f"{text}{counted(channels, 'channel')}", case=True))
         elif name not in labels:
             problems.append(FileProblem(name, f"labelsTr/{name}{ending} is missing", case=True))
         elif not is_plain(name):

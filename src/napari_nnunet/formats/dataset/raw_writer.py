@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, NnunetError, some
+from napari_nnunet.errors import DatasetError, NnunetError, counted, some
 from napari_nnunet.formats.atomic import make_folder, write_error, write_json
 from napari_nnunet.formats.dataset.case_trash import homes_of, in_trash, masks_of, moved, raw_case_files
 from napari_nnunet.formats.dataset.changing import one_at_a_time
@@ -147,7 +147,7 @@ def _same_place(stored: Geometry, wanted: Geometry) -> bool:
 def _check(info: DatasetInfo, channels: Sequence[NDArray[Any]], labels: NDArray[np.integer]) -> None:
     if len(channels) != len(info.channel_names):
         raise DatasetError(
-            f"The dataset has {len(info.channel_names)} channels ({', '.join(info.channel_names)}), "
+            f"The dataset has {counted(len(info.channel_names), 'channel')} ({', '.join(info.channel_names)}), "
             f"but {len(channels)} were given."
         )
     shapes = {tuple(channel.shape) for channel in channels} | {tuple(labels.shape)}

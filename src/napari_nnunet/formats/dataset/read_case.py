@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError, some
+from napari_nnunet.errors import ImageError, counted, some
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.images.files import ADAPTERS, read_header, read_labels, read_volume
 from napari_nnunet.grid import Apart, Grid, Same, Turned, WhenApart, relation, same_voxels
@@ -166,7 +166,7 @@ def unknown_values(labels: NDArray[Any], scheme: LabelScheme) -> dict[int, int]:
 
 def unknown_in_words(unknown: Mapping[int, int], scheme: LabelScheme) -> str:
     """Return what is wrong with labels that hold values without a meaning."""
-    listed = some([f"{value} ({count} voxels)" for value, count in unknown.items()])
+    listed = some([f"{value} ({counted(count, 'voxel')})" for value, count in unknown.items()])
     have = ", ".join(map(str, _allowed(scheme)))
     return f"it contains {listed}, which dataset.json does not define; it has {have}"
 

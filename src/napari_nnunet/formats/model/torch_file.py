@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_nnunet.errors import ModelError, some
+from napari_nnunet.errors import ModelError, counted, some
 from napari_nnunet.formats.atomic import write_error
 from napari_nnunet.formats.pickle_limits import DamagedError, walk
 from napari_nnunet.formats.pickles import read_table
@@ -225,7 +225,7 @@ def _require_storages(archive: zipfile.ZipFile, table: str, sizes: Mapping[str, 
     folder = table.lower().removesuffix("data.pkl")
     short = [key for key, size in sizes.items() if there.get(f"{folder}data/{key}".lower(), 0) < size]
     if short:
-        raise DamagedError(f"{len(short)} of its {len(sizes)} tensors are cut off")
+        raise DamagedError(f"{len(short)} of its {counted(len(sizes), 'tensor')} are cut off")
 
 
 def _require_torch_file(path: Path) -> None:

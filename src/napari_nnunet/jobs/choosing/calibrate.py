@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.calibration import Calibration, fit_temperature
-from napari_nnunet.errors import DatasetError, ImageError, NnunetError, of_cases, some
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError, counted, of_cases, some
 from napari_nnunet.events import CaseFailed, Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
@@ -121,7 +121,7 @@ def _calibrate(
     write_json(path, {**asdict(result), "folds": [str(fold) for fold in chosen], "weights": weights})
     yield Note(
         text=f"Temperature {result.temperature:.2f}: the calibration error changes from {result.error_before:.4f} to "
-        f"{result.error_after:.4f} ({result.voxels} voxels of {result.cases} cases)."
+        f"{result.error_after:.4f} ({counted(result.voxels, 'voxel')} of {counted(result.cases, 'case')})."
     )
     return result, path
 

@@ -60,7 +60,7 @@ class Comparison:
         for name, metrics in self.cases[:_SHOWN]:
             lines.append(_row(name, width, [metrics[label]["Dice"] for label in labels]))
         more = len(self.cases) - _SHOWN
-        return "\n".join(lines) + "\n" + (f"... and {more} cases that agree more (--csv has all)\n" if more > 0 else "")
+        return "\n".join(lines) + "\n" + (f"... and {more} that agree more (--csv has all)\n" if more > 0 else "")
 
 
 def _row(name: str, width: int, values: Sequence[float]) -> str:

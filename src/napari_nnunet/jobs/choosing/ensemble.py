@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.prediction.vote import Vote, VoteSettings
-from napari_nnunet.errors import DatasetError, ImageError, ModelError, NnunetError, SettingsError, some
+from napari_nnunet.errors import DatasetError, ImageError, ModelError, NnunetError, SettingsError, counted, some
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
@@ -168,7 +168,9 @@ def check_weights(weights: Sequence[float] | None, members: int) -> None:
     if weights is None:
         return
     if len(weights) != members:
-        raise SettingsError(f"There are {members} members but {len(weights)} weights; give one for each, in order.")
+        raise SettingsError(
+            f"There are {members} members but {counted(len(weights), 'weight')}; give one for each, in order."
+        )
     if not all(0 <= weight < math.inf for weight in weights) or sum(weights) <= 0:
         raise SettingsError(f"Weights must be ≥ 0 and not all zero; {list(weights)} were given.")
 

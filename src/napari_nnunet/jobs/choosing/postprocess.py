@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_nnunet.engine.choosing.components import beyond_largest, clean, cleaned, to_remove
 from napari_nnunet.engine.choosing.metrics import Joint, Metrics, summarize
-from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.errors import DatasetError, SettingsError, counted
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers
 from napari_nnunet.formats.claim import claimed
@@ -321,7 +321,9 @@ def apply_cleaning(
         done = {"postprocessing": steps.arguments(), "postprocessing_kept": kept, "postprocessing_file": name}
         write_recipe(target, {**read_recipe(source), **done})
     removed = sum(count for count, _ in results)
-    yield Note(text=f"{steps.describe() or 'Nothing to do'}: {removed} voxels became background in {target}.")
+    yield Note(
+        text=f"{steps.describe() or 'Nothing to do'}: {counted(removed, 'voxel')} became background in {target}."
+    )
     return target
 
 

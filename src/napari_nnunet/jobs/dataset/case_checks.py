@@ -176,7 +176,11 @@ def _invalid_voxels(case: TrainingCase, volume: Volume, reader: str) -> Iterable
         if invalid:
             silent = reader.startswith("SimpleITK") and path.name.endswith((".nii", ".nii.gz"))
             what = "they are read as 0" if silent else "replace them"
-            yield Problem("warning" if silent else "error", path.name, f"{invalid} voxels are NaN or infinite; {what}")
+            yield Problem(
+                "warning" if silent else "error",
+                path.name,
+                f"{counted(invalid, 'voxel is', 'voxels are')} NaN or infinite; {what}",
+            )
             if not silent:
                 return  # other readers join the channels before they are counted
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, ImageError, NnunetError, some
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError, counted, some
 from napari_nnunet.formats.dataset.channel_files import channel_word, stem_of, words_of_name
 from napari_nnunet.formats.dataset.pairs import ImagePair
 from napari_nnunet.formats.images.files import read_header
@@ -190,13 +190,13 @@ def channel_trouble(
     if info is None:
         if len(channels) == have:
             return None
-        text = f"{len(channels)} channel names were given, but the images have {have} channels."
+        text = f"{len(channels)} channel names were given, but the images have {counted(have, 'channel')}."
         return DatasetError(text, window="Correct 'Channel names'.")
     count, listed = len(info.channel_names), ", ".join(info.channel_names)
     if count != have:
         way = {1: "grey", 3: "rgb"}.get(count) if cases[0].picture else None
         return DatasetError(
-            f"The images have {have} channels, the dataset has {count} ({listed}).",
+            f"The images have {counted(have, 'channel')}, the dataset has {count} ({listed}).",
             shell=f"Convert them: --colours {way}." if way else "",
             window="Convert them with 'Colours'." if way else "Choose another dataset in 'Add to'.",
         )
@@ -278,7 +278,10 @@ def look_at_pair(pair: ImagePair, apart: WhenApart) -> PlannedCase:
         mask, turned = placed_mask(pair, volume, apart)
     facts = facts_of(mask)
     if facts.invalid:
-        raise ImageError(f"{pair.mask.name} has {facts.invalid} voxels that are NaN or infinite; give them a value")
+        raise ImageError(
+            f"{pair.mask.name} has {counted(facts.invalid, 'voxel that is', 'voxels that are')} NaN or infinite; "
+            f"give {'it' if facts.invalid == 1 else 'them'} a value"
+        )
     integers = bool((np.asarray(volume.array) == np.rint(volume.array)).all())
     low, high = float(np.min(volume.array)), float(np.max(volume.array))
     spacing, sized_by = _size(pair, volume, mask)

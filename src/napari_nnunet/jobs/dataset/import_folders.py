@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, some
+from napari_nnunet.errors import DatasetError, counted, of_all, some
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
 from napari_nnunet.formats.dataset.changing import changing
@@ -120,15 +120,14 @@ def import_notes(plan: ImportPlan, request: ImportFoldersRequest) -> Job[None]:
     yield from _mostly_foreground(plan, translation)
     turned = [case.name for case in plan.cases if case.turned]
     if turned:
-        count = f"{len(turned)} of {len(plan.cases)}"
-        text = f"The masks of {count} cases are stored in another orientation and reoriented onto their images"
+        count = f"{len(turned)} of {counted(len(plan.cases), 'case')}"
+        text = f"The masks of {count} are stored in another orientation and reoriented onto their images"
         yield Note(level="warning", text=f"{text}: {some(turned)}.")
     changed_colours = [case.name for case in plan.cases if case.pair.colours]
     if changed_colours:
-        count, how = f"{len(changed_colours)} of {len(plan.cases)}", "grey" if request.colours == "grey" else "coloured"
-        text = (
-            f"{count} pictures are made {how} ({some(changed_colours)}). What is segmented later must be {how} as well"
-        )
+        how = "grey" if request.colours == "grey" else "coloured"
+        are = of_all(len(changed_colours), len(plan.cases), "picture is", "pictures are")
+        text = f"{are} made {how} ({some(changed_colours)}). What is segmented later must be {how} as well"
         yield Note(text=f"{text}.")
     yield from _size_notes(plan.cases)
     odd = by_text({case.name: [text.rstrip(".") for text in (*case.notes, *case.remarks)] for case in plan.cases})
@@ -138,7 +137,7 @@ def import_notes(plan: ImportPlan, request: ImportFoldersRequest) -> Job[None]:
 def _left_out_notes(plan: ImportPlan, request: ImportFoldersRequest) -> Job[None]:
     for why in dict.fromkeys(left.why for left in plan.left_out):
         names = [_within(left.path, request) for left in plan.left_out if left.why == why]
-        files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
+        files = counted(len(names), "file is", "files are")
         yield Note(level="warning", text=f"{files} left out ({why}): {some(names)}.")
 
 
@@ -161,7 +160,8 @@ def _size_notes(cases: Sequence[PlannedCase]) -> Job[None]:
     """Say where the size of voxels is not the image's own; pictures need none."""
     without = [case.name for case in cases if case.spacing is None and len(case.shape) == 3]
     if without:
-        text = f"No voxel size in the files of {len(without)} of {len(cases)} cases ({some(without)}); 1 mm is assumed"
+        of = f"{len(without)} of {counted(len(cases), 'case')}"
+        text = f"No voxel size in the files of {of} ({some(without)}); 1 mm is assumed"
         yield Note(
             level="warning",
             text=f"{text}. Give the size if that is wrong (--spacing).",
@@ -169,7 +169,8 @@ def _size_notes(cases: Sequence[PlannedCase]) -> Job[None]:
         )
     by_mask = [case.name for case in cases if case.sized_by == "mask"]
     if by_mask:
-        text = f"The images of {len(by_mask)} of {len(cases)} cases have no voxel size; that of their masks is used"
+        of = f"{len(by_mask)} of {counted(len(cases), 'case')}"
+        text = f"The images of {of} have no voxel size; that of their masks is used"
         yield Note(level="warning", text=f"{text} ({some(by_mask)}).")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from napari_nnunet.errors import DatasetError, NnunetError, of_cases, some
+from napari_nnunet.errors import DatasetError, NnunetError, counted, of_cases, some
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.pairs import Pairing, pair_folders, pair_subfolders, why_left
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
@@ -258,7 +258,7 @@ def _meaning(
     except NnunetError as error:
         return recognised, None, error
     if translation is None:
-        listed = some([f"{word} ({count} voxels)" for word, count in unnamed.items()])
+        listed = some([f"{word} ({counted(count, 'voxel')})" for word, count in unnamed.items()])
         return recognised, None, ask(recognised, f"No class was given for the values {listed}.", unnamed=list(unnamed))
     if len(set(translation.values.values())) < 2:
         return (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_nnunet.errors import DatasetError, ImageError, for_people, memory_told, some
+from napari_nnunet.errors import DatasetError, ImageError, counted, for_people, memory_told, some
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.dataset.case_files import NO_IMAGES, Inputs
 from napari_nnunet.formats.dataset.channel_files import what_came
@@ -337,7 +337,7 @@ def _remarks(volume: Volume, array: np.ndarray) -> Iterator[str]:
     if thin := [axis for axis, n in zip("zyx", volume.shape, strict=False) if n == 1 and len(volume.shape) == 3]:
         yield f"it is one voxel thick along {' and '.join(thin)}"
     if array.dtype.kind == "f" and (count := int(array.size - np.count_nonzero(np.isfinite(array)))):
-        yield f"{count} voxels are NaN or infinite"
+        yield f"{counted(count, 'voxel is', 'voxels are')} NaN or infinite"
     if array.size > 1 and array.min() == array.max():
         yield "all its voxels are equal"
 

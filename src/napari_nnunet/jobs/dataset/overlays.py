@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.axis_operators import nearest_index
-from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError, counted
 from napari_nnunet.events import CaseDone, Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, written_beside
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, open_dataset, reader_of
@@ -67,7 +67,7 @@ def plot_overlays(workspace: Workspace, request: OverlaysRequest) -> Job[int]:
     ):
         yield Note(level="warning", text=f"{names}: {text}. The pictures show the voxels as they lie.")
     written = sum(outcome.error is None for outcome in outcomes.values())
-    yield Note(text=f"{written} pictures are in {request.target}.")
+    yield Note(text=f"{counted(written, 'picture is', 'pictures are')} in {request.target}.")
     results_of(outcomes, "drawn")
     return written
 
@@ -123,7 +123,9 @@ def draw_stored(folder: Path, case: str, channel: int, intensity: float, target:
 
 def _draw(data: NDArray[Any], labels: NDArray[Any], channel: int, intensity: float, target: Path) -> None:
     if channel >= len(data):
-        raise SettingsError(f"The case has {len(data)} channels, numbered from 0; there is no channel {channel}.")
+        raise SettingsError(
+            f"The case has {counted(len(data), 'channel')}, numbered from 0; there is no channel {channel}."
+        )
     picture = overlay(data[channel, z := telling_slice(labels)], labels[z], intensity)
     with written_beside(target, suffix=".png") as temporary:
         temporary.write_bytes(iio.imwrite("<bytes>", picture, extension=".png"))  # its own writer complains at its end

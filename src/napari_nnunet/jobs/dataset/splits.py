@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_nnunet.engine.training.splits import FOLDS, Split, make_splits
-from napari_nnunet.errors import DatasetError, some
+from napari_nnunet.errors import DatasetError, counted, some
 from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups
 from napari_nnunet.schema.json_text import read_json, shortened
 
@@ -80,7 +80,9 @@ def fold_faults(splits: Sequence[Split], cases: Sequence[str]) -> list[str]:
             if names:
                 folds[f"{_counted(names)} {fault}"].append(str(number))
         if not split.train or not split.val:
-            text = f"{len(split.train)} cases for training and {len(split.val)} for validation; both need some"
+            text = (
+                f"{counted(len(split.train), 'case')} for training and {len(split.val)} for validation; both need some"
+            )
             folds[text].append(str(number))
     for numbers, names in validated_twice(splits).items():
         folds[f"{_counted(names)} {_TWICE}"] = list(map(str, numbers))

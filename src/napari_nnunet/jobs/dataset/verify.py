@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_nnunet.engine.machine import available_memory
-from napari_nnunet.errors import DatasetError, NnunetError, some
+from napari_nnunet.errors import DatasetError, NnunetError, counted, of_all, some
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, survey
 from napari_nnunet.formats.images.files import adapter_for
@@ -185,7 +185,7 @@ def _json_problems(folder: Path) -> Iterable[Problem]:
 def _count_problems(dataset: RawDataset, *, incomplete: bool) -> Iterable[Problem]:
     found, stated = len(dataset.cases), dataset.info.num_training
     if stated is not None and stated != found and not incomplete:
-        are = "is 1 case" if found == 1 else f"are {found} cases"
+        are = f"{'is' if found == 1 else 'are'} {counted(found, 'case')}"
         yield Problem("error", "dataset.json", f"'numTraining' is {stated}, but there {are}", "set_count")
     if found < _FEWEST:
         yield Problem(
@@ -280,7 +280,8 @@ def _spacing_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Itera
         yield Problem(
             "warning",
             some(unknown),
-            f"{len(unknown)} of {len(facts)} cases have no voxel size; 1 mm is assumed in every direction",
+            f"{of_all(len(unknown), len(facts), 'case has', 'cases have')} no voxel size; 1 mm is assumed in every "
+            "direction",
             "set_spacing",
         )
     inside = sorted(name for name, fact in facts.items() if fact.spacing_source in INSIDE)
@@ -288,9 +289,9 @@ def _spacing_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Itera
         yield Problem(
             "warning",
             some(inside),
-            f"{len(inside)} of {len(facts)} cases have a voxel size inside their TIFF, which is used here; nnU-Net "
-            "does not look there, assumes 1 mm and makes other plans. A CASE.json with the spacing beside each file "
-            "says the same to both",
+            f"{of_all(len(inside), len(facts), 'case has', 'cases have')} a voxel size inside their TIFF, which is "
+            "used here; nnU-Net does not look there, assumes 1 mm and makes other plans. A CASE.json with the spacing "
+            "beside each file says the same to both",
             "set_spacing",
         )
     for name, fact in sorted(facts.items()):

@@ -8,6 +8,7 @@ from typing import Any
 
 from napari_nnunet.engine.labelling.curve import Gain
 from napari_nnunet.engine.labelling.queries import Spot
+from napari_nnunet.errors import counted
 from napari_nnunet.formats.dataset.case_files import Case
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.schema.dataset import LabelScheme, Region
@@ -42,7 +43,7 @@ class Standing:
     @property
     def text(self) -> str:
         """The same in a line."""
-        parts = ["1 case" if self.cases == 1 else f"{self.cases} cases"]
+        parts = [counted(self.cases, "case")]
         parts.append(f"{self.annotated:.0%} of {'its' if self.cases == 1 else 'their'} voxels annotated")
         if self.dice is not None:
             parts.append(f"Dice {self.dice:.3f} on {self.validated} validation cases")

@@ -110,7 +110,8 @@ def unlabelled_images(
     left = [case for case in found.cases if case.name not in done]
     if not left:
         raise DatasetError(
-            f"All {len(done)} images are training cases of {dataset} already. Give images that nobody labelled yet.",
+            f"{'The image is a training case' if len(done) == 1 else f'All {len(done)} images are training cases'} of "
+            f"{dataset} already. Give images that nobody labelled yet.",
         )
     return left, Known(done, there if sparse else {}, scheme, found.left_out_text)
 

@@ -14,7 +14,7 @@ from napari_nnunet.engine.large.boxes import Shape3
 from napari_nnunet.engine.large.parts import Preparation
 from napari_nnunet.engine.large.survey import ImageFacts
 from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.errors import SettingsError
+from napari_nnunet.errors import SettingsError, counted
 from napari_nnunet.events import Job, Note, Progress, Pump, Stage
 from napari_nnunet.formats.large.journal import BlockJournal
 from napari_nnunet.formats.large.label_image import Destination, LabelImage
@@ -97,7 +97,7 @@ def fill_elsewhere(
     """
     todo = {f"{point} {block.place}": (point, block) for point, _, block in left(filling, points)}
     if filling.kept:
-        yield Note(text=f"{filling.kept} blocks are finished already; {len(todo)} are left.")
+        yield Note(text=f"{counted(filling.kept, 'block is', 'blocks are')} finished already; {len(todo)} are left.")
     yield Stage(name="Segmenting", total=len(todo))
     began, done, watch = time.monotonic(), 0, ImageWatch(filling)
     tasks = (Task(name, (share, point, block.place), lambda: 0.0) for name, (point, block) in todo.items())

@@ -20,7 +20,7 @@ from napari_nnunet.engine.prediction.decode import Assembler
 from napari_nnunet.engine.prediction.infer import Ensemble
 from napari_nnunet.engine.prediction.sampling import sampling_parts
 from napari_nnunet.engine.prediction.tiles import Accumulator
-from napari_nnunet.errors import ImageError, is_out_of_memory
+from napari_nnunet.errors import ImageError, counted, is_out_of_memory
 from napari_nnunet.events import Job, Note, Painted, Progress, Pump, Stage
 from napari_nnunet.formats.large.journal import BlockEntry, BlockJournal
 from napari_nnunet.formats.large.label_image import LabelImage
@@ -99,7 +99,7 @@ def fill(
     """
     todo = list(left(filling, points))
     if filling.kept:
-        yield Note(text=f"{filling.kept} blocks are finished already; {len(todo)} are left.")
+        yield Note(text=f"{counted(filling.kept, 'block is', 'blocks are')} finished already; {len(todo)} are left.")
     runs = [_runs(filling, predictor, preparation.record, block) for _, preparation, block in todo]
     total, before, began, watch = sum(runs), 0, time.monotonic(), ImageWatch(filling)
     yield Stage(name="Segmenting", total=total)

@@ -20,7 +20,7 @@ from napari_nnunet.engine.large.boxes import Shape3
 from napari_nnunet.engine.large.parts import Preparation
 from napari_nnunet.engine.large.survey import ImageFacts
 from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.errors import ImageError, ModelError, SettingsError
+from napari_nnunet.errors import ImageError, ModelError, SettingsError, counted
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import ending_of, write_labels
@@ -332,7 +332,10 @@ def _filled_elsewhere(
 def _noted(facts: ImageFacts, record: PrepareRecord) -> Job[None]:
     """Say what is odd about an image."""
     if facts.invalid:
-        yield Note(level="warning", text=f"{facts.invalid} voxels were NaN or infinite and were set to 0.")
+        yield Note(
+            level="warning",
+            text=f"{counted(facts.invalid, 'voxel was', 'voxels were')} NaN or infinite and set to 0.",
+        )
     if not facts.content:
         yield Note(level="warning", text="The image contains only zeros.")
     for text in record.notes:

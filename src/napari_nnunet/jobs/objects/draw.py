@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, NnunetError, some
+from napari_nnunet.errors import DatasetError, NnunetError, of_all, some
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_trash import KINDS, OBJECTS, in_trash
@@ -134,8 +134,8 @@ def require_kinds(missing: Sequence[str], count: int) -> None:
     """Refuse cases of which no mask says of which kind their objects are."""
     if missing:
         raise DatasetError(
-            f"{len(missing)} of {count} cases have no mask in {KINDS} that says of which kind their objects are: "
-            f"{some(missing)}."
+            f"{of_all(len(missing), count, 'case has', 'cases have')} no mask in {KINDS} that says of "
+            f"which kind their objects are: {some(missing)}."
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_nnunet.errors import DatasetError, SettingsError, some
+from napari_nnunet.errors import DatasetError, SettingsError, counted, some
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_trash import KINDS
@@ -54,8 +54,8 @@ def kinds_from_table(
     there = [case for case in files if kinds_file(folder, case) is not None]
     if there and not drawn_before:
         raise SettingsError(
-            f"{len(there)} cases of {folder.name} have masks in {KINDS} already. Use these, without a table, or move "
-            "them away first."
+            f"{counted(len(there), 'case')} of {folder.name} {'has' if len(there) == 1 else 'have'} masks in {KINDS} "
+            "already. Use these, without a table, or move them away first."
         )
     values = {kind: i for i, kind in enumerate(dict.fromkeys(told.values()), start=1)}
     yield Stage(name="Drawing kinds", total=len(files))

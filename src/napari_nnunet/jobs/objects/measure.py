@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.objects.table import Row, object_table, scattered_pieces
-from napari_nnunet.errors import DatasetError, ImageError, NnunetError, some
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError, counted, of_all, some
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.dataset.objects import kinds_beside, read_objects
@@ -51,7 +51,8 @@ def measure_objects(request: MeasureObjectsRequest) -> Job[list[Row]]:
         cases = {request.objects.name[: -len(ending_of(request.objects))]: request.objects}
     if request.images is not None and request.images.is_file() and len(cases) > 1:
         raise DatasetError(
-            f"{request.images} is one image, but there are objects of {len(cases)} cases ({some(list(cases), 3)}). "
+            f"{request.images} is one image, but there are objects of {counted(len(cases), 'case')} "
+            f"({some(list(cases), 3)}). "
             "Give the folder with the image of each case."
         )
     images = {case: images_of(request.images, case) for case in cases}
@@ -136,12 +137,13 @@ def scattered(found: Mapping[str, tuple[int, int] | None]) -> Job[None]:
     """Say which cases look like masks of classes, by the numbers and pieces of each."""
     named = {case: pieces for case, pieces in found.items() if pieces is not None}
     if named:
-        listed = "; ".join(f"{case}: {pieces} pieces, {numbers} number{'s' * (numbers > 1)}"
+        listed = "; ".join(f"{case}: {counted(pieces, 'piece')}, {numbers} number{'s' * (numbers > 1)}"
                            for case, (numbers, pieces) in list(named.items())[:3])  # fmt: skip
         more = "; ..." if len(named) > 3 else ""
         yield Note(
             level="warning",
-            text=f"In {len(named)} of {len(found)} files few numbers lie in many separate pieces ({listed}{more}). "
+            text=f"In {len(named)} of {counted(len(found), 'file')} few numbers lie in many separate pieces "
+            f"({listed}{more}). "
             "Each number counts as one object. If these are masks of classes, number their objects first.",
         )
 
@@ -177,7 +179,7 @@ def unsized(paths: Sequence[Path]) -> Job[bool]:
         listed = some(unknown, 3)
         yield Note(
             level="warning",
-            text=f"{len(unknown)} of {len(paths)} files have no voxel size ({listed}): lengths, "
-            "areas and volumes of their objects are counted in voxels, not in mm.",
+            text=f"{of_all(len(unknown), len(paths), 'file has', 'files have')} no voxel size ({listed}): "
+            "lengths, areas and volumes of their objects are counted in voxels, not in mm.",
         )
     return bool(unknown)

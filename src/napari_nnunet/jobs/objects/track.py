@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.objects.table import Row, object_table
 from napari_nnunet.engine.objects.track import track, usual_distance
-from napari_nnunet.errors import DatasetError, NnunetError, for_people, of_cases, some
+from napari_nnunet.errors import DatasetError, NnunetError, counted, for_people, of_cases, some
 from napari_nnunet.events import CaseFailed, Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
 from napari_nnunet.formats.dataset.objects import read_objects
@@ -224,8 +224,9 @@ def _check_times(series: str, times: Mapping[int, str], files: Mapping[str, Path
     if moved:
         yield Note(
             level="warning",
-            text=f"{series}: according to their headers, {len(moved)} of {len(files)} time points lie in another place "
-            f"than the first ({moved[0]}{', ...' if len(moved) > 1 else ''}). They were followed voxel by voxel.",
+            text=f"{series}: according to their headers, {len(moved)} of {counted(len(files), 'time point')} lie in "
+            f"another place than the first ({moved[0]}{', ...' if len(moved) > 1 else ''}). They were followed "
+            "voxel by voxel.",
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_nnunet.engine.training.splits import FOLDS, Split, group_splits, make_splits
-from napari_nnunet.errors import DatasetError, some
+from napari_nnunet.errors import DatasetError, counted, of_all, some
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import copy_file, write_json
 from napari_nnunet.formats.claim import claimed, is_claimed
@@ -202,7 +202,9 @@ def _exchange(workspace: Workspace, name: str, cases: Sequence[str], found: Foun
         path.rename(kept)
         yield Note(text=f"The previous folds are kept in {kept.name}.")
     write_splits(path, found.splits)
-    yield Note(text=f"Made {len(found.splits)} folds of {len(cases)} cases{_in_groups(found)}: {path}.")
+    yield Note(
+        text=f"Made {counted(len(found.splits), 'fold')} of {counted(len(cases), 'case')}{_in_groups(found)}: {path}."
+    )
     return FoundFolds(found.splits, found.groups, True, found.warnings)
 
 
@@ -270,7 +272,9 @@ def settled_splits(
         found = folds_of(path.parent, cases, request, own_groups(workspace, name))
         write_splits(path, found.splits)
     yield from (Note(level="warning", text=text) for text in found.warnings)
-    yield Note(text=f"Made {len(found.splits)} folds of {len(cases)} cases{_in_groups(found)}: {path}.")
+    yield Note(
+        text=f"Made {counted(len(found.splits), 'fold')} of {counted(len(cases), 'case')}{_in_groups(found)}: {path}."
+    )
     return found.splits
 
 
@@ -290,7 +294,7 @@ def write_splits(path: Path, splits: Sequence[Split]) -> None:
 
 
 def _in_groups(found: FoundFolds) -> str:
-    return "" if found.groups is None else f" in {len(set(found.groups.of.values()))} groups"
+    return "" if found.groups is None else f" in {counted(len(set(found.groups.of.values())), 'group')}"
 
 
 def _warnings(splits: Sequence[Split], groups: Groups | None, cases: Sequence[str]) -> list[str]:
@@ -301,7 +305,7 @@ def _warnings(splits: Sequence[Split], groups: Groups | None, cases: Sequence[st
         found += [f"{groups.remark}."] if groups.remark else []
         if groups.alone:
             found.append(
-                f"{len(groups.alone)} of {len(cases)} cases are not named by {groups.by} and stand alone: "
+                f"{of_all(len(groups.alone), len(cases), 'case is', 'cases are')} not named by {groups.by}: "
                 f"{some(groups.alone)}. Do they belong to a group?"
             )
         found += [*_parted(splits, groups), *_spelt_alike(groups)]
@@ -335,7 +339,7 @@ def _parted(splits: Sequence[Split], groups: Groups) -> list[str]:
         parted |= {of[name] for name in split.train if name in of} & {of[name] for name in split.val if name in of}
     if not parted:
         return []
-    what = "1 group has" if len(parted) == 1 else f"{len(parted)} groups have"
+    what = counted(len(parted), "group has", "groups have")
     return [
         f"{what} cases in training and validation at once ({some(sorted(parted))}): the scores come out too high. Make "
         "folds that keep them together."
@@ -347,7 +351,7 @@ def unused_warning(splits: Sequence[Split], cases: Sequence[str]) -> tuple[str, 
     nowhere = sorted(set(cases) - {name for split in splits for name in (*split.train, *split.val)})
     if not nowhere:
         return ()
-    return (f"{len(nowhere)} of {len(cases)} cases are in no fold and are never used: {some(nowhere)}.",)
+    return (f"{of_all(len(nowhere), len(cases), 'case is', 'cases are')} in no fold and never used: {some(nowhere)}.",)
 
 
 def _trained(results: Path) -> list[Path]:

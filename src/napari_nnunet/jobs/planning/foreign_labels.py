@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_nnunet.errors import DatasetError, ResourceError
+from napari_nnunet.errors import DatasetError, ResourceError, counted
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.dataset.read_case import unknown_in_words, unknown_values
@@ -102,7 +102,9 @@ def _look(
     wrong = [name for name, values in unknown.items() if set(values) != {_OUTSIDE}]
     name = next(iter(wrong or unknown))
     text = f"{labels[name].name}: {unknown_in_words(unknown[name], info.labels)}"
-    text += f"; so do the labels of {len(unknown) - 1} more of {len(labels)} cases" if len(unknown) > 1 else ""
+    text += (
+        f"; so do the labels of {len(unknown) - 1} more of {counted(len(labels), 'case')}" if len(unknown) > 1 else ""
+    )
     remedy = "give these voxels a value that it has, or, where nobody annotated them, that of a label named 'ignore'"
     if not wrong:
         yield Note(level="warning", text=f"{text}. They are trained as background. If they are not, {remedy}.")

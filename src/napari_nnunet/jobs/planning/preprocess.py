@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import NnunetError, PlanError, counted, some
+from napari_nnunet.errors import NnunetError, PlanError, counted, of_all, some
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, written_beside
 from napari_nnunet.formats.claim import claimed
@@ -144,7 +144,7 @@ def _preprocess(
         copy_file(dataset.folder / "dataset.json", base / "dataset.json")
     yield from _drop_removed(dataset, targets)
     if skipped:
-        yield Note(text=f"{len(skipped)} of {len(dataset.cases)} cases are up to date.")
+        yield Note(text=f"{of_all(len(skipped), len(dataset.cases), 'case is', 'cases are')} up to date.")
     yield from joining.said(cases)
     require_disk(base, plans, [target.configuration for target in targets], len(cases))
     yield Stage(name=f"Preprocessing {base.name}", total=len(cases))
@@ -170,8 +170,8 @@ def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset
         schemes, channels = configuration.normalization_schemes, dataset.info.channel_names
         if len(schemes) != len(channels):
             raise PlanError(
-                f"{plans.where}, configuration '{name}': 'normalization_schemes' has {len(schemes)} entries; the "
-                f"dataset has {len(channels)} channels ({', '.join(channels)}). Give one for each."
+                f"{plans.where}, configuration '{name}': 'normalization_schemes' is of {len(schemes)}; the "
+                f"dataset has {counted(len(channels), 'channel')} ({', '.join(channels)}). Give one for each."
             )
         identifier = configuration.data_identifier
         rules = rules_of(plans, configuration, dataset)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.components import clean
 from napari_nnunet.engine.prediction.vote import Vote, VoteSettings
-from napari_nnunet.errors import SettingsError
+from napari_nnunet.errors import SettingsError, counted
 from napari_nnunet.events import Box, Job, Note, Progress, Pump, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
@@ -209,7 +209,7 @@ def predict_combined(
         yield Stage(name="Postprocessing")
         removed = clean(labels, combination.cleaning)
         scheme = combination.model.dataset.labels
-        yield Note(text=f"Kept {combination.cleaning.describe(scheme)}; {removed} voxels became background.")
+        yield Note(text=f"Kept {combination.cleaning.describe(scheme)}; {counted(removed, 'voxel')} became background.")
     recipe = {**result.recipe, **_cleaning_recipe(combination)}
     if decoding is None:
         result = replace(result, counts=count_labels(labels, max(combination.model.dataset.labels.names) + 1))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.network.device import choose
-from napari_nnunet.errors import DatasetError, NnunetError, SettingsError, some
+from napari_nnunet.errors import DatasetError, NnunetError, SettingsError, counted, some
 from napari_nnunet.events import Box, Job, Note, Progress, Pump, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text
 from napari_nnunet.formats.claim import claimed
@@ -289,6 +289,6 @@ def _check_previous(cases: Sequence[Case], previous: Path | None, model: Trained
     missing = [case.name + ending for case in cases if not (previous / (case.name + ending)).is_file()]
     if missing:
         raise DatasetError(
-            f"{previous} lacks the previous stage's segmentation of {len(missing)} of {len(cases)} cases: "
+            f"{previous} lacks the previous stage's segmentation of {len(missing)} of {counted(len(cases), 'case')}: "
             f"{some(missing)}."
         )

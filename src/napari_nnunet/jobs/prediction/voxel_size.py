@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from napari_nnunet.engine.image.turning import Turning
 from napari_nnunet.engine.image.voxel_size import as_trained, trained_sizes
-from napari_nnunet.errors import NnunetError, SettingsError, some
+from napari_nnunet.errors import NnunetError, SettingsError, counted, some
 from napari_nnunet.events import Note
 from napari_nnunet.formats.dataset.case_files import Case, reader_for
 from napari_nnunet.formats.images.files import read_header
@@ -138,7 +138,8 @@ def size_notes(model: TrainedModel, cases: Sequence[Case], reader: str) -> Itera
         elif as_trained(model.plans, model.configuration, geometry) != geometry:
             unused.append(path.name)
     if broken:
-        text = f"No voxel size can be read for {len(broken)} of {len(cases)} cases ({some(list(broken), _LISTED)}): "
+        of = f"{len(broken)} of {counted(len(cases), 'case')}"
+        text = f"No voxel size can be read for {of} ({some(list(broken), _LISTED)}): "
         text += next(iter(broken.values()))
         yield Note(level="warning", text=f"{text} They will fail; fix the files, or give the size (--spacing).")
     if unknown:

@@ -20,7 +20,7 @@ from napari_nnunet.engine.training.learner import Learner
 from napari_nnunet.engine.training.loss import SegmentationLoss
 from napari_nnunet.engine.training.parallel import Group
 from napari_nnunet.engine.training.schedule import Schedule
-from napari_nnunet.errors import ModelError, PlanError, SettingsError, is_out_of_memory
+from napari_nnunet.errors import ModelError, PlanError, SettingsError, counted, is_out_of_memory
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json, write_text
 from napari_nnunet.formats.claim import is_claimed
@@ -387,11 +387,11 @@ def _write_side_files(session: Session) -> None:
 
 def _description(session: Session, workers: int | None) -> str:
     order, recipe = session.order, session.recipe
-    length = f"{session.schedule.epochs} epochs of {recipe.iterations} steps"
+    length = f"{counted(session.schedule.epochs, 'epoch')} of {counted(recipe.iterations, 'step')}"
     if order.settings.time_budget is not None and not session.measured:
-        length = f"as many epochs as fit into {order.settings.time_budget / 60:.0f} minutes"
+        length = f"as many epochs as fit into {counted(round(order.settings.time_budget / 60), 'minute')}"
     choice = session.learner.choice
-    made = "" if workers is None else f", batches made by {workers} processes"
+    made = "" if workers is None else f", batches made by {counted(workers, 'process', 'processes')}"
     return (
         f"{order.dataset_name} {order.configuration.name}, fold {order.fold}: {len(order.split.train)} training and "
         f"{len(order.split.val)} validation cases, {length}, "

@@ -91,7 +91,9 @@ def continued(workspace: Workspace, requests: Sequence[T]) -> Job[list[T]]:
     if first.epochs is None and first.time_budget is None:
         epochs = recipe_of(first.trainer).epochs
         changes["epochs"] = max(1, epochs // _SHORTER)
-        yield Note(text=f"{changes['epochs']} epochs, a quarter of {first.trainer}'s: the model has learnt already.")
+        yield Note(
+            text=f"{counted(changes['epochs'], 'epoch')}, a quarter of {first.trainer}'s: the model has learnt already."
+        )
     made = [request.model_copy(update=changes) for request in requests]
     needs = yield from look_at_needs(workspace, made[:1])
     yield from prepare_training(workspace, made, adopt=needs.unused)

@@ -11,7 +11,7 @@ from napari_nnunet.engine.batches.patches import FOREGROUND_SHARE, PatchRule, fo
 from napari_nnunet.engine.batches.strong_augmentation import SCALE
 from napari_nnunet.engine.batches.supervision import output_scales
 from napari_nnunet.engine.training.splits import Split, split_of
-from napari_nnunet.errors import DatasetError, SettingsError, some
+from napari_nnunet.errors import DatasetError, SettingsError, counted, of_all, some
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.dataset.objects import look_at_drawn
@@ -285,8 +285,8 @@ def _refuse_stale(
     if stale:
         listed = some(stale)
         raise DatasetError(
-            f"{len(stale)} of {count} cases are new, changed or were planned otherwise since they were "
-            f"preprocessed ({listed}).",
+            f"{of_all(len(stale), count, 'case was', 'cases were')} added, changed or planned otherwise since "
+            f"preprocessing ({listed}).",
             shell=f"Run 'preprocess -d {data.parent.name} -plans_name {plans.plans_name} -c {configuration.name}"
             f"{_FLAGS[usual(joined_at(data.parent))]}'; only these are made again.",
             window="Press Preprocess in the Plan dock; only these are made again.",
@@ -332,7 +332,8 @@ def _split(workspace: Workspace, name: str, cases: Sequence[str], request: Train
             raise DatasetError(f"There is no fold {fold}: the folds are 0 to {len(splits) - 1}, or 'all'.")
         yield Note(
             level="warning",
-            text=f"splits_final.json has {len(splits)} folds; fold {fold} uses a random 80:20 split instead, which "
+            text=f"splits_final.json has {counted(len(splits), 'fold')}; fold {fold} uses a random 80:20 split "
+            "instead, which "
             "keeps no groups together.",
         )
     elif not request.asks:  # whoever makes folds is told there

@@ -118,7 +118,7 @@ def prepare_cases(workspace: Workspace, requests: Sequence[TrainRequest], *, ado
             )
     if adopt:
         adopt_cases(workspace, base.name, adopt)
-        yield Note(text=f"{len(adopt)} new cases are trained with in every fold.")
+        yield Note(text=f"{counted(len(adopt), 'new case is', 'new cases are')} trained with in every fold.")
 
 
 def check_training(workspace: Workspace, requests: Sequence[TrainRequest]) -> Job[None]:

@@ -20,7 +20,7 @@ from napari_nnunet.engine.training.learner import Learner, Matches
 from napari_nnunet.engine.training.log import TrainingLog
 from napari_nnunet.engine.training.parallel import Group
 from napari_nnunet.engine.training.schedule import Schedule, fit_to_budget
-from napari_nnunet.errors import ResourceError, is_out_of_memory
+from napari_nnunet.errors import ResourceError, counted, is_out_of_memory
 from napari_nnunet.events import CheckpointSaved, EpochDone, Job, Note, Progress
 from napari_nnunet.formats.model.checkpoint import OWN, write_checkpoint
 from napari_nnunet.formats.model.fold import FoldFolder, Wishes
@@ -250,7 +250,8 @@ class Session:
             since = len(averages) - 1 - averages.index(self.log.best)
             if since >= settings.early_stop:
                 self.schedule = schedule.finishing(self.epoch, max(1, settings.early_stop // 4))
-                yield Note(text=f"No improvement for {since} epochs; stopping at epoch {self.schedule.epochs}.")
+                last = self.schedule.epochs
+                yield Note(text=f"No improvement for {counted(since, 'epoch')}; stopping at epoch {last}.")
                 return
         if settings.time_budget is not None:
             per_epoch = self.spent / self.epoch

@@ -14,7 +14,7 @@ from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.engine.network.device import PRECISIONS, BackendChoice, gpu_count
 from napari_nnunet.engine.training.log import pseudo_dice
 from napari_nnunet.engine.training.parallel import Group, joined_processes, own_device
-from napari_nnunet.errors import ModelError, NnunetError, ResourceError, SettingsError, TrainingError
+from napari_nnunet.errors import ModelError, NnunetError, ResourceError, SettingsError, TrainingError, counted
 from napari_nnunet.events import Ended, EpochDone, Job, Note, Previewed, Progress, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.checkpoint import epochs_in, read_raw
@@ -223,10 +223,10 @@ def _trained(order: Order, checkpoint: str) -> tuple[unet.UNet, int]:
 def _ending(result: TrainResult) -> Ended:
     if not result.finished:
         by = f" by {signal.Signals(result.signal).name}" if result.signal else ""
-        return Ended(how="stopped", text=f"Stopped{by} after {result.epochs} epochs; it can be resumed.")
+        return Ended(how="stopped", text=f"Stopped{by} after {counted(result.epochs, 'epoch')}; it can be resumed.")
     found = result.validation
     dice = f" Mean validation Dice {found.dice:.4f}." if found is not None and found.dice is not None else ""
-    return Ended(how="finished", text=f"Finished after {result.epochs} epochs.{dice}")
+    return Ended(how="finished", text=f"Finished after {counted(result.epochs, 'epoch')}.{dice}")
 
 
 def _run_of(order: Order) -> Run:
@@ -319,10 +319,10 @@ def _fit_to_budget(session: Session) -> Job[bool]:
             return False
     step = session.group.agree(sum(times[2:] or times) / len(times[2:] or times))
     session.fit_to_budget(budget, step)
-    length = f"{budget / 60:.0f} minutes" if budget >= _IN_MINUTES else f"{budget:.0f} seconds"
+    length = counted(round(budget / 60), "minute") if budget >= _IN_MINUTES else counted(round(budget), "second")
     yield Note(
-        text=f"A step takes {step:.2f} s, so {length} allow {session.schedule.epochs} epochs of "
-        f"{session.recipe.iterations} steps."
+        text=f"A step takes {step:.2f} s, so {length} allow {counted(session.schedule.epochs, 'epoch')} of "
+        f"{counted(session.recipe.iterations, 'step')}."
     )
     return True
 

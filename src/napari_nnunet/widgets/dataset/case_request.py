@@ -139,7 +139,7 @@ def resolve_case(choices: CaseChoices) -> NewCase:
     if len(channels) != len(names):
         listed = ", ".join(names)
         raise NotReadyError(
-            f"The dataset has {len(names)} channels ({listed}), but {len(channels)} are chosen. "
+            f"The dataset has {counted(len(names), 'channel')} ({listed}), but {len(channels)} are chosen. "
             "Choose a layer for each."
         )
     kinds = kinds_of_layer(labels, [entry.value for entry in choices.painted], choices.scheme, choices.kind)

@@ -70,11 +70,9 @@ class RunPanel(QWidget):
         self._worker: JobWorker | None = None
         self._activity: Any = None
         self._last_activity = 0.0
-        self._stage = ""
-        self._fraction = 0.0
-        self._cases: tuple[int, int] = (0, 1)
-        self._each = ""
-        self._report = ""
+        self._stage = self._each = self._report = ""
+        self._fraction, self._cases = 0.0, (0, 1)
+        self._listed = False
         self._warned: list[str] = []
         self.start: Callable[[], None] = lambda: None
         self.guard: Callable[[], None] = lambda: None
@@ -153,6 +151,7 @@ class RunPanel(QWidget):
         failed: Callable[[BaseException], object] | None = None,
         happened: Callable[[Event], object] | None = None,
         each: str = "Time point",
+        listed: bool = False,
     ) -> None:
         """Start a job on a thread.
 
@@ -170,18 +169,18 @@ class RunPanel(QWidget):
             Given every event.
         each : str
             What the cases of the job are.
+        listed : bool
+            Whether a table below says which failed, so that it is not said here once more.
         """
         try:
             self.guard()
         except NotReadyError as reason:
             self.say(str(reason))
             return
-        self._each = each
+        self._each, self._listed = each, listed
         self._set_state(RunState.RUNNING)
-        self._report = ""
-        self._warned = []
-        self._fraction = 0.0
-        self._cases = (0, 1)
+        self._report, self._warned = "", []
+        self._fraction, self._cases = 0.0, (0, 1)
         self._activity = _Activity(total=100, desc=self._text, cancel_callback=self.cancel)
 
         def on_event(event: Event) -> None:
@@ -331,7 +330,8 @@ class RunPanel(QWidget):
             case CaseFailed():
                 self._case_over(event)
                 text = f"{event.case}{_FAILED}{event.in_window or event.message}"
-                self._remember(text)
+                if not self._listed:
+                    self._remember(text)
                 self.say(text)
             case _:
                 pass

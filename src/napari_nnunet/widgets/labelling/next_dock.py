@@ -58,6 +58,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
     """
 
     estimating = "Looking at the images…"
+    in_workspace = True
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer, "Suggest what to label", stops="Stop; nothing is suggested then.")

@@ -21,6 +21,7 @@ from napari_nnunet.widgets.frame.layers import (
     features_of,
     geometry_of,
     position_in,
+    remove_layer,
     seen_axes,
 )
 from napari_nnunet.widgets.frame.words import plain_time
@@ -98,15 +99,18 @@ class LargeRun:
         """Put the levels that are on disk into the layer, and the layer into the viewer."""
         order, place = self.order, self.order.place
         levels = open_levels(place.path if place.path.exists() else place.unfinished)
+        several = len(levels) > 1  # napari takes a list of one array for its slices
         if self.layer is not None and self.layer in self.viewer.layers and self._shows(self.layer):
-            self.layer.data = levels
-            self._note(self.layer, _SHOWN[self.layer][2])
-            return
+            if self.layer.multiscale == several:
+                self.layer.data = levels if several else levels[0]
+                self._note(self.layer, _SHOWN[self.layer][2])
+                return
+            remove_layer(self.viewer, self.layer)
         single = order.image().times == 1
         scheme = order.model.dataset.labels
         self.layer = Labels(
-            levels,
-            multiscale=True,
+            levels if several else levels[0],
+            multiscale=several,
             name=self.name,
             colormap=colormap_of(scheme),
             features=features_of(scheme),

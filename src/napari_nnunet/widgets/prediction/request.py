@@ -273,7 +273,8 @@ def _no_axes(layer: Image, channels: int) -> str:
     shape = full_resolution(layer).shape
     if channels > 1:
         return (
-            f"The model has {channels} channels, but no axis of '{layer.name}' {tuple(shape)} has {channels} entries. "
+            f"The model has {counted(channels, 'channel')}, but no axis of '{layer.name}' {tuple(shape)} has "
+            f"{channels} entries. "
             "Choose a layer for each channel."
         )
     return f"'{layer.name}' has {layer.ndim} axes {tuple(shape)}, which this model cannot read; choose fewer."

@@ -276,6 +276,7 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
             failed=self.result.failed,
             happened=happened,
             each="Image",
+            listed=True,
         )
 
     def _begin_large(self, order: LargeOrder) -> None:
@@ -311,6 +312,7 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
             cancelled=lambda _: ended(f"Cancelled. {table.summary()}; press Continue for the others."),
             happened=happened,
             each="Image",
+            listed=True,
         )
 
     def close_down(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_nnunet.errors import some
+from napari_nnunet.errors import counted, some
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.frame.words import about_time, size_text, times_text
@@ -34,7 +34,7 @@ def describe(request: SegmentRequest) -> str:
     region = request.region
     where = "a region of " if region is not None else ""
     shape = volume.shape if region is None else tuple(high - low for low, high in region)
-    count = f"{frames} time points of " if frames > 1 else ""
+    count = f"{counted(frames, 'time point')} of " if frames > 1 else ""
     size = f" of {size_text(request.voxel_mm)}" if request.voxel_mm is not None else ""
     return f"<b>Will segment</b> {where}'{request.source.name}': {count}{times_text(shape)} voxels{size}"
 

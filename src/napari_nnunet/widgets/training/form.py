@@ -305,7 +305,7 @@ class TrainForm(QGroupBox):
 
 def _length(settings: TrainSettings) -> str:
     if settings.time_budget is None:
-        return f"{settings.epochs} epochs"
+        return counted(settings.epochs or 0, "epoch")
     hours = settings.time_budget / 3600
     return f"{hours:.3g} h" if hours >= 1 else f"{60 * hours:.3g} min"
 

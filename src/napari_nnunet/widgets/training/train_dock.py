@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QGroupBox, QInputDialog, QVBoxLayout
 
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, counted
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.model.model_trash import bring_training_back, folds_in_trash
 from napari_nnunet.formats.workspace import stamp
@@ -275,7 +275,7 @@ class TrainWidget(RequestDock[Asked, Needs]):
         if training.status == "running":
             with self.telling(self.panel):
                 training.folder.ask(finish_in=epochs)
-                self.panel.say(f"Will finish after {epochs} more epochs.")
+                self.panel.say(f"Will finish after {counted(epochs, 'more epoch')}.")
         else:
             self._start_again(training, lambda request: request.finishing(epochs))
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from napari_nnunet.errors import ImageError, NnunetError, some
+from napari_nnunet.errors import ImageError, NnunetError, counted, some
 from napari_nnunet.events import Found, Note
 from napari_nnunet.formats.dataset.case_files import Case, size_of_case
 from napari_nnunet.formats.dicom.output import DICOM_ENDINGS
@@ -117,7 +117,7 @@ def said_of_kept(kept: Kept, target: Path, there: str) -> Iterator[Note]:
 
 
 def _mixed(target: Path, names: Sequence[str], what: str) -> Note:
-    count = "1 finished case" if len(names) == 1 else f"{len(names)} finished cases"
+    count = counted(len(names), "finished case")
     return Note(
         level="warning",
         text=f"{count} in {target} {'is' if len(names) == 1 else 'are'} kept, though the folder holds {what}. To keep "
@@ -126,7 +126,7 @@ def _mixed(target: Path, names: Sequence[str], what: str) -> Note:
 
 
 def _cases(names: Sequence[str]) -> str:
-    return "1 case is" if len(names) == 1 else f"{len(names)} cases are"
+    return counted(len(names), "case is", "cases are")
 
 
 def _whole(case: Case, work: FolderWork) -> tuple[Found, ...] | None:
