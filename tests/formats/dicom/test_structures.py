@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pytest
 
@@ -9,11 +11,12 @@ pytest.importorskip("highdicom", reason="highdicom is not installed: it comes wi
 
 from pydicom.uid import generate_uid
 
-from dicom_files import boxed, square, write_series, write_structures
+from dicom_files import PATIENT, SECRET, boxed, square, write_enhanced, write_series, write_structures
 from napari_nnunet.cli.main import main
 from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.dicom.series import read_series
 from napari_nnunet.formats.dicom.structures import read_structures
-from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.masks.stored import read_mask
 from napari_nnunet.formats.workspace import Workspace
 
@@ -158,6 +161,22 @@ def test_a_folder_of_series_and_one_of_structures_become_a_dataset(tmp_path, sca
         np.testing.assert_array_equal(labels == 1, box((1, 2, 3), (4, 10, 12)))
         np.testing.assert_array_equal(labels == 2, box((3, 12, 14), (6, 18, 22)))
         assert geometry.spacing == pytest.approx(SPACING, rel=1e-5)
+
+
+def test_a_file_with_frames_and_a_mask_become_a_dataset_that_holds_nothing_of_the_patient(tmp_path, capsys):
+    image = np.random.default_rng(0).integers(0, 100, SHAPE).astype(np.int16)
+    write_enhanced(tmp_path / "images" / "anna.dcm", image)
+    mask = box((1, 2, 3), (4, 10, 12)).astype(np.uint8)
+    (tmp_path / "masks").mkdir()
+    write_labels(mask, read_series(tmp_path / "images" / "anna.dcm")[1], tmp_path / "masks" / "anna.nii.gz")
+    words = ["import_folders", "-i", str(tmp_path / "images"), "-m", str(tmp_path / "masks"), "-n", "Organs"]
+    assert main([*words, "--workspace", str(tmp_path / "work")]) == 0, capsys.readouterr().err
+    raw = Workspace.at(tmp_path / "work").raw / "Dataset001_Organs"
+    np.testing.assert_array_equal(read_labels(raw / "labelsTr" / "anna.nii.gz")[0], mask)
+    for path in (p for p in raw.rglob("*") if p.is_file()):
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.name.endswith(".gz") else content
+        assert not any(word.encode() in content for word in (PATIENT, SECRET, "19700101"))
 
 
 def test_a_look_says_what_structures_hold(tmp_path, scan, capsys):

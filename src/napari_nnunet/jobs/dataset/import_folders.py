@@ -18,7 +18,7 @@ from napari_nnunet.formats.dataset.pairs import ImagePair
 from napari_nnunet.formats.dataset.raw_dataset import dataset_json, read_info, said_of_cases, survey
 from napari_nnunet.formats.dataset.raw_writer import change_json, update_count
 from napari_nnunet.formats.images import tiff
-from napari_nnunet.formats.images.files import ending_of, read_header, write_image, write_labels
+from napari_nnunet.formats.images.files import ENDINGS, ending_of, read_header, write_image, write_labels
 from napari_nnunet.formats.masks.translation import Translation
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
@@ -211,10 +211,10 @@ def _add(plan: ImportPlan, folder: Path, request: ImportFoldersRequest) -> Job[N
     tasks = []
     for case in plan.cases:
         same = _keeps_size(case, ending)
-        images = all(not path.is_dir() and ending_of(path) == ending for path in case.pair.images)
+        images = all(_stored_as(path) == ending for path in case.pair.images)
         images = images and same and case.plain and not (case.notes or case.pair.colours)
         mask = same and case.facts.plain and not translation.changes and not case.turned
-        mask = mask and not case.pair.mask.is_dir() and ending_of(case.pair.mask) == ending
+        mask = mask and _stored_as(case.pair.mask) == ending
         tasks.append(task(case.pair, folder, ending, translation, images, mask, request.apart))
     outcomes = yield from run_cases(write_pair, tasks, workers=request.workers)
     change_json(folder, **changes)
@@ -227,14 +227,19 @@ def _ending(cases: Sequence[PlannedCase], translation: Translation) -> tuple[str
     files = [path for case in cases for path in (*case.pair.images, *case.pair.masks)]
     plain = all(case.plain and case.facts.plain for case in cases)
     as_stored = plain and not any(case.turned or case.notes or case.pair.colours for case in cases)
-    if as_stored and not translation.changes and not any(path.is_dir() for path in files):
-        endings = {ending_of(path) for path in files}
+    if as_stored and not translation.changes:
+        endings = {_stored_as(path) for path in files}
         if len(endings) == 1 and endings <= set(_PLAIN) and all(_keeps_size(case, *endings) for case in cases):
             return endings.pop(), True
     if len(cases[0].shape) == 3 or all(case.spacing is not None for case in cases):
         return ".nii.gz", False
     small = all(case.eight_bit and case.facts.distinct <= _IN_PNG for case in cases)
     return (".png" if small else ".tif"), False
+
+
+def _stored_as(path: Path) -> str:
+    """Return the ending of a file that nnU-Net may read; empty for DICOM, whose files are copied nowhere."""
+    return ending_of(path) if path.name.lower().endswith(ENDINGS) and not path.is_dir() else ""
 
 
 def _keeps_size(case: PlannedCase, ending: str) -> bool:
