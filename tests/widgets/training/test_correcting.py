@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QMessageBox, QWidget
 
 from helpers import make_dataset
 from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.jobs.dataset.cases import NewCase
@@ -21,6 +22,7 @@ from napari_nnunet.widgets.files.reader import case_layers
 from napari_nnunet.widgets.frame.layers import ORIGIN, case_origin
 from napari_nnunet.widgets.training import correcting
 from napari_nnunet.widgets.training.correcting import Correcting
+from napari_nnunet.widgets.training.layers import score_layers
 
 SHAPE = (6, 12, 10)
 SWAPPED = {0: 0, 1: 2, 2: 1}
@@ -140,3 +142,22 @@ def test_of_a_case_that_is_open_twice_the_second_is_not_saved_over_the_first_una
     assert "were changed elsewhere since they were opened here" in asked.call_args.args[2]
     assert set(np.unique(stored(raw))) == {0, 1}
     assert saving(viewer, first) == [None]  # its own state is what is stored
+
+
+def test_strokes_are_not_deleted_before_they_are_saved_and_none_go_where_nothing_is_saved(raw, saving):
+    viewer = ViewerModel()
+    layers = drain(score_layers(raw, "c0", raw / "labelsTr" / "c0.nii.gz"))
+    Correcting(viewer, Mock(), Mock(), Mock())._add(layers, None)
+    labels, differences = viewer.layers["c0 labels"], viewer.layers["c0 differences"]
+    viewer.layers.selection.active = differences
+    differences.mode = "paint"
+    assert not differences.editable and differences.mode == "pan_zoom"
+    assert not labels.locked
+    labels.selected_label = 1
+    labels.paint((1, 1, 1), 1)
+    labels._commit_staged_history()
+    viewer.layers.selection = {labels, viewer.layers["c0 result"]}
+    viewer.layers.remove_selected()
+    assert labels in viewer.layers and "c0 result" not in viewer.layers
+    assert saving(viewer, labels) == [None]
+    assert not labels.locked

@@ -15,6 +15,7 @@ from napari_nnunet.formats.dataset.objects import reference_file
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.dataset.class_table import as_stored
+from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import (
     ORIGIN,
     activate,
@@ -74,6 +75,11 @@ class Correcting:
             layer.visible = False
         with pointer_away(self.viewer):
             added = [getattr(self.viewer, f"add_{kind}")(data, **options) for data, options, kind in layers]
+        for layer in added:
+            if ORIGIN in layer.metadata and isinstance(layer, Labels):
+                layer.events.paint.connect(_keep)
+            elif DERIVED in layer.metadata:
+                layer.editable = False  # strokes there would be saved nowhere
         self.viewer.reset_view()
         if place is None:
             show_fullest_slice(self.viewer, added[-1])
@@ -120,6 +126,7 @@ class Correcting:
         for layer in self.viewer.layers:
             if layer is saved or (not isinstance(layer, Labels) and layer.metadata.get(ORIGIN) == origin):
                 # other labels of this case are not what is stored now
+                layer.locked = False
                 layer.metadata[ORIGIN] = case_origin(Path(origin["folder"]), origin["name"], path)
         self._written()
         show_info(
@@ -127,3 +134,8 @@ class Correcting:
             f"preprocessed again "
             "first."
         )
+
+
+def _keep(event: Any) -> None:
+    """Lock labels that somebody painted in: what is not saved does not go with the key that deletes layers."""
+    event.source.locked = True
