@@ -174,24 +174,28 @@ class Carried:
         channels = len(self.about["channels"])
         if image.dtype.kind not in "buif":
             raise ValueError(f"The image holds values of type {image.dtype}; the model takes real numbers.")
-        if image.ndim in (2, 3) and channels == 1 and not (image.ndim == 3 and image.shape[0] == 1 and self._plane):
+        if (
+            image.ndim in (2, 3)
+            and channels == 1
+            and not (image.ndim == 3 and image.shape[0] == 1 and len(self.about["patch"]) == 2)
+        ):
             image = image[None]
-        if image.ndim not in (3, 4) or image.shape[0] != channels:
+        if image.ndim not in (3, 4) or image.shape[0] != channels or not image.size:
             raise ValueError(f"The model takes {channels} channels (C, [Z,] Y, X); the image has shape {image.shape}.")
         flat = image.ndim == 3
-        own = self.about["spacing"]
-        known = tuple(spacing) if spacing is not None else tuple(own if len(own) == 3 or flat else (own[0], *own))
+        own = [self.about["spacing"][0], *self.about["spacing"]][-3:]
+        own = [own[self.about["transpose_forward"].index(axis)] for axis in range(1 if flat else 0, 3)]
+        if spacing is None:
+            print(f"segment.py: no voxel size is known (--spacing); the model's is taken: {own} mm.", file=sys.stderr)
+        known = tuple(own if spacing is None else spacing)
         if len(known) != image.ndim - 1 or not all(0 < size < math.inf for size in known):
             raise ValueError(f"spacing must be {image.ndim - 1} positive numbers, not {known}.")
         return (image[:, None], True, (999.0, *known)) if flat else (image, False, known)
 
-    @property
-    def _plane(self) -> bool:
-        return len(self.about["patch"]) == 2
-
     def _logits(self, data: Array, mirroring: bool) -> Array:
         patch = tuple(self.about["patch"])
-        window = (1, *patch) if self._plane else patch
+        plane = len(patch) == 2
+        window = (1, *patch) if plane else patch
         pads = [max(p - n, 0) for n, p in zip(data.shape[1:], window, strict=True)]
         padded = np.pad(data, [(0, 0), *((p // 2, p - p // 2) for p in pads)])
         begins = [_starts(n, p, self.about["step"]) for n, p in zip(padded.shape[1:], window, strict=True)]
@@ -203,7 +207,7 @@ class Carried:
         for start in itertools.product(*begins):
             where = tuple(slice(s, s + p) for s, p in zip(start, window, strict=True))
             tile = padded[(slice(None), *where)]
-            tile = tile[:, 0] if self._plane else tile
+            tile = tile[:, 0] if plane else tile
             seen = np.zeros((self.about["heads"], *patch), dtype=np.float32)
             for network, mirror in itertools.product(self._networks, mirrors):
                 turned = tuple(a + 1 for a in mirror)
@@ -290,14 +294,10 @@ def _normalise(x: Array, rule: Entry, inside: Array) -> None:
 def _separate(current: Sequence[float], new: Sequence[float], rule: Entry) -> int | None:
     """Return the axis along which planes are not interpolated."""
     force, threshold = rule["force_separate_z"], rule["threshold"]
-    if force is False:
+    uneven = [sizes for sizes in (current, new) if max(sizes) / min(sizes) > threshold]
+    if force is False or not (force or uneven):
         return None
-    if force or max(current) / min(current) > threshold:
-        deciding = current
-    elif max(new) / min(new) > threshold:
-        deciding = new
-    else:
-        return None
+    deciding = current if force else uneven[0]
     coarsest = [axis for axis, spacing in enumerate(deciding) if spacing == max(deciding)]
     return coarsest[0] if len(coarsest) == 1 else None
 

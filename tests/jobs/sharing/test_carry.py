@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -107,6 +108,17 @@ def test_weights_of_half_the_size_are_nearly_as_good(tmp_path):
     assert (folder / "fold_0.onnx").stat().st_size < whole
 
 
+@pytest.mark.parametrize("recipe", [Recipe(), SHAPES["regions, masked"][0]], ids=["classes", "regions"])
+@pytest.mark.parametrize("half", [False, True])
+def test_how_many_labels_weights_of_half_the_size_change_is_said(tmp_path, recipe, half):
+    events = []
+    request = CarryRequest(model=make_model(tmp_path, recipe).folder, target=tmp_path / "a.zip", half=half)
+    drain(export_model(request), events.append)
+    said = [e.text for e in events if isinstance(e, Note) and e.level == "info" and "get another label" in e.text]
+    assert len(said) == half
+    assert all(float(re.search(r"([0-9.]+)% of the voxels", text)[1]) < 5 for text in said)
+
+
 def test_it_says_what_is_done_around_the_network(tmp_path):
     model = make_model(tmp_path, Recipe(schemes=("CTNormalization",), folds=(0, 2)))
     about = json.loads((carried(tmp_path, model) / "description.json").read_text(encoding="utf-8"))
@@ -124,12 +136,23 @@ def test_it_says_what_is_done_around_the_network(tmp_path):
         (np.zeros((4, 5, 6)), (1, 1), "must be 3 positive numbers"),
         (np.zeros((4, 5, 6)), (1, 0, 1), "must be 3 positive numbers"),
         (np.zeros(7), None, "shape \\(7,\\)"),
+        (np.zeros((0, 5, 6)), (1, 1, 1), "shape \\(1, 0, 5, 6\\)"),
     ],
 )
 def test_the_runner_refuses_what_is_no_such_image(tmp_path, image, spacing, words):
     there = opened(carried(tmp_path, make_model(tmp_path)))
     with pytest.raises(ValueError, match=words):
         there.segment(image, spacing)
+
+
+def test_an_image_without_a_voxel_size_gets_that_of_the_network_in_its_own_axes_and_this_is_said(tmp_path):
+    folder = carried(tmp_path, make_model(tmp_path, Recipe(transpose=(2, 0, 1), spacing=(5.0, 1.0, 2.0))))
+    image = image_for((1, 12, 14, 6))[0]
+    np.save(tmp_path / "image.npy", image)
+    words = [sys.executable, folder / "segment.py", tmp_path / "image.npy", "-o", tmp_path / "labels.npy"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "no voxel size is known (--spacing); the model's is taken: [1.0, 2.0, 5.0] mm." in done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), opened(folder).segment(image, (1.0, 2.0, 5.0)))
 
 
 def test_a_later_description_is_refused(tmp_path):
