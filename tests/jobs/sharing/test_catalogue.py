@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.server
 import json
+import sys
 import threading
 from functools import partial
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import napari_nnunet
 from helpers import Recipe, make_model
@@ -61,6 +64,14 @@ def address(shared):
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
         thread.join()
+
+
+def signed(path, key=None, *, text=False):
+    """Sign a catalogue as openssl does; returns its public key as addresses have it."""
+    key = key or Ed25519PrivateKey.generate()
+    signature = key.sign(path.read_bytes())
+    path.with_name(f"{path.name}.sig").write_bytes(base64.b64encode(signature) + b"\n" if text else signature)
+    return base64.b64encode(key.public_key().public_bytes_raw()).decode()
 
 
 def read(catalogue):
@@ -170,3 +181,75 @@ def test_the_address_may_be_a_setting():
     assert address_of("", {"NAPARI_NNUNET_CATALOGUE": "b.json"}) == "b.json"
     with pytest.raises(SettingsError, match="No catalogue of models is known"):
         address_of("", {})
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["bytes", "base64"])
+@pytest.mark.parametrize("where", ["address", "folder"])
+def test_a_catalogue_that_is_signed_may_change_and_is_used_by_its_key(shared, address, tmp_path, where, text):
+    path = write(shared, entry(shared), name="signed.json")
+    key = Ed25519PrivateKey.generate()
+    public = signed(path, key, text=text)
+    place = f"{path if where == 'folder' else f'{address}/signed.json'}#ed25519={public}"
+    assert [e.name for e in read(place).entries] == ["sent"]
+    write(shared, entry(shared, title="Sent again"), name="signed.json")
+    signed(path, key, text=text)
+    assert read(place).entries[0].title == "Sent again"
+    fetch(tmp_path, place)
+    assert (Workspace.at(tmp_path).results / "Dataset009_Sent").is_dir()
+
+
+@pytest.mark.parametrize("where", ["address", "folder"])
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("changed", "is not signed by the key that its address demands"),
+        ("another", "is not signed by the key that its address demands"),
+        ("short", "is not signed by the key that its address demands"),
+        ("unsigned", r"has no signature that can be read \(.*\.json\.sig .*\), but its address demands one"),
+        ("empty", r"has no signature that can be read \(.*\.json\.sig beside it is missing, empty or none\)"),
+    ],
+)
+def test_a_catalogue_without_the_signature_of_its_key_is_not_used(shared, address, tmp_path, where, how, said):
+    path = write(shared, entry(shared), name=f"{how}.json")
+    beside = path.with_name(f"{path.name}.sig")
+    public = signed(path)
+    if how == "changed":
+        path.write_text(path.read_text().replace("CC BY 4.0", "CC BY 9.0"))
+    elif how == "another":
+        signed(path)  # by a new key
+    elif how == "short":
+        beside.write_bytes(beside.read_bytes()[:40])
+    elif how == "unsigned":
+        beside.unlink()
+    else:
+        beside.write_bytes(b"")
+    with pytest.raises(ModelError, match=f"{said}.*Nothing\\s+of it is used"):
+        fetch(tmp_path, f"{path if where == 'folder' else f'{address}/{path.name}'}#ed25519={public}")
+    assert not Workspace.at(tmp_path).results.is_dir()
+
+
+@pytest.mark.parametrize("key", ["", "abc", "A" * 43 + "!", base64.b64encode(bytes(31)).decode()])
+def test_what_is_no_key_is_refused_before_anything_is_read(key):
+    with pytest.raises(SettingsError, match="is not a public key of Ed25519, which is 32 bytes in base64"):
+        read(f"nowhere.json#ed25519={key}")
+
+
+@pytest.mark.parametrize("mark", ["#ed25519:abc", "#SHA256=0", "#Ed25519=abc"])
+def test_a_mark_that_is_mistyped_does_not_mean_that_anything_is_believed(shared, mark):
+    for place in ("https://lab.example.org/models.json", shared / "models.json"):
+        with pytest.raises(SettingsError, match=r"behind an address means nothing: #sha256=\.\.\. and #ed25519="):
+            read(f"{place}{mark}")
+
+
+def test_without_the_library_a_catalogue_with_a_key_is_not_used(shared, monkeypatch):
+    path = write(shared, entry(shared), name="signed_too.json")
+    public = signed(path)
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
+    with pytest.raises(ResourceError, match=r"pip install napari-nnunet\[signed\].*Until then nothing of it is used"):
+        read(f"{path}#ed25519={public}")
+
+
+def test_a_key_signs_the_zip_by_its_checksum(shared, tmp_path):
+    path = write(shared, entry(shared, sha256="0" * 64), name="wrong_sum.json")
+    with pytest.raises(ResourceError, match="is not the file that the catalogue"):
+        fetch(tmp_path, f"{path}#ed25519={signed(path)}")

@@ -22,6 +22,13 @@ from napari_nnunet.formats.model.download import download
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.sharing.install import Installed, download_model, install_zip
+from napari_nnunet.jobs.sharing.signature import (
+    SIGNATURE_ENDING,
+    check_signature,
+    public_key,
+    read_signature,
+    unsigned,
+)
 from napari_nnunet.schema.json_text import first_problem, json_object, read_text
 from napari_nnunet.schema.requests.sharing import DownloadRequest, FetchModelRequest, InstallRequest, ListModelsRequest
 
@@ -31,6 +38,7 @@ _LARGEST = 4 << 20  # bytes of a catalogue: some thousand models
 _MOST_BYTES = 1 << 50  # of a zip
 _LISTED = 30  # names that a sentence lists
 _MARK = "#sha256="  # before the checksum that an address demands of its file, as in package indexes
+_KEY_MARK = "#ed25519="  # before the public key by which a catalogue must be signed
 _WEB = ("http://", "https://")
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
@@ -147,36 +155,74 @@ def list_models(request: ListModelsRequest) -> Job[Catalogue]:
     ----------
     request : ListModelsRequest
         Its address: a file, or one of http(s). With ``#sha256=...`` behind it, the catalogue must have that checksum;
-        without one it is read by https or from a file only.
+        with ``#ed25519=...``, a public key, it must be signed by that key: the signature lies beside it, with the
+        ending ``.sig``. Without either it is read by https or from a file only.
 
     Raises
     ------
     SettingsError
-        If no address is known, or it is one of http without a checksum.
+        If no address is known, or it is one of http without a checksum or key, or the key is none.
     ModelError
-        If it is no catalogue, or another one than the checksum demands.
+        If it is no catalogue, or another one than checksum or key demand.
     ResourceError
         If it cannot be read.
     """
-    typed = address_of(request.catalogue)
-    address, mark, checksum = typed.partition(_MARK)
-    if address.startswith("http://") and not mark:
-        raise SettingsError(
-            f"{address} can be tampered with on its way to you, and has no checksum. Use an address that begins with "
-            f"https://, or put the checksum of the catalogue behind it: {address}{_MARK}..."
-        )
+    address, checksum, key = _parted(address_of(request.catalogue))
     yield Stage(name="Reading the catalogue")
     if not address.startswith(_WEB):
-        return _catalogue(address, Path(address).expanduser(), checksum if mark else None)
-    with (
-        TemporaryDirectory() as folder,
-        closing(  # type: ignore[type-var]
-            download(address, Path(folder), most=_LARGEST)
-        ) as pieces,
-    ):
+        path = Path(address).expanduser()
+        if key is not None:
+            _check_key(path, path.with_name(path.name + SIGNATURE_ENDING), key, address)
+        return _catalogue(address, path, checksum)
+    with TemporaryDirectory() as folder:
+        path = _fetched(address, Path(folder), _LARGEST)
+        if key is not None:
+            try:
+                beside = _fetched(_beside(address), Path(folder), _LARGEST)
+            except ResourceError as error:
+                raise unsigned(address, error.message) from error
+            _check_key(path, beside, key, address)
+        return _catalogue(address, path, checksum)
+
+
+def _parted(typed: str) -> tuple[str, str | None, bytes | None]:
+    """Return the address itself, and the checksum or the key that it demands; raises SettingsError."""
+    address, pinned, checksum = typed.partition(_MARK)
+    if pinned:
+        return address, checksum, None
+    address, signed, written = typed.partition(_KEY_MARK)
+    if signed:
+        return address, None, public_key(written)
+    demand = typed.rpartition("#")[2] if "#" in typed else ""
+    if demand.lower().startswith(("sha256", "ed25519")):
+        raise SettingsError(f"#{demand[:20]} behind an address means nothing: {_MARK}... and {_KEY_MARK}... are known.")
+    if address.startswith("http://"):
+        raise SettingsError(
+            f"{address} can be tampered with on its way to you, and has no checksum. Use an address that begins with "
+            f"https://, or put the checksum of the catalogue behind it ({address}{_MARK}...), or the key by which "
+            f"it is signed ({_KEY_MARK}...)."
+        )
+    return address, None, None
+
+
+def _beside(address: str) -> str:
+    """Return the address of the signature of a catalogue; a query stays behind it."""
+    place, mark, query = address.partition("?")
+    return f"{place}{SIGNATURE_ENDING}{mark}{query}"
+
+
+def _check_key(path: Path, signature: Path, key: bytes, name: str) -> None:
+    """Raise ModelError unless a file is signed by a key."""
+    read_text(path, ModelError, largest=_LARGEST)  # which says what is wrong with a file that is none, or too large
+    check_signature(regular(path).read_bytes(), read_signature(signature, name), key, name)
+
+
+def _fetched(address: str, folder: Path, most: int) -> Path:
+    """Return a file of the internet."""
+    with closing(download(address, folder, most=most)) as pieces:  # type: ignore[type-var]
         for piece in pieces:
             if isinstance(piece, Path):
-                return _catalogue(address, piece, checksum if mark else None)
+                return piece
     raise ModelError(f"{address} returned no file.")
 
 

@@ -182,7 +182,8 @@ class ListModelsRequest(Request):
     catalogue: str = option(
         "Catalogue of models",
         "--catalogue ADDRESS",
-        "Address (https://...) or file of the catalogue; with #sha256=CHECKSUM at its end, only exactly that is used.",
+        "Address (https://...) or file of the catalogue; with #sha256=CHECKSUM at its end, only exactly that is used, "
+        "with #ed25519=KEY, only one that this public key signed.",
         default="",
         otherwise="the variable NAPARI_NNUNET_CATALOGUE",
     )

@@ -47,7 +47,8 @@ class CatalogueDialog(RunDialog):
         self.address.setPlaceholderText("https://… or a file")
         self.address.setToolTip(
             "Whoever shares the models gives you this address. With #sha256=… at its end, only exactly that catalogue "
-            "is used. napari's preferences remember it: nnU-Net > Folders > Catalogue of models."
+            "is used; with #ed25519=…, only one that is signed by this public key. napari's "
+            "preferences remember it: nnU-Net > Folders > Catalogue of models."
         )
         self.look = button("Show", "Read the catalogue. No model is downloaded.")
         self.list = QListWidget()
