@@ -49,8 +49,11 @@ def stopped(monkeypatch):
     return begin
 
 
-@pytest.mark.parametrize("changed", ["model", "settings", "state of the image's files"])
-def test_a_complete_result_of_something_else_is_not_taken_for_what_is_asked(tmp_path, model, image, changed):
+@pytest.mark.parametrize(("changed", "said"), [
+    ("model", r"another model \(.*\)"), ("settings", r"other settings \(step 0.5, now 1.0\)"),
+    ("image", "another state of the image's files"),
+])  # fmt: skip
+def test_a_complete_result_of_something_else_is_not_taken_for_what_is_asked(tmp_path, model, image, changed, said):
     target, how = tmp_path / "result.zarr", dict(HOW)
     predict_image(model, image, target, **how)
     assert predict_image(model, image, target, carry_on=True, **how).blocks == 0
@@ -60,7 +63,7 @@ def test_a_complete_result_of_something_else_is_not_taken_for_what_is_asked(tmp_
         how["step"] = 1.0
     else:
         zarr.open(str(image / "0"), mode="r+")[0, 0, 0] = 7
-    with pytest.raises(SettingsError, match=f"is complete, but was made with another {changed}. Delete it"):
+    with pytest.raises(SettingsError, match=f"is complete, but was made with {said}. Delete it"):
         predict_image(model, image, target, carry_on=True, **how)
 
 

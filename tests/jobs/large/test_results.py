@@ -136,8 +136,11 @@ def test_what_is_complete_is_not_computed_again(tmp_path, model, image):
         predict_image(model, image, tmp_path / "result.zarr", **HOW)
 
 
-@pytest.mark.parametrize("changed", ["model", "settings", "image"])
-def test_what_was_begun_otherwise_is_not_continued(tmp_path, model, image, monkeypatch, changed):
+@pytest.mark.parametrize(("changed", "said"), [
+    ("model", r"another model \(.*\)"), ("settings", r"other settings \(step 0.5, now 1.0\)"),
+    ("image", "another state of the image's files"),
+])  # fmt: skip
+def test_what_was_begun_otherwise_is_not_continued(tmp_path, model, image, monkeypatch, changed, said):
     with monkeypatch.context() as patch:
         stopped_at(patch, 1)
         with pytest.raises(_Stop):
@@ -149,8 +152,7 @@ def test_what_was_begun_otherwise_is_not_continued(tmp_path, model, image, monke
         how["step"] = 1.0
     else:
         zarr.open(str(image / "0"), mode="r+")[0, 0, 0] = 7
-        changed = "state of the image's files"
-    with pytest.raises(SettingsError, match=f"was begun with another {changed}"):
+    with pytest.raises(SettingsError, match=f"was begun with {said}. Continue with the same, or delete it"):
         predict_image(model, image, tmp_path / "result.zarr", carry_on=True, **how)
 
 

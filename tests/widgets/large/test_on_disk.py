@@ -213,6 +213,22 @@ def test_an_edited_layer_is_not_continued_and_the_sentence_says_so(viewer, ready
     assert target.with_name("labels.zarr.unfinished").exists()
 
 
+def test_what_was_begun_with_other_settings_is_told_before_run_is_pressed(viewer, ready, held, qtbot, target):
+    cancelled(ready, held, qtbot)
+    wait_until_said(qtbot, ready, "GB of memory")
+    ready.form.step_box.value = 0.5
+    wait_until_said(qtbot, ready, "was begun with other settings (step 0.75, now 0.5)")
+    assert not ready.panel.button.isEnabled() and ready.panel.remedy.text() == "Choose another name"
+    ready.form.preset_box.value = "fast"
+    wait_until_said(qtbot, ready, "GB of memory")
+    assert ready.panel.button.isEnabled() and ready.panel.button.text() == "Continue"
+    ready.form.step_box.value = 0.5
+    wait_until_said(qtbot, ready, "was begun with other settings")
+    ready.panel.remedy.click()
+    wait_until_said(qtbot, ready, "GB of memory")
+    assert ready.panel.button.text() == "Segment" and ready.form.image.target.text.endswith("labels_2.zarr")
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("", "Choose where the result goes"), ("{}/a.nii.gz", "is written as OME-Zarr"), ("{}/no/a.zarr", "is not there"),

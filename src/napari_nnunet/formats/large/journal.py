@@ -19,6 +19,8 @@ _Count = Annotated[int, Ge(0), Le(1 << 60)]
 _Side = Annotated[int, Ge(1), Le(1 << 40)]
 _Values = Annotated[tuple[float, ...], Len(1)]  # infinite where float32 cannot hold a value
 _Range = tuple[_Count, _Count]
+_UNTELLING = ("sha256", "folder")  # tell programs what people see by other words
+_LONGEST = 60  # characters of a value in a sentence
 
 
 class _Entry(BaseModel):
@@ -66,11 +68,37 @@ class BlockEntry(_Entry):
     counts: tuple[_Count, ...]
 
 
+class OtherWorkError(SettingsError):
+    """What was begun in a place is another work than what is to be continued."""
+
+
 def other_work(known: Mapping[str, Any], work: Mapping[str, Any]) -> str:
     """Return in what a work that was noted differs from another one, as words; empty where it is the same."""
-    return " and ".join(
-        sorted(key for key in {**known, **work} if known.get(key) != json.loads(json.dumps(work.get(key))))
-    )
+    now = json.loads(json.dumps(work))
+    keys = sorted(key for key in {**known, **now} if known.get(key) != now.get(key))
+    return " and ".join(_difference(key, known.get(key), now.get(key)) for key in keys)
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    """Return in what one entry of two works differs, such as "other settings (step 0.75, now 0.5)"."""
+    what = "other settings" if key == "settings" else f"another {key}"
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return what
+    differing = [name for name in now if before.get(name) != now[name]]
+    telling = [name for name in differing if name not in _UNTELLING] or [n for n in differing if n == "folder"]
+    if key in telling:  # a model of another name has other plans and folds, too
+        telling = [key]
+    told = [f"{name} {_said(before.get(name))}, now {_said(now[name])}" for name in telling]
+    return f"{what} ({'; '.join(told) or 'its weights are others'})"
+
+
+def _said(value: Any) -> str:
+    """Return a value of a work as people write it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        return (" x " if value and isinstance(value[0], int) else ", ").join(map(_said, value))[:_LONGEST]
+    return str(value)[:_LONGEST]
 
 
 E = TypeVar("E", bound=_Entry)
@@ -135,9 +163,8 @@ class BlockJournal:
             )
         differs = other_work(known, work)
         if differs:
-            raise SettingsError(
-                f"{self._path.parent} was begun with another {differs}. Continue with the same, or delete it to begin "
-                "again."
+            raise OtherWorkError(
+                f"{self._path.parent} was begun with {differs}. Continue with the same, or delete it to begin again.",
             )
 
     def remove(self) -> None:

@@ -28,8 +28,10 @@ from napari_nnunet.schema.dataset import LabelScheme
 
 ENDING = ".zarr"
 _UNITS = ((1.0, "millimeter"), (1e-3, "micrometer"), (1e-6, "nanometer"))
-_CLOCK = ("nanosecond", "microsecond", "millisecond", "second", "minute", "hour", "day")
-_KEY = "napari_nnunet"
+#: Units of time.
+CLOCK = ("nanosecond", "microsecond", "millisecond", "second", "minute", "hour", "day")
+#: Of the attributes of what was written here: where its labels come from.
+KEY = "napari_nnunet"
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ class LabelImage:
             for number, (before, factor) in enumerate(itertools.pairwise(factors), start=1):
                 shape = tuple(math.ceil(n / f) for n, f in zip(self._shape, factor, strict=True))
                 try:
-                    there = self._zarr.open_array(str(self.place.unfinished / str(number)), mode="r+")
+                    path = str(self.place.unfinished / str(number))
+                    there = bounded(self._zarr.open_array(path, mode="r+"), path)  # blocks are parts of its chunks
                 except Exception:  # whatever a store raises: it is not there, or not whole
                     there = None
                 if there is None or (there.shape, there.chunks) != (shape, self._chunks(shape)):
@@ -210,12 +213,12 @@ class LabelImage:
             for number, (before, factor) in enumerate(itertools.pairwise(factors), start=1):
                 finer = self._halve(group, str(number), finer, [b // a for a, b in zip(before, factor, strict=True)])
             attributes = self._attributes(factors)
-            group.attrs.put({**attributes, _KEY: dict(origin)})
+            group.attrs.put({**attributes, KEY: dict(origin)})
 
     def origin(self) -> dict[str, Any]:
         """Return where the labels of the complete image come from; empty where it does not say so."""
         try:
-            found = self._zarr.open_group(str(self.place.path), mode="r").attrs.get(_KEY)
+            found = self._zarr.open_group(str(self.place.path), mode="r").attrs.get(KEY)
         except Exception:  # of many kinds, where it is no group: a file, or damaged
             return {}
         return found if isinstance(found, dict) else {}
@@ -301,11 +304,12 @@ class LabelImage:
         }
         if self.place.is_inside:
             about["source"] = {"image": "../../"}
+        content: dict[str, Any]
         if self._format == 2:
             content = {"multiscales": [{**multiscale, "version": "0.4"}], "image-label": {**about, "version": "0.4"}}
         else:
             content = {"version": "0.5", "multiscales": [multiscale], "image-label": about}
-        about["properties"] = [{"label-value": value, "name": name} for value, name in names.items()]
+        content["image-label"]["properties"] = [{"label-value": value, "name": name} for value, name in names.items()]
         checked = self._models.LabelImage.model_validate(content).model_dump(mode="json", exclude_none=True)
         # Checked by the library, which would write whole numbers as fractions and leave out the names.
         checked["image-label"] = content["image-label"]
@@ -327,7 +331,7 @@ class LabelImage:
                 named, first, size = _unit_of(level.axes[place]), level.translation[place], level.scale[place]
             elif kind == "time":
                 first, size, clock = lies.times
-                named = {"unit": clock} if clock in _CLOCK else {}
+                named = {"unit": clock} if clock in CLOCK else {}
             else:
                 place = "ZYX"[-len(spacing) :].index(axis)
                 named, first, size = (
@@ -375,7 +379,7 @@ class _Told:
             ) from error
 
 
-def require_free(place: Destination) -> None:
-    """Raise SettingsError if a finished result lies in a place already."""
+def require_free(place: Destination, more: str = "") -> None:
+    """Raise SettingsError if a finished result lies in a place already, of which there may be more to say."""
     if place.path.exists():
-        raise SettingsError(f"{place.path} already exists. Choose another name, or delete it.")
+        raise SettingsError(f"{place.path} already exists.{more} Choose another name, or delete it.")

@@ -118,6 +118,19 @@ def open_zarr(
     return LargeImage((_plausible(found[at.path], name),), letters, geometry, name, files, at, notes, place=place)
 
 
+def open_group(path: Path) -> Any:
+    """Open a group of zarr for reading; raises ImageError if it is none."""
+    found = _opened(path)
+    if isinstance(found, zarr_library().Array):
+        raise ImageError(f"{path} is a zarr array without the metadata of an image (multiscales).")
+    return found
+
+
+def open_level(group: Any, level: Level, name: str) -> Any:
+    """Return the array of a level, of which any part can be read; raises ImageError if none can hold it."""
+    return _plausible(group[level.path], name)
+
+
 def _opened(path: str | Path) -> Any:
     """Open an array or a group of zarr."""
     try:

@@ -151,6 +151,9 @@ def _bounded_3() -> Any:
             most = math.prod(chunk_spec.shape) * kind.itemsize * self._times + _MORE
             return chunk_spec.prototype.buffer.from_bytes(unpack(self._own, chunk_bytes.as_numpy_array(), most))
 
+        async def encode(self, chunks_and_specs: Iterable[Any]) -> Any:
+            return await self._codec.encode(chunks_and_specs)
+
         async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
             return await asyncio.to_thread(self._unpacked, chunk_bytes, chunk_spec)
 

@@ -24,6 +24,7 @@ from napari_nnunet.errors import ImageError, ModelError, SettingsError, counted
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import ending_of, write_labels
+from napari_nnunet.formats.large.corrections import by_hand
 from napari_nnunet.formats.large.journal import ArithmeticEntry, BlockEntry, BlockJournal, LayoutEntry
 from napari_nnunet.formats.large.label_image import ENDING, Destination, LabelImage, require_free
 from napari_nnunet.formats.large.opening import Say, open_image
@@ -142,12 +143,12 @@ def _predicted(
     place, budget = Destination.of(target, image), Budget.of(asked.memory_gb)
     if not _is_zarr(target):
         _require_file(target, image, model, budget)
-    labels = LabelImage(place, image, model.dataset.labels, _chunk(asked, image))
+    labels = LabelImage(place, image, model.dataset.labels, chunk_of(asked, image))
     with claimed(place.path.parent, f"{place.path} is already being written", part=place.path.name):
         if asked.carry_on and place.path.exists() and not place.begun:
             yield from require_complete(labels, work_of(model, image, settings, labels), image)
             return LargeResult(place.path, (), 0, 0, time.monotonic() - began)
-        require_free(place)
+        require_free(place, by_hand(place.path))
         known = work_of(model, image, settings, labels)
         journal = BlockJournal(place.unfinished)
         settings = take_up(journal, place, known, settings, carry_on=asked.carry_on)
@@ -199,6 +200,7 @@ def require_fit(model: TrainedModel, image: LargeImage, settings: PredictSetting
         raise ModelError(
             f"{model.name} finds numbered objects, which are put together in memory only.",
             shell="Add --classes for the classes it has learnt, or segment the image in memory (predict).",
+            window="Segment a region that fits into memory: choose 'Labels' as Output, and a Region.",
         )
     if settings.probabilities:
         raise SettingsError("Probabilities of images larger than memory are not written. Leave them out.")
@@ -231,7 +233,8 @@ def require_fit(model: TrainedModel, image: LargeImage, settings: PredictSetting
         )
 
 
-def _chunk(asked: PredictImageSettings, image: LargeImage) -> Shape3:
+def chunk_of(asked: PredictImageSettings, image: LargeImage) -> Shape3:
+    """Return the chunks (z, y, x) of a result; raises SettingsError if those asked for are none."""
     if asked.chunk is None:
         return chunk_shape(image.shape_3d)
     if len(asked.chunk) != len(image.shape) or min(asked.chunk) < 1:

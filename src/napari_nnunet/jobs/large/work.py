@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import make_folder
+from napari_nnunet.formats.large.corrections import by_hand
 from napari_nnunet.formats.large.journal import ArithmeticEntry, BlockJournal, FactsEntry, other_work
 from napari_nnunet.formats.large.label_image import Destination, LabelImage
 from napari_nnunet.formats.large.source import LargeImage
@@ -79,10 +80,10 @@ def require_complete(labels: LabelImage, work: Mapping[str, Any], image: LargeIm
     differs = other_work(made.get("work") or {}, {**work, _RESULT: None})
     if differs:
         raise SettingsError(
-            f"{place} is complete, but was made with another {differs}. Delete it to segment again, or choose another "
-            "name."
+            f"{place} is complete, but was made with {differs}.{by_hand(place)} Delete it to segment again, or "
+            "choose another name."
         )
     if not image.files:
         digests = {int(time): str(digest) for time, digest in dict(made.get("digests") or {}).items()}
         yield from require_same_voxels(image, digests, str(place))
-    yield Note(text=f"{place} is complete already.")
+    yield Note(text=f"{place} is complete already.{by_hand(place)}")

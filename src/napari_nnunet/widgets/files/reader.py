@@ -26,6 +26,8 @@ from napari_nnunet.formats.dataset.read_case import (
 )
 from napari_nnunet.formats.images.files import ending_of, read_labels, read_volume
 from napari_nnunet.formats.images.label_note import LabelNote
+from napari_nnunet.formats.large.finished import is_label_image, is_unfinished
+from napari_nnunet.formats.large.ome_zarr import is_zarr
 from napari_nnunet.formats.model.bundle import is_model_zip
 from napari_nnunet.formats.model.folder import find_models, holds_models
 from napari_nnunet.formats.model.known_models import remember_model
@@ -34,6 +36,7 @@ from napari_nnunet.formats.results.noted import nifti_reader, read_note, read_no
 from napari_nnunet.grid import Apart, Grid, Turned, WhenApart
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.objects import ObjectScheme
+from napari_nnunet.widgets.files.label_image_layer import read_label_images, refuse_unfinished
 from napari_nnunet.widgets.files.place import LayerData, in_window_words, placement, tell_remarks, with_time
 from napari_nnunet.widgets.frame.layers import ORIGIN, case_origin, colormap_of, colormap_of_values, features_of
 from napari_nnunet.widgets.frame.tabs import open_dock
@@ -68,6 +71,10 @@ def _reader_of(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None
 
 
 def _folder_reader(folder: Path) -> Callable[[Any], list[LayerData]] | None:
+    if is_unfinished(folder):
+        return refuse_unfinished
+    if is_zarr(folder):  # images are for others: no claim is made to what would be opened in another way here
+        return read_label_images if is_label_image(folder) else None
     if (folder / "dataset.json").is_file() and (folder / "imagesTr").is_dir():
         return _read_dataset
     if folder.name in _CASES and (folder.parent / "dataset.json").is_file() and (folder.parent / "imagesTr").is_dir():

@@ -14,6 +14,8 @@ from napari.layers import Image
 
 from napari_nnunet.errors import ImageError, counted
 from napari_nnunet.events import Job
+from napari_nnunet.formats.large.corrections import by_hand
+from napari_nnunet.formats.large.journal import OtherWorkError
 from napari_nnunet.formats.large.label_image import ENDING, Destination
 from napari_nnunet.formats.large.place import ImagePlace
 from napari_nnunet.formats.large.source import LargeImage
@@ -60,6 +62,8 @@ class LargeOrder:
         Their size in mm; None for pictures without one.
     target : Path
         Where the result goes.
+    other : callable
+        Proposes another name.
     """
 
     model: TrainedModel
@@ -69,6 +73,7 @@ class LargeOrder:
     grid: Geometry
     voxel_mm: tuple[float, ...] | None
     target: Path
+    other: Callable[[], object]
 
     @property
     def source(self) -> Image:
@@ -91,14 +96,21 @@ class LargeOrder:
         image = image_of_layers(self.layers, self.axes, self.grid, channels=channels)
         return replace(image, place=place_of(self.source, self.axes, self.voxel_mm))
 
+    @property
+    def asked(self) -> PredictImageSettings:
+        """How it is segmented: what was begun is continued."""
+        return PredictImageSettings.like(self.settings, carry_on=True)
+
     def job(self, view: View) -> Job[LargeResult]:
         """Return the job, which goes on with what was begun."""
-        asked = PredictImageSettings.like(self.settings, carry_on=True)
-        return predict_image(self.model, self.image(), self.target, asked, None, view)
+        return predict_image(self.model, self.image(), self.target, self.asked, None, view)
 
     def expected(self) -> Job[ExpectedCost]:
-        """Return the job that works out what it will take."""
-        return expect_image(self.model, self.image(), self.settings)
+        """Work out what it will take; raises NotReadyError if what was begun there is something else."""
+        try:
+            return (yield from expect_image(self.model, self.image(), self.asked, self.target))
+        except OtherWorkError as error:
+            raise NotReadyError(error.in_window, Remedy("Choose another name", self.other)) from error
 
     def describe(self) -> str:
         """Return what will be segmented (rich text, without the full stop)."""
@@ -192,11 +204,11 @@ def large_order(
         )
     if not target.is_absolute() or not target.parent.is_dir():
         raise NotReadyError(f"The folder {target.parent} is not there. Choose another one for the result.")
-    order = LargeOrder(known.model, known.settings, known.layers, known.axes, known.grid, known.voxel_mm, target)
+    order = LargeOrder(known.model, known.settings, known.layers, known.axes, known.grid, known.voxel_mm, target, other)
     if target.exists() and not order.continues:
         raise NotReadyError(
-            f"{target} already exists. Open it with a plugin that reads OME-Zarr, such as napari-ome-zarr, or choose "
-            "another name to segment again.",
+            f"{target} already exists.{by_hand(target)} To look at it, drop it on napari; to segment again, choose "
+            "another name.",
             Remedy("Choose another name", other),
         )
     return order

@@ -14,6 +14,7 @@ from napari_nnunet.errors import NnunetError, counted
 from napari_nnunet.events import Event, Painted
 from napari_nnunet.formats.large.pyramid import open_levels
 from napari_nnunet.jobs.large.view import View
+from napari_nnunet.widgets.files.label_image_layer import RESULT
 from napari_nnunet.widgets.frame.layers import (
     activate,
     add_layer,
@@ -114,7 +115,7 @@ class LargeRun:
             name=self.name,
             colormap=colormap_of(scheme),
             features=features_of(scheme),
-            metadata={"nnunet": {"partial": True, "model": str(order.model.folder)}},
+            metadata={RESULT: str(order.target), "nnunet": {"partial": True, "model": str(order.model.folder)}},
             # A result has no axis for a single time point.
             **geometry_of(order.source, order.axes.replace("T", "C") if single else order.axes),
         )

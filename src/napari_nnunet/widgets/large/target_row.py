@@ -9,7 +9,7 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QWidget
 
-from napari_nnunet.formats.large.label_image import ENDING
+from napari_nnunet.formats.large.label_image import ENDING, Destination
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.words import as_text
 
@@ -69,11 +69,11 @@ class TargetRow(QObject):
         self._put(self._proposed)
 
     def propose_other(self) -> None:
-        """Propose a name that is free."""
+        """Put a name that is free, which stays as one that was typed."""
         path = Path(self.text)
         named = (path.with_name(f"{path.stem}_{i}{path.suffix}") for i in range(2, 10_000))
-        self._proposed = str(next(one for one in named if not one.exists()))
-        self._put(self._proposed)
+        places = (Destination(one) for one in named)
+        self._put(str(next(place.path for place in places if not place.path.exists() and not place.begun)))
 
     def _put(self, text: str) -> None:
         if self.edit.text() != text:

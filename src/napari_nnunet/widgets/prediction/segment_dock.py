@@ -25,6 +25,7 @@ from napari_nnunet.widgets.frame.layers import focus_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.frame.worker import lazy
+from napari_nnunet.widgets.large.correct import CorrectRow
 from napari_nnunet.widgets.large.order import LargeOrder
 from napari_nnunet.widgets.large.run import LargeRun
 from napari_nnunet.widgets.prediction.form import SegmentForm, sample_folder
@@ -75,10 +76,11 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
         self.form = SegmentForm(viewer)
         self.result = ResultView(viewer)
         self.large: LargeRun | None = None
+        self.correct = CorrectRow(viewer)
         self.offer = ReaderOffer()
         self.tour = Tour(self._stops())
         self.form.head.help.tour = self.tour.begin
-        self.lay_out(self.offer, self.form, self.summary, self.panel, self.result, last=self.tour)
+        self.lay_out(self.offer, self.form, self.summary, self.panel, self.correct, self.result, last=self.tour)
         self.form.changed.connect(self.check_soon)
         viewer.layers.events.removed.connect(self._layer_removed)
         viewer.dims.events.connect(self._view_changed)
@@ -287,7 +289,9 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
             if result.counts:
                 found = found_in(result.counts, order.model.dataset, order.voxel_mm)
                 self.result.many.add([Line(order.source.name, "done", result.seconds, found)])
-            return run.done(result)
+            said = run.done(result)
+            self.correct.look()
+            return said
 
         self.panel.run(
             order.job(run.view), done=done, cancelled=run.cancelled, failed=run.failed, happened=run.happened

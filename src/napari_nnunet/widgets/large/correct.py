@@ -1,0 +1,241 @@
+"""Labels on disk are corrected: the region in view is painted in as an ordinary layer, and saved into all levels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from napari.layers import Labels
+from napari.utils.transforms import Affine
+from numpy.typing import NDArray
+from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+
+from napari_nnunet.errors import NnunetError, counted
+from napari_nnunet.formats.large.corrections import MOST_VOXELS
+from napari_nnunet.jobs.large.correct import open_region, save_region
+from napari_nnunet.widgets.files.label_image_layer import RESULT
+from napari_nnunet.widgets.frame.layers import (
+    activate,
+    add_layer,
+    class_names_of,
+    placement_of,
+    position_in,
+    seen_axes,
+    units_per_world,
+)
+from napari_nnunet.widgets.frame.parts import Sentence, button
+from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.frame.words import failure_text, times_text
+from napari_nnunet.widgets.frame.worker import follow
+
+if TYPE_CHECKING:
+    import napari
+
+_AROUND = 16  # slices that are opened on either side of the one on the screen
+_TIME = ("t", "time")
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A region of labels on disk, as it was when it was read or saved last.
+
+    Parameters
+    ----------
+    path : Path
+        The result.
+    corner : tuple of int
+        Of the region, all axes.
+    before : ndarray
+        Its voxels.
+    """
+
+    path: Path
+    corner: tuple[int, ...]
+    before: NDArray[Any]
+
+
+_REGIONS: WeakKeyDictionary[Labels, Region] = WeakKeyDictionary()
+
+
+class CorrectRow(QWidget):
+    """Two buttons that are there while labels on disk are open.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Whose layers are corrected.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.viewer, self.busy = viewer, False
+        self.open = button("Correct what is in view", "Open this part of the labels on disk as a layer to paint in.")
+        self.save = button("Save corrections", "Write what you painted into the labels on disk, at every zoom.")
+        self.said = Sentence()
+        self.said.hide()
+        row = QHBoxLayout()
+        row.addWidget(self.open)
+        row.addWidget(self.save)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addLayout(row)
+        column.addWidget(self.said)
+        self.open.clicked.connect(lambda _=False: self._trying(self._open))
+        self.save.clicked.connect(lambda _=False: self._trying(self._save))
+        for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
+            event.connect(self.look)
+        self.look()
+
+    def look(self, _: Any = None) -> None:
+        """Show the buttons that can do something."""
+        whole, regions = self._results(), self._regions()
+        self.setVisible(bool(whole or regions))
+        self.open.setEnabled(bool(whole) and not self.busy)
+        self.save.setEnabled(bool(regions) and not self.busy)
+
+    def _results(self) -> list[Any]:
+        """Return the layers of complete results on disk."""
+        found = [
+            layer for layer in self.viewer.layers if RESULT in layer.metadata and getattr(layer, "multiscale", False)
+        ]
+        return [layer for layer in found if not layer.metadata.get("nnunet", {}).get("partial")]
+
+    def _regions(self) -> list[Any]:
+        return [layer for layer in self.viewer.layers if layer in _REGIONS]
+
+    def _chosen(self, layers: list[Any], what: str) -> Any:
+        """Return the layer that is selected, or the only one."""
+        active = self.viewer.layers.selection.active
+        if active in layers:
+            return active
+        if len(layers) != 1:
+            raise NotReadyError(f"Select {what} in the layer list first: {len(layers)} are open.")
+        return layers[0]
+
+    def _trying(self, act: Any) -> None:
+        try:
+            act()
+        except NotReadyError as reason:
+            self._say(str(reason))
+        except (NnunetError, OSError) as error:
+            self._say(failure_text(error))
+
+    def _say(self, text: str) -> None:
+        self.said.setText(text)
+        self.said.setVisible(bool(text))
+
+    def _run(self, job: Any, returned: Any, text: str) -> None:
+        def ended() -> None:
+            self.busy = False
+            self.look()
+
+        def done(found: Any) -> None:
+            ended()
+            returned(found)
+
+        def failed(error: BaseException) -> None:
+            ended()
+            self._say(failure_text(error))
+
+        self.busy = True
+        self._say(text)
+        self.look()
+        follow(self, job, returned=done, errored=failed, cancelled=ended)
+
+    def _open(self) -> None:
+        layer = self._chosen(self._results(), "the labels on disk")
+        box = region_in_view(layer, self.viewer.dims)
+        path = Path(layer.metadata[RESULT])
+        self._run(open_region(path, box), lambda found: self._show(layer, path, box, found), "Reading the region…")
+
+    def _show(self, layer: Any, path: Path, box: list[tuple[int, int]], found: NDArray[Any]) -> None:
+        corner = tuple(lo for lo, _ in box)
+        place = placement_of(layer)
+        own = {name: place[name] for name in ("scale", "rotate", "shear")}
+        shift = Affine(ndim=layer.ndim, **own).affine_matrix[: layer.ndim, : layer.ndim] @ np.array(corner, dtype=float)
+        place["translate"] = np.asarray(layer.translate) + shift
+        region = Labels(found.copy(), name=f"{layer.name} – corrections", colormap=layer.colormap, **place)
+        region.features = layer.features
+        _REGIONS[region] = Region(path, corner, found)
+        add_layer(self.viewer, region)
+        activate(self.viewer, region)
+        region.mode = "paint"
+        around = ", ".join(f"{name} {lo} to {hi - 1}" for name, (lo, hi) in zip(layer.axis_labels, box, strict=True))
+        self._say(
+            f"Paint in '{region.name}' ({around}), then press Save corrections. Labels beyond it stay as they are."
+        )
+        self.look()
+
+    def _save(self) -> None:
+        layer = self._chosen(self._regions(), "the layer with your corrections")
+        region = _REGIONS[layer]
+        after = np.asarray(layer.data).copy()
+        if after.shape != region.before.shape:
+            raise NotReadyError(f"'{layer.name}' has another shape than the region it was opened with. Open it again.")
+        changed = after != region.before
+        _require_known(layer, after[changed], region.before.dtype)
+        job = save_region(region.path, region.corner, region.before, after.astype(region.before.dtype))
+        self._run(job, lambda count: self._saved(layer, region, after, count), "Saving…")
+
+    def _saved(self, layer: Any, region: Region, after: NDArray[Any], count: int) -> None:
+        _REGIONS[layer] = replace(region, before=after.astype(region.before.dtype))
+        for other in self.viewer.layers:
+            if other.metadata.get(RESULT) == str(region.path):
+                other.refresh()
+        self._say(
+            f"Corrected {counted(count, 'voxel')} in {region.path}. Tables and volumes above are those from before."
+            if count
+            else "Nothing was changed in this layer since it was opened or saved."
+        )
+
+
+def _require_known(layer: Any, values: NDArray[Any], dtype: Any) -> None:
+    """Raise NotReadyError if values were painted that are no class, or that the file cannot hold."""
+    names, found = class_names_of(layer.features), [int(value) for value in np.unique(values)]
+    unknown = [value for value in found if value and names and value not in names]
+    if unknown:
+        listed = ", ".join(f"{value} = {name}" for value, name in sorted(names.items()))
+        raise NotReadyError(
+            f"'{layer.name}' holds the value {unknown[0]}, which is no class here ({listed}). Repaint it."
+        )
+    if any(not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max for value in found):
+        raise NotReadyError(f"'{layer.name}' holds values that labels of type {dtype} cannot hold. Repaint them.")
+
+
+def region_in_view(layer: Any, dims: Any) -> list[tuple[int, int]]:
+    """Return the part of labels on disk that is on the screen, half-open, all axes; of others, slices around it.
+
+    Raises
+    ------
+    NotReadyError
+        If it is outside, too large, or napari does not know it: it passes over the units of layers that differ.
+    """
+    shape, seen = layer.data[0].shape, seen_axes(layer, dims)
+    if np.any(units_per_world(layer, dims)[seen] != 1):
+        raise NotReadyError(
+            f"What is visible of '{layer.name}' could not be determined, as layers in other units are open. Give all "
+            "layers the same units, or hide those with others."
+        )
+    factor, places = layer.downsample_factors[layer.data_level], position_in(layer, dims)
+    box: list[tuple[int, int]] = []
+    for axis, size in enumerate(shape):
+        if axis in seen:
+            low, high = (float(layer.corner_pixels[k][axis]) * factor[axis] for k in (0, 1))
+            box.append((max(0, math.floor(low)), min(size, math.ceil(high + factor[axis]))))
+        else:
+            around = 0 if str(layer.axis_labels[axis]).lower() in _TIME else _AROUND
+            place = round(places[axis] or 0)
+            box.append((max(0, place - around), min(size, place + around + 1)))
+    if any(lo >= hi for lo, hi in box):
+        raise NotReadyError(f"Nothing of '{layer.name}' is in view. Move the view, or the slider, over it.")
+    voxels = math.prod(hi - lo for lo, hi in box)
+    if voxels > MOST_VOXELS:
+        raise NotReadyError(
+            f"{times_text([hi - lo for lo, hi in box])} voxels are in view, more than can be painted in at once "
+            f"({MOST_VOXELS:,}). Zoom in{', in 2-D' if dims.ndisplay == 3 else ''}."
+        )
+    return box

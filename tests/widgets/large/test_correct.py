@@ -1,0 +1,103 @@
+"""Labels on disk are corrected in a region that is painted in, and saved into every level."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from docks import wait_until_said
+from napari.layers import Labels
+
+from helpers import make_model, smooth_image
+from napari_nnunet import predict_image
+from napari_nnunet.errors import SettingsError
+from napari_nnunet.formats.large import pyramid
+
+zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")
+pytest.importorskip("yaozarrs", reason="yaozarrs is not installed: it comes with napari-nnunet[large]")
+SHAPE = (40, 40, 36)
+HOW = {"mirroring": False, "chunk": (8, 16, 16), "device": "cpu", "spacing": (1.2, 1.0, 1.0)}
+
+
+@pytest.fixture
+def result(tmp_path, monkeypatch):
+    monkeypatch.setattr(pyramid, "_COARSEST", 10)
+    predict_image(make_model(tmp_path), smooth_image(SHAPE)[0], tmp_path / "labels.zarr", **HOW)
+    return tmp_path / "labels.zarr"
+
+
+@pytest.fixture
+def opened(viewer, dock, result):
+    """The dock's row, and the layer of a result that was opened from its folder."""
+    viewer.open(str(result), plugin="napari-nnunet")
+    viewer.dims.set_point(0, 20 * 1.2)
+    return dock.correct, viewer.layers[-1]
+
+
+def region_of(viewer, qtbot, row):
+    row.open.click()
+    qtbot.waitUntil(lambda: not row.busy and any("corrections" in layer.name for layer in viewer.layers))
+    return next(layer for layer in viewer.layers if "corrections" in layer.name)
+
+
+def levels_of(path):
+    group = zarr.open_group(str(path), mode="r")
+    return [group[key][:] for key in sorted(group.array_keys())]
+
+
+def test_what_is_painted_in_the_region_in_view_goes_into_every_level(viewer, opened, qtbot, result):
+    row, layer = opened
+    region = region_of(viewer, qtbot, row)
+    assert region.data.shape == (33, 40, 36) and region.editable and not region.multiscale
+    np.testing.assert_allclose(region.data_to_world((0, 0, 0)), layer.data_to_world((4, 0, 0)))
+    assert list(region.features["name"]) == ["background", "organ", "lesion"]
+    before = levels_of(result)[0]
+    region.data[10:15, 3:20, 5:31] = 2
+    row.save.click()
+    qtbot.waitUntil(lambda: "Corrected" in row.said.text())
+    expected = before.copy()
+    expected[14:19, 3:20, 5:31] = 2
+    levels = levels_of(result)
+    for level in levels:
+        steps = tuple(round(a / b) for a, b in zip(SHAPE, level.shape, strict=True))
+        assert np.array_equal(level, expected[tuple(slice(None, None, step) for step in steps)])
+    assert f"{int((before != expected).sum())} voxels in {result}" in row.said.text().replace("\u200b", "")
+    row.save.click()
+    qtbot.waitUntil(lambda: "Nothing was changed" in row.said.text())
+
+
+def test_a_value_that_is_no_class_is_not_saved(viewer, opened, qtbot, result):
+    row, _ = opened
+    region, before = region_of(viewer, qtbot, row), levels_of(result)[0]
+    region.data[0, 0, 0] = 9
+    row.save.click()
+    assert "holds the value 9, which is no class here (1 = organ, 2 = lesion). Repaint it" in row.said.text()
+    assert np.array_equal(levels_of(result)[0], before)
+
+
+def test_more_than_can_be_painted_in_is_refused_with_what_to_do(viewer, opened, monkeypatch):
+    row, _ = opened
+    monkeypatch.setattr("napari_nnunet.widgets.large.correct.MOST_VOXELS", 1000)
+    row.open.click()
+    assert "more than can be painted in at once (1,000). Zoom in" in row.said.text()
+
+
+def test_a_corrected_result_is_never_overwritten_without_a_word(viewer, opened, dock, qtbot, result, tmp_path):
+    row, _ = opened
+    region = region_of(viewer, qtbot, row)
+    region.data[0] = 1
+    row.save.click()
+    qtbot.waitUntil(lambda: "Corrected" in row.said.text())
+    for more in ({}, {"carry_on": True, "step": 1.0}):
+        with pytest.raises(SettingsError, match=r"voxels of it were corrected by hand\."):
+            predict_image(make_model(tmp_path), smooth_image(SHAPE)[0], result, **HOW, **more)
+    dock.add_model(make_model(tmp_path).folder)
+    viewer.add_image(smooth_image(SHAPE)[0], units=["mm"] * 3, scale=(1.2, 1, 1), name="image")
+    dock.form.image.output_box.value = "Labels on disk"
+    dock.form.image.target.edit.setText(str(result))
+    wait_until_said(qtbot, dock, "of it were corrected by hand. To look at it, drop it on napari")
+
+
+def test_without_labels_on_disk_nothing_is_offered(viewer, dock):
+    viewer.add_labels(np.zeros((4, 4, 4), np.uint8))
+    assert not dock.correct.isVisibleTo(dock)
+    assert isinstance(viewer.layers[0], Labels)
