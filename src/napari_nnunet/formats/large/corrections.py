@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import ImageError, ResourceError, SettingsError, counted
 from napari_nnunet.formats.atomic import write_error, written_beside
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.large.label_image import KEY
+from napari_nnunet.formats.large.label_image import MADE_HERE
 from napari_nnunet.formats.large.level import Level
 from napari_nnunet.formats.large.ome_zarr import read_levels, zarr_library
 from napari_nnunet.formats.large.unpacking import bounded
@@ -35,7 +35,7 @@ MOST_VOXELS = 1 << 25  # of a region: what can be copied, compared and painted w
 
 
 @dataclass(frozen=True, eq=False)
-class Correction:
+class VoxelChange:
     """What becomes of some voxels.
 
     Parameters
@@ -61,7 +61,7 @@ def corrected_voxels(path: Path) -> int:
     for name, where in (("zarr.json", ("attributes",)), (".zattrs", ())):
         try:  # without zarr, which takes a second to load: forms ask this
             found = json.loads(regular(path / name).read_bytes()[:_MOST_ATTRIBUTES])
-            for key in (*where, KEY, _CORRECTED, "voxels"):
+            for key in (*where, MADE_HERE, _CORRECTED, "voxels"):
                 found = found[key]
             return max(0, int(found))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -126,7 +126,7 @@ def correct(path: Path, corner: Sequence[int], before: NDArray[Any], after: NDAr
         box = tuple(slice(int(np.min(on)), int(np.max(on)) + 1) for on in np.nonzero(changed))
         start = tuple(int(c) + part.start for c, part in zip(corner, box, strict=True))
         inside = changed[box]
-        _write_pending(path, Correction(secrets.token_hex(8), start, inside, after[box][inside]))
+        _write_pending(path, VoxelChange(secrets.token_hex(8), start, inside, after[box][inside]))
         _finish(path)
     return int(changed.sum())
 
@@ -156,12 +156,12 @@ def _finish(path: Path) -> bool:
         _write_finest(arrays[0], correction)
         for array, level in zip(arrays[1:], levels[1:], strict=True):
             _write_coarser(array, _factors(levels[0], level, path), arrays[0], correction)
-        origin = dict(group.attrs[KEY])
+        origin = dict(group.attrs[MADE_HERE])
         noted = origin.get(_CORRECTED)
         known: dict[str, Any] = noted if isinstance(noted, dict) else {}
         if known.get("last") != correction.word:
             voxels = int(known.get("voxels", 0)) + len(correction.values)
-            group.attrs[KEY] = {**origin, _CORRECTED: {"voxels": voxels, "last": correction.word}}
+            group.attrs[MADE_HERE] = {**origin, _CORRECTED: {"voxels": voxels, "last": correction.word}}
         pending.unlink()
     except OSError as error:
         told = write_error(path, error)
@@ -173,7 +173,7 @@ def _opened(path: Path, mode: str) -> tuple[Any, list[Any]]:
     """Open a result of this program and its levels."""
     try:
         group = zarr_library().open_group(str(path), mode=mode)
-        origin = group.attrs.get(KEY)
+        origin = group.attrs.get(MADE_HERE)
     except Exception as error:  # whatever a store raises
         raise ImageError(f"{path} cannot be opened as zarr: {' '.join(str(error).split())}") from error
     if not isinstance(origin, dict):
@@ -195,7 +195,7 @@ def _factors(finest: Level, level: Level, path: Path) -> tuple[int, ...]:
     return found
 
 
-def _write_finest(array: Any, correction: Correction) -> None:
+def _write_finest(array: Any, correction: VoxelChange) -> None:
     """Write the chunks in which something changes."""
     corner, shape = correction.corner, correction.changed.shape
     values = np.zeros(shape, dtype=array.dtype)
@@ -213,7 +213,7 @@ def _write_finest(array: Any, correction: Correction) -> None:
             array[place] = np.where(changed, values[own], np.asarray(array[place]))
 
 
-def _write_coarser(array: Any, factors: Sequence[int], finest: Any, correction: Correction) -> None:
+def _write_coarser(array: Any, factors: Sequence[int], finest: Any, correction: VoxelChange) -> None:
     """Take every second voxel, or every fourth, of the finest level, where something changed."""
     ends = [(lo, lo + n) for lo, n in zip(correction.corner, correction.changed.shape, strict=True)]
     place = [(math.ceil(lo / f), math.ceil(hi / f)) for (lo, hi), f in zip(ends, factors, strict=True)]
@@ -223,7 +223,7 @@ def _write_coarser(array: Any, factors: Sequence[int], finest: Any, correction: 
         array[tuple(slice(lo, hi) for lo, hi in place)] = values
 
 
-def _write_pending(path: Path, correction: Correction) -> None:
+def _write_pending(path: Path, correction: VoxelChange) -> None:
     head = {
         "word": correction.word,
         "corner": list(correction.corner),
@@ -236,7 +236,7 @@ def _write_pending(path: Path, correction: Correction) -> None:
         file.write(np.ascontiguousarray(correction.values).tobytes())
 
 
-def _read_pending(pending: Path, array: Any) -> Correction:
+def _read_pending(pending: Path, array: Any) -> VoxelChange:
     """Read what is to be changed of an array; raises SettingsError for what no program wrote."""
     try:
         with regular(pending).open("rb") as file:
@@ -251,7 +251,7 @@ def _read_pending(pending: Path, array: Any) -> Correction:
             changed = np.unpackbits(np.frombuffer(bits, np.uint8), count=voxels).astype(bool).reshape(shape)
             if len(bits) != -(-voxels // 8) or int(changed.sum()) != count or len(rest) != count * array.dtype.itemsize:
                 raise ValueError("it is not whole")
-            return Correction(str(head["word"])[:32], corner, changed, np.frombuffer(rest, array.dtype))
+            return VoxelChange(str(head["word"])[:32], corner, changed, np.frombuffer(rest, array.dtype))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SettingsError(
             f"{pending} is damaged: {error}. Delete it; what was corrected last may be in part of the levels only."

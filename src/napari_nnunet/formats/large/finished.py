@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.large.journal import NAME
-from napari_nnunet.formats.large.label_image import ENDING, KEY
+from napari_nnunet.formats.large.label_image import ENDING, MADE_HERE
 from napari_nnunet.formats.large.level import Level
 from napari_nnunet.formats.large.ome_zarr import open_group, open_level, read_levels
 from napari_nnunet.formats.regular import regular
@@ -95,7 +95,7 @@ def open_finished(path: Path) -> FinishedLabels:
                 "as an image."
             )
     about = attributes.get("ome", attributes).get("image-label")
-    about, origin = about if isinstance(about, dict) else {}, attributes.get(KEY)
+    about, origin = about if isinstance(about, dict) else {}, attributes.get(MADE_HERE)
     names = {value: str(entry["name"]) for value, entry in _entries(about, "properties") if entry.get("name")}
     colours = {value: rgba for value, entry in _entries(about, "colors") if (rgba := _colour(entry.get("rgba")))}
     names.pop(0, None)

@@ -31,7 +31,7 @@ _UNITS = ((1.0, "millimeter"), (1e-3, "micrometer"), (1e-6, "nanometer"))
 #: Units of time.
 CLOCK = ("nanosecond", "microsecond", "millisecond", "second", "minute", "hour", "day")
 #: Of the attributes of what was written here: where its labels come from.
-KEY = "napari_nnunet"
+MADE_HERE = "napari_nnunet"
 
 
 @dataclass(frozen=True)
@@ -213,12 +213,12 @@ class LabelImage:
             for number, (before, factor) in enumerate(itertools.pairwise(factors), start=1):
                 finer = self._halve(group, str(number), finer, [b // a for a, b in zip(before, factor, strict=True)])
             attributes = self._attributes(factors)
-            group.attrs.put({**attributes, KEY: dict(origin)})
+            group.attrs.put({**attributes, MADE_HERE: dict(origin)})
 
     def origin(self) -> dict[str, Any]:
         """Return where the labels of the complete image come from; empty where it does not say so."""
         try:
-            found = self._zarr.open_group(str(self.place.path), mode="r").attrs.get(KEY)
+            found = self._zarr.open_group(str(self.place.path), mode="r").attrs.get(MADE_HERE)
         except Exception:  # of many kinds, where it is no group: a file, or damaged
             return {}
         return found if isinstance(found, dict) else {}

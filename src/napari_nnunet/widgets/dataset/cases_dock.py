@@ -42,6 +42,7 @@ from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import as_text, failure_text
 from napari_nnunet.widgets.frame.worker import follow, lazy
+from napari_nnunet.widgets.large.cut_out import CutOutRow
 from napari_nnunet.widgets.objects.repair import RepairTools
 
 if TYPE_CHECKING:
@@ -91,7 +92,10 @@ class CasesWidget(RequestDock[NewCase, None]):
         for part in (self.cases, folded_away("Groups (patient, slide, well)", self.groups), self.problems):
             column.addWidget(part)
         self.repair = RepairTools(viewer, lambda: self.form.labels)
-        self.lay_out(self.form, self.repair, self.summary, self.panel, self.collection, self.trash, last=self.next)
+        self.cut_out = CutOutRow(viewer)
+        self.lay_out(
+            self.form, self.cut_out, self.repair, self.summary, self.panel, self.collection, self.trash, last=self.next
+        )
         self.form.changed.connect(self._form_changed)
         self.form.head.changed.connect(self._show_dataset)
         self.form.from_folders.clicked.connect(lambda: self.import_dialog().open())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from napari_nnunet.widgets.frame.layers import (
     activate,
     add_layer,
     class_names_of,
+    full_resolution,
     placement_of,
     position_in,
     seen_axes,
@@ -40,7 +42,7 @@ _TIME = ("t", "time")
 
 
 @dataclass(frozen=True, eq=False)
-class Region:
+class OpenRegion:
     """A region of labels on disk, as it was when it was read or saved last.
 
     Parameters
@@ -58,7 +60,7 @@ class Region:
     before: NDArray[Any]
 
 
-_REGIONS: WeakKeyDictionary[Labels, Region] = WeakKeyDictionary()
+_REGIONS: WeakKeyDictionary[Labels, OpenRegion] = WeakKeyDictionary()
 
 
 class CorrectRow(QWidget):
@@ -154,13 +156,10 @@ class CorrectRow(QWidget):
 
     def _show(self, layer: Any, path: Path, box: list[tuple[int, int]], found: NDArray[Any]) -> None:
         corner = tuple(lo for lo, _ in box)
-        place = placement_of(layer)
-        own = {name: place[name] for name in ("scale", "rotate", "shear")}
-        shift = Affine(ndim=layer.ndim, **own).affine_matrix[: layer.ndim, : layer.ndim] @ np.array(corner, dtype=float)
-        place["translate"] = np.asarray(layer.translate) + shift
+        place = placed_at(layer, corner)
         region = Labels(found.copy(), name=f"{layer.name} – corrections", colormap=layer.colormap, **place)
         region.features = layer.features
-        _REGIONS[region] = Region(path, corner, found)
+        _REGIONS[region] = OpenRegion(path, corner, found)
         add_layer(self.viewer, region)
         activate(self.viewer, region)
         region.mode = "paint"
@@ -181,7 +180,7 @@ class CorrectRow(QWidget):
         job = save_region(region.path, region.corner, region.before, after.astype(region.before.dtype))
         self._run(job, lambda count: self._saved(layer, region, after, count), "Saving…")
 
-    def _saved(self, layer: Any, region: Region, after: NDArray[Any], count: int) -> None:
+    def _saved(self, layer: Any, region: OpenRegion, after: NDArray[Any], count: int) -> None:
         _REGIONS[layer] = replace(region, before=after.astype(region.before.dtype))
         for other in self.viewer.layers:
             if other.metadata.get(RESULT) == str(region.path):
@@ -206,21 +205,30 @@ def _require_known(layer: Any, values: NDArray[Any], dtype: Any) -> None:
         raise NotReadyError(f"'{layer.name}' holds values that labels of type {dtype} cannot hold. Repaint them.")
 
 
+def placed_at(layer: Any, corner: Sequence[int]) -> dict[str, Any]:
+    """Return the keywords that place a part of a layer where it lies in it."""
+    place, ndim = placement_of(layer), layer.ndim
+    own = {name: place[name] for name in ("scale", "rotate", "shear")}
+    shift = Affine(ndim=ndim, **own).affine_matrix[:ndim, :ndim] @ np.array(corner, dtype=float)
+    return {**place, "translate": np.asarray(layer.translate) + shift}
+
+
 def region_in_view(layer: Any, dims: Any) -> list[tuple[int, int]]:
-    """Return the part of labels on disk that is on the screen, half-open, all axes; of others, slices around it.
+    """Return the part of a layer that is on the screen, half-open, all axes; along others, slices around it.
 
     Raises
     ------
     NotReadyError
         If it is outside, too large, or napari does not know it: it passes over the units of layers that differ.
     """
-    shape, seen = layer.data[0].shape, seen_axes(layer, dims)
+    shape, seen = full_resolution(layer).shape[: layer.ndim], seen_axes(layer, dims)
     if np.any(units_per_world(layer, dims)[seen] != 1):
         raise NotReadyError(
             f"What is visible of '{layer.name}' could not be determined, as layers in other units are open. Give all "
             "layers the same units, or hide those with others."
         )
-    factor, places = layer.downsample_factors[layer.data_level], position_in(layer, dims)
+    factor = layer.downsample_factors[layer.data_level] if layer.multiscale else np.ones(layer.ndim)
+    places = position_in(layer, dims)
     box: list[tuple[int, int]] = []
     for axis, size in enumerate(shape):
         if axis in seen:
