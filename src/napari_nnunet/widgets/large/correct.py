@@ -163,7 +163,7 @@ class CorrectRow(QWidget):
         add_layer(self.viewer, region)
         activate(self.viewer, region)
         region.mode = "paint"
-        around = ", ".join(f"{name} {lo} to {hi - 1}" for name, (lo, hi) in zip(layer.axis_labels, box, strict=True))
+        around = in_words(layer, box)
         self._say(
             f"Paint in '{region.name}' ({around}), then press Save corrections. Labels beyond it stay as they are."
         )
@@ -211,6 +211,14 @@ def placed_at(layer: Any, corner: Sequence[int]) -> dict[str, Any]:
     own = {name: place[name] for name in ("scale", "rotate", "shear")}
     shift = Affine(ndim=ndim, **own).affine_matrix[:ndim, :ndim] @ np.array(corner, dtype=float)
     return {**place, "translate": np.asarray(layer.translate) + shift}
+
+
+def in_words(layer: Any, box: Sequence[tuple[int, int]]) -> str:
+    """Return a box as words, such as "z 4 to 36, y 0 to 39"; axes that have no names but napari's get the usual ones."""
+    named = [str(name) for name in layer.axis_labels]
+    if named == [str(axis) for axis in range(-layer.ndim, 0)]:
+        named = list("tzyx"[-layer.ndim :].rjust(layer.ndim, "-"))
+    return ", ".join(f"{name} {lo} to {hi - 1}" for name, (lo, hi) in zip(named, box, strict=True))
 
 
 def region_in_view(layer: Any, dims: Any) -> list[tuple[int, int]]:

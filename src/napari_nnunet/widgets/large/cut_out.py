@@ -12,12 +12,13 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Job, Stage
-from napari_nnunet.widgets.frame.layers import activate, add_layer, full_resolution, place_key
+from napari_nnunet.widgets.files.place import place_key
+from napari_nnunet.widgets.frame.layers import activate, add_layer, full_resolution
 from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import follow
-from napari_nnunet.widgets.large.correct import placed_at, region_in_view
+from napari_nnunet.widgets.large.correct import in_words, placed_at, region_in_view
 
 if TYPE_CHECKING:
     import napari
@@ -102,9 +103,9 @@ class CutOutRow(QWidget):
         labels = Labels(empty, name=f"{layers[0].name} – region labels", **placed_at(layers[0], corner))
         add_layer(self.viewer, labels)
         activate(self.viewer, labels)
-        names = layers[0].axis_labels
-        around = ", ".join(f"{name} {lo} to {hi - 1}" for name, (lo, hi) in zip(names, box, strict=True))
-        self._ended(f"Cut out {around}. Paint in '{labels.name}', choose both above, and press Add case.")
+        self._ended(
+            f"Cut out {in_words(layers[0], box)}. Paint in '{labels.name}', choose both above, and press Add case."
+        )
 
 
 def _grid(layer: Any) -> tuple[Any, ...]:
