@@ -214,7 +214,7 @@ def placed_at(layer: Any, corner: Sequence[int]) -> dict[str, Any]:
 
 
 def in_words(layer: Any, box: Sequence[tuple[int, int]]) -> str:
-    """Return a box as words, such as "z 4 to 36, y 0 to 39"; axes that have no names but napari's get the usual ones."""
+    """Return a box as words, such as "z 4 to 36, y 0 to 39"; axes without names of their own get the usual ones."""
     named = [str(name) for name in layer.axis_labels]
     if named == [str(axis) for axis in range(-layer.ndim, 0)]:
         named = list("tzyx"[-layer.ndim :].rjust(layer.ndim, "-"))
