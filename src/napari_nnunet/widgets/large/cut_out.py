@@ -10,8 +10,7 @@ from napari.layers import Image, Labels
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_nnunet.errors import ImageError
-from napari_nnunet.events import Job, Stage
+from napari_nnunet.jobs.large.correct import read_parts
 from napari_nnunet.widgets.files.place import place_key
 from napari_nnunet.widgets.frame.layers import activate, add_layer, full_resolution
 from napari_nnunet.widgets.frame.parts import Sentence, button
@@ -81,7 +80,7 @@ class CutOutRow(QWidget):
         self._say("Reading the region…")
         follow(
             self,
-            _read(layers, box),
+            read_parts([(layer.name, full_resolution(layer)) for layer in layers], box),
             returned=lambda found: self._show(layers, box, found),
             errored=lambda error: self._ended(failure_text(error)),
             cancelled=lambda: self._ended(""),
@@ -111,25 +110,3 @@ class CutOutRow(QWidget):
 def _grid(layer: Any) -> tuple[Any, ...]:
     """Return what layers on the same voxels have in common."""
     return tuple(full_resolution(layer).shape), place_key(layer)
-
-
-def _read(layers: Sequence[Any], box: Sequence[tuple[int, int]]) -> Job[list[NDArray[Any]]]:
-    """Read a region of layers.
-
-    Raises
-    ------
-    ImageError
-        If one cannot be read there.
-    """
-    yield Stage(name="Reading the region")
-    found = []
-    for layer in layers:
-        try:
-            found.append(np.asarray(full_resolution(layer)[tuple(slice(lo, hi) for lo, hi in box)]))
-        except Exception as error:  # whatever a library raises for a chunk that is damaged or gone
-            text = " ".join(str(error).split()) or type(error).__name__
-            raise ImageError(
-                f"'{layer.name}' cannot be read here: {text.rstrip('.')}. Copy or export the image again, or restore "
-                "that part of it."
-            ) from error
-    return found
