@@ -42,7 +42,7 @@ def read_parts(arrays: Sequence[tuple[str, Any]], box: Sequence[tuple[int, int]]
         except Exception as error:  # whatever a library raises for a chunk that is damaged or gone
             text = " ".join(str(error).split()) or type(error).__name__
             raise ImageError(
-                f"'{name}' cannot be read here: {text.rstrip('.')}. Copy or export the image again, or restore that part "
-                "of it."
+                f"'{name}' cannot be read here: {text.rstrip('.')}. Copy or export the image again, or restore that "
+                "part of it."
             ) from error
     return found
