@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from napari_nnunet.engine.choosing.signs import signs_of
+from napari_nnunet.engine.choosing.signs import SIGNS_BYTES, signs_of
 
 SPACING = (1.0, 1.0, 1.0)
 
@@ -62,3 +64,14 @@ def test_pictures_and_single_voxels_have_finite_signs(shape):
     assert all(np.isfinite(value) for value in signs_of(sure(mask, 1.0, 0.0), mask, SPACING[: len(shape)]).values())
     whole = np.ones(shape, bool)
     assert all(np.isfinite(value) for value in signs_of(sure(whole), whole, SPACING[: len(shape)]).values())
+
+
+@pytest.mark.parametrize("share", [0.5, 0.02])
+def test_they_take_no_more_memory_than_is_said_however_ragged_a_class_is(share):
+    rng = np.random.default_rng(0)
+    mask, p = rng.random((100, 160, 160)) < share, rng.random((100, 160, 160), dtype=np.float32)
+    tracemalloc.start()
+    signs_of(p, mask, SPACING)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0.6 * SIGNS_BYTES < peak / mask.size < SIGNS_BYTES

@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from helpers import smooth_image
+from napari_nnunet.engine.choosing.signs import SIGNS_BYTES
 from napari_nnunet.engine.image.prepare import prepare
 from napari_nnunet.errors import DatasetError, ResourceError
 from napari_nnunet.events import Progress, drain
@@ -63,6 +64,22 @@ def test_many_classes_do_not_hold_the_logits_of_the_whole_volume(new_model):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < whole_logits / 3
+
+
+def test_the_predicted_dice_takes_memory_by_the_image_even_where_the_network_sees_few_voxels(new_model):
+    model = new_model(spacing=(8.0, 8.0, 8.0))
+    settings, shape = PredictSettings(device="cpu", mirroring=False), (400, 400, 400)
+    plain, judged = (
+        estimate(model, shape, (1, 1, 1), settings.replace(quality=wanted)).memory_bytes for wanted in (False, True)
+    )
+    assert judged >= SIGNS_BYTES * np.prod(shape)
+    assert judged > plain
+    few = (40, 40, 40)  # whose probabilities are held in memory, as they are where they are asked for
+    judged, kept = (
+        estimate(model, few, (1, 1, 1), settings.replace(**{name: True})).memory_bytes
+        for name in ("quality", "probabilities")
+    )
+    assert judged >= kept
 
 
 @pytest.mark.usefixtures("narrow_networks")

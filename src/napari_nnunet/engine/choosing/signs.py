@@ -13,10 +13,13 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
+#: Memory that :func:`signs_of` takes at most, in bytes per voxel of the image; measured where a class fills it.
+SIGNS_BYTES = 20
 #: Signs of which only the distance from what is usual says something.
 USUAL = ("size", "surface")
 _TINY = 1e-3  # share of voxels, so that its logarithm exists
 _SURE = 1e-6
+_AT_ONCE = 1 << 16  # voxels of a rim: one that is everywhere would take 40 bytes a voxel
 _COARSE = 2.0  # times the finest spacing: across such an axis the rim would be everything
 
 
@@ -45,20 +48,27 @@ def signs_of(probability: NDArray[Any], own: NDArray[np.bool_], spacing: Sequenc
     grown, core = _grown(mask, axes), ~_grown(~mask, axes)
     rim = grown & ~core
     voxels = int(np.count_nonzero(mask))
-    doubtful = np.clip(p[rim].astype(np.float64), _SURE, 1 - _SURE)
-    entropy = -(doubtful * np.log2(doubtful) + (1 - doubtful) * np.log2(1 - doubtful))
     inside = float(np.sum(1 - p, where=core, dtype=np.float64))
     outside = float(np.sum(probability, dtype=np.float64)) - float(np.sum(p, where=grown, dtype=np.float64))
     parts = cc3d.connected_components(mask, connectivity=8 if mask.ndim == 2 else 26)
     largest = int(np.bincount(parts.ravel())[1:].max())
     return {
-        "border": float(entropy.mean()) if entropy.size else 0.0,
+        "border": _mean_entropy(p[rim]),
         "inside": float(np.log(inside / voxels + _TINY)),
         "outside": float(np.log(max(0.0, outside) / voxels + _TINY)),
         "scattered": 1 - largest / voxels,
         "size": float(np.log(voxels * np.prod(spacing))),
         "surface": float(np.log(max(1, int(np.count_nonzero(rim)))) - 2 / 3 * np.log(voxels)),
     }
+
+
+def _mean_entropy(probability: NDArray[np.float32]) -> float:
+    """Return the mean entropy of being of a class or not, in bits; 0 without any voxel."""
+    total = 0.0
+    for start in range(0, probability.size, _AT_ONCE):
+        q = np.clip(probability[start : start + _AT_ONCE].astype(np.float64), _SURE, 1 - _SURE)
+        total -= float(np.sum(q * np.log2(q) + (1 - q) * np.log2(1 - q)))
+    return total / max(1, probability.size)
 
 
 def _around(mask: NDArray[np.bool_]) -> tuple[slice, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_nnunet.engine.choosing.signs import SIGNS_BYTES
 from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.engine.network.device import BackendChoice, has_openvino
@@ -29,6 +30,7 @@ from napari_nnunet.jobs.network_speed import (
     speed_key,
     start_key,
 )
+from napari_nnunet.jobs.prediction.objects import HELD_BYTES
 from napari_nnunet.jobs.prediction.predictor import is_kept, run_bytes
 from napari_nnunet.schema.geometry import lift_shape
 from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, PresetName, preset
@@ -146,8 +148,13 @@ def _estimate(
         + workspace_bytes(record)
         + run_bytes(model, batch, per_round, summed)
     )
+    probabilities = 4.0 * heads * math.prod(record.shape)
     if settings.probabilities:
-        memory += 4.0 * heads * math.prod(record.shape)
+        memory += probabilities
+    if settings.quality:  # looked for when the windows' sums are gone; until then only what is held in memory counts
+        held = probabilities if probabilities <= HELD_BYTES else 0.0
+        memory += 0.0 if settings.probabilities else held
+        memory = max(memory, _PROCESS_BYTES + held + SIGNS_BYTES * math.prod(record.shape))
     per_run, measured = seconds_of_run(model, choice, batch)
     seconds = None if per_run is None else per_run * forwards
     if seconds is not None:

@@ -26,7 +26,7 @@ from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.objects import ObjectRules, ObjectScheme
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
-_SMALL = 1 << 28  # bytes of probabilities that are held in memory
+HELD_BYTES = 1 << 28  # of probabilities that are held in memory
 
 
 def decoding_for(members: Sequence[tuple[TrainedModel, PredictSettings]]) -> Decoding | None:
@@ -65,7 +65,7 @@ def room_for(given: NDArray[np.float32] | None, shape: tuple[int, ...]) -> Itera
     """Give an array for probabilities (heads, [Z,] Y, X): the given one, memory where they are few, or a file."""
     if given is not None:
         yield given
-    elif 4 * math.prod(shape) <= _SMALL:
+    elif 4 * math.prod(shape) <= HELD_BYTES:
         yield np.zeros(shape, dtype=np.float32)
     else:
         place = make_folder(cache_folder())

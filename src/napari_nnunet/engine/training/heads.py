@@ -1,0 +1,188 @@
+"""Output layers that are fitted to what a network sees, before all of it learns.
+
+A layer that begins at random is found by small steps only, while everything below it follows its chance directions. So
+the layers are solved for first, with the network as it is, and all of it learns then: "linear probing, then
+fine-tuning" (Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution, ICLR
+2022). With features that stay, that is multinomial logistic regression (of regions: one regression each), which has one
+minimum and no learning rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_nnunet.engine.training.learner import Learner
+from napari_nnunet.engine.training.loss import SegmentationLoss, unknown_heads, valid_regions, with_background
+
+_VOXELS = 4096  # of each sample and output: enough for 32 features, and few beside a patch
+_RIDGE = 1e-3  # pull towards the rows that are there: of an entropy of about 1, so that it decides where data do not
+_ITERATIONS = 100
+_KINDS = 62  # bits of a number that tells voxels of different regions apart
+
+
+@dataclass(frozen=True)
+class _Voxels:
+    """Voxels that were drawn from an output: features (n, C), truth (n) or (n, regions), what counts, and how much."""
+
+    features: Tensor
+    truth: Tensor
+    counts: Tensor  # labels: (n, heads), whether nobody looked for the class; regions: (n, regions), whether it counts
+    weights: Tensor  # how many voxels of the sample each stands for
+
+
+@dataclass(eq=False)
+class HeadFit:
+    """Gathers voxels of a learner's outputs, and fits its output layers to them.
+
+    Parameters
+    ----------
+    learner : Learner
+        Its output layers that count in the loss are replaced by :meth:`fit`; nothing else is.
+    seed : int
+        Of the voxels that are drawn.
+    """
+
+    learner: Learner
+    seed: int
+    _drawn: dict[int, list[_Voxels]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(self.seed)
+
+    @property
+    def _layers(self) -> list[nn.Module]:
+        """Output layers, finest first, as far as they count."""
+        layers = list(self.learner.network.decoder.seg_layers)[::-1]
+        return [layer for layer, weight in zip(layers, self.learner.weights, strict=False) if weight > 0]
+
+    def look(self, image: Tensor, targets: Sequence[Tensor]) -> None:
+        """Draw voxels of a batch.
+
+        Parameters
+        ----------
+        image : Tensor of float32, shape (B, C, [z,] y, x)
+            Batch.
+        targets : sequence of Tensor
+            One per output, finest first.
+        """
+        seen: dict[int, Tensor] = {}
+        hooks = [
+            layer.register_forward_pre_hook(lambda _, given, i=i: seen.__setitem__(i, given[0].detach()))
+            for i, layer in enumerate(self._layers)
+        ]
+        try:
+            self.learner.predict(image)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for i, features in seen.items():
+            for own, target in zip(features.float().cpu(), targets[i].cpu(), strict=True):
+                self._drawn.setdefault(i, []).append(self._draw(own[None], target[None]))
+
+    def _draw(self, features: Tensor, target: Tensor) -> _Voxels:
+        """Draw as many voxels of every class of a sample as there are, at most an equal share each."""
+        loss, heads = self.learner.loss, self.learner.network.heads
+        truth, counts, usable = _known(loss, target, heads)
+        kinds = truth if truth.ndim == 1 else (truth.long() << (torch.arange(heads) % _KINDS)).sum(1)
+        kinds = torch.where(usable, kinds, -1)
+        present = [int(kind) for kind in kinds.unique() if kind >= 0]
+        places, weights = [], []
+        for kind in present:
+            there = (kinds == kind).nonzero()[:, 0]
+            taken = there[torch.randperm(len(there), generator=self._generator)[: max(1, _VOXELS // len(present))]]
+            places.append(taken)
+            weights.append(torch.full((len(taken),), len(there) / len(taken)))
+        place = torch.cat(places) if places else torch.zeros(0, dtype=torch.long)
+        weight = torch.cat(weights) if weights else torch.zeros(0)
+        return _Voxels(features.flatten(2)[0].T[place], truth[place], counts[place], weight)
+
+    def fit(self) -> list[int]:
+        """Replace the output layers by those that explain the voxels best; returns the heads that had any to learn from.
+
+        A head of which no voxel was drawn stays as it is.
+        """
+        found: set[int] = set()
+        for i, layer in enumerate(self._layers):
+            drawn = self._drawn.get(i, [])
+            if sum(len(part.weights) for part in drawn):
+                found |= set(_fit(layer, self.learner.loss, _joined(drawn)))
+        return sorted(found)
+
+
+def _known(loss: SegmentationLoss, target: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return of every voxel of a sample (1, channels, [z,] y, x) its truth, what counts there, and whether any does."""
+    if loss.regions:
+        truth = target[0, :heads].bool().flatten(1).T
+        valid = valid_regions(target, heads, masked=loss.ignore_label is not None)
+        counts = torch.ones_like(truth) if valid is None else valid[0].flatten(1).T.expand_as(truth)
+        return truth, counts, counts.any(1)
+    labels = target[0, 0].long().flatten()
+    unknown = torch.zeros((1, heads), dtype=torch.bool)
+    if loss.partial is not None:
+        labels, unknown = labels % loss.partial.base, unknown_heads(target, loss.partial)
+    usable = torch.ones_like(labels, dtype=torch.bool) if loss.ignore_label is None else labels != loss.ignore_label
+    return labels, unknown.expand(len(labels), heads), usable
+
+
+def _joined(parts: Sequence[_Voxels]) -> _Voxels:
+    return _Voxels(
+        torch.cat([part.features for part in parts]).double(),
+        torch.cat([part.truth for part in parts]),
+        torch.cat([part.counts for part in parts]),
+        torch.cat([part.weights for part in parts]).double(),
+    )
+
+
+def _fit(layer: Any, loss: SegmentationLoss, voxels: _Voxels) -> list[int]:
+    """Solve for a layer; returns the heads that were fitted."""
+    shape = layer.weight.shape
+    first = torch.cat((layer.weight.detach().flatten(1), layer.bias.detach()[:, None]), 1).cpu().double()
+    heads = [head for head in range(shape[0]) if _occurs(loss, voxels, head)]
+    rows = first[heads].clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([rows], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
+    entropy = _entropy_of_regions if loss.regions else _entropy_of_labels
+    scale = voxels.weights.sum()
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = voxels.features @ rows[:, :-1].T + rows[:, -1]
+        value = entropy(logits, loss, voxels, heads) / scale + _RIDGE / 2 * (rows - first[heads]).square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    found = first.clone()
+    found[heads] = rows.detach()
+    if bool(torch.isfinite(found).all()):
+        with torch.no_grad():
+            layer.weight.copy_(found[:, :-1].reshape(shape))
+            layer.bias.copy_(found[:, -1])
+    return heads
+
+
+def _occurs(loss: SegmentationLoss, voxels: _Voxels, head: int) -> bool:
+    if loss.regions:
+        return bool((voxels.truth[:, head] & voxels.counts[:, head]).any())
+    return bool((voxels.truth == head).any())
+
+
+def _entropy_of_labels(logits: Tensor, loss: SegmentationLoss, voxels: _Voxels, heads: list[int]) -> Tensor:
+    weights, counts = voxels.weights, voxels.counts[:, heads]
+    labels = torch.searchsorted(torch.tensor(heads), voxels.truth)
+    if bool(counts.any()) and heads[0] == 0:
+        logits = with_background(logits, counts)
+    if loss.class_weights is not None:
+        weights = weights * weights.new_tensor(loss.class_weights)[voxels.truth]
+    return (functional.cross_entropy(logits, labels, reduction="none") * weights).sum()
+
+
+def _entropy_of_regions(logits: Tensor, loss: SegmentationLoss, voxels: _Voxels, heads: list[int]) -> Tensor:
+    truth, counts = voxels.truth[:, heads].double(), voxels.counts[:, heads]
+    each = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none") * counts
+    return (each * voxels.weights[:, None]).sum()
