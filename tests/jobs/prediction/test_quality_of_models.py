@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from napari_nnunet.errors import ModelError, SettingsError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.case_files import Case
 from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.prediction.predict import predict
@@ -128,6 +130,20 @@ def test_a_folder_gets_a_table_with_the_worst_first_and_keeps_what_is_finished(p
     (tmp_path / "out" / "c3.nii.gz").unlink()
     assert run_verb(*words, "--c") == 0
     assert list(csv.DictReader(table.read_text(encoding="utf-8").splitlines())) == rows
+
+
+def test_where_folds_are_averaged_it_says_that_it_was_learnt_from_single_ones(place, tmp_path, capsys):
+    model, raw = place
+    single = drain(predict(model, image(raw), QUALITY)).quality
+    assert single.averaged == "" and single.text == single.brief
+    shutil.copytree(model.folder / "fold_0", model.folder / "fold_1")
+    both = load_model(model.folder)
+    found = drain(predict(both, image(raw), QUALITY.replace(folds=(0, 1)))).quality
+    assert found.text.endswith("one fold at a time; the mean of 2 folds may be better than predicted.")
+    words = ["predict_from_modelfolder", "-m", model.folder, "-i", raw / "imagesTr", "-o", tmp_path / "out"]
+    assert run_verb(*words, "-f", 0, 1, "--quality", "--disable_tta", "-device", "cpu") == 0
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("the mean of 2 folds may be better than predicted") == 1
 
 
 def test_a_model_without_validation_cases_says_what_to_do(tmp_path, known_arithmetic):

@@ -92,12 +92,15 @@ class Judged(BaseModel):
         cases like those of the calibration.
     unlike : tuple of str
         In what the image is unlike the known cases, in words; the interval does not hold for such images.
+    averaged : str
+        Where several folds were averaged, and what was learnt is of single ones: a sentence that says so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dice: dict[str, tuple[float, float, float]]
     unlike: tuple[str, ...] = ()
+    averaged: str = ""
 
     @property
     def mean(self) -> float:
@@ -106,12 +109,27 @@ class Judged(BaseModel):
 
     @property
     def text(self) -> str:
+        """The same in a line, with what it was learnt from."""
+        return f"{self.brief} {self.averaged}".strip()
+
+    @property
+    def brief(self) -> str:
         """The same in a line."""
         parts = [f"{name} {v:.2f} ({lo:.2f} to {hi:.2f})" for name, (v, lo, hi) in self.dice.items() if name != MEAN]
         said = "Predicted Dice: " + (", ".join(parts) or "unknown, as nothing was found") + "."
         if self.unlike:
             said += f" Unlike the training data, so that this may be too high: {'; '.join(self.unlike)}."
         return said
+
+
+def averaged_in_words(folds: int) -> str:
+    """Return what is to be said where so many folds are averaged; nothing of a single one.
+
+    Each fold has seen the cases that the others validated, so their mean has no validation cases of its own.
+    """
+    if folds < 2:
+        return ""
+    return f"This was learnt from one fold at a time; the mean of {folds} folds may be better than predicted."
 
 
 class QualityModel(BaseModel):

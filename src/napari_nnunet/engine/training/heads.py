@@ -61,6 +61,13 @@ class HeadFit:
         layers = list(self.learner.network.decoder.seg_layers)[::-1]
         return [layer for layer, weight in zip(layers, self.learner.weights, strict=False) if weight > 0]
 
+    @property
+    def seen(self) -> set[int]:
+        """Heads of which a voxel was drawn."""
+        regions, drawn = self.learner.loss.regions, self._drawn.get(0, [])
+        found = [(part.truth & part.counts).any(0).nonzero() if regions else part.truth.unique() for part in drawn]
+        return {int(head) for part in found for head in part.flatten()}
+
     def look(self, image: Tensor, targets: Sequence[Tensor]) -> None:
         """Draw voxels of a batch.
 

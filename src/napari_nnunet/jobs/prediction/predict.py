@@ -124,7 +124,8 @@ def predict(
         result = yield from segment(store)
         kept = store if settings.probabilities else None
         if known is not None:
-            result = replace(result, quality=judged(known, model, volume, replace(result, probabilities=store)))
+            seen = replace(result, probabilities=store)
+            result = replace(result, quality=judged(known, model, volume, seen, settings))
         if decoding is None:
             return replace(result, probabilities=kept)
         return (yield from with_objects(replace(result, probabilities=kept), store, decoding, canvas))

@@ -33,7 +33,7 @@ from napari_nnunet.jobs.prediction.folder.kept import look_at_kept, said_of_kept
 from napari_nnunet.jobs.prediction.folder.loop import FolderResult, Tally, in_turn, on_cluster
 from napari_nnunet.jobs.prediction.objects import rules_for
 from napari_nnunet.jobs.prediction.predict import predict
-from napari_nnunet.jobs.prediction.quality import require_quality
+from napari_nnunet.jobs.prediction.quality import folds_in_words, require_quality
 from napari_nnunet.jobs.prediction.result import Prediction
 from napari_nnunet.jobs.prediction.table import QualityTable, written_down
 from napari_nnunet.jobs.prediction.voxel_size import size_notes
@@ -101,6 +101,8 @@ def predict_folder(
         choose(settings)  # a device that is not there is said once, before anything is written
     if settings.quality:
         yield from require_quality(model, settings, predict, whole=folder.region is None)
+        if said := folds_in_words(model, settings):
+            yield Note(text=f"Predicted Dice: {said}")
     # The parts of a folder that is shared out may be segmented at once (-num_parts).
     part = f"part {folder.part} of {folder.parts}" if folder.parts > 1 else ""
     with claimed(folder.target, f"{folder.target} is already being filled with segmentations", part=part):

@@ -25,6 +25,7 @@ from napari_nnunet.engine.prediction.quality import (
     Judged,
     KnownResult,
     QualityModel,
+    averaged_in_words,
     degrade,
     look_of,
 )
@@ -261,8 +262,16 @@ def look_of_case(model: TrainedModel, volume: Volume, result: Prediction) -> Cas
     return look_of(volume.array, volume.geometry, names, absolute, volumes)
 
 
-def judged(quality: QualityModel, model: TrainedModel, volume: Volume, result: Prediction) -> Judged:
+def folds_in_words(model: TrainedModel, settings: PredictSettings) -> str:
+    """Return what is to be said of a predicted Dice where several folds are averaged."""
+    return averaged_in_words(len(model.resolve_folds(settings.folds, settings.checkpoint)))
+
+
+def judged(
+    quality: QualityModel, model: TrainedModel, volume: Volume, result: Prediction, settings: PredictSettings
+) -> Judged:
     """Return how good a segmentation, with its probabilities, probably is."""
     expected = {name: value for name, value in _named(_expected(result, model), model).items() if name != MEAN}
     signs = _signs(result, model, volume.geometry.spacing)
-    return quality.judge(expected, look_of_case(model, volume, result), signs)
+    found = quality.judge(expected, look_of_case(model, volume, result), signs)
+    return found.model_copy(update={"averaged": folds_in_words(model, settings)})

@@ -186,7 +186,7 @@ class QualityTable:
         ranked = sorted(self._rows.values(), key=lambda entry: _dice(entry.get(f"{MEAN} Dice")))
         columns = list(dict.fromkeys(name for entry in ranked for name in entry if name != "unlike"))
         write_text(self.path, text_of([{name: entry.get(name) for name in (*columns, "unlike")} for entry in ranked]))
-        return Note(level="warning" if found.unlike else "info", text=f"{case}: {found.text}")
+        return Note(level="warning" if found.unlike else "info", text=f"{case}: {found.brief}")
 
 
 def _dice(value: Any) -> float:

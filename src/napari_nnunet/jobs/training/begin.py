@@ -30,7 +30,7 @@ from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.preprocessed.plans import unchanged
 from napari_nnunet.jobs.arithmetic import fails_in_bfloat16
 from napari_nnunet.jobs.planning.folds import current_splits
-from napari_nnunet.jobs.training.improve import going_on, initialised
+from napari_nnunet.jobs.training.improve import fit_output_layers, going_on, initialised
 from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, default_workers
 from napari_nnunet.jobs.training.logbook import write_debug
 from napari_nnunet.jobs.training.memory import check_memory, too_large
@@ -110,7 +110,7 @@ def fresh_network(order: Order, choice: BackendChoice, group: Group, start: Star
     if start.pretrained is not None:
         begun_with = yield from initialised(network, order, start.pretrained, heads=start.pretrained_heads)
     if start.continue_from is not None:
-        yield from going_on(network, order, start.continue_from)
+        begun_with = yield from going_on(network, order, start.continue_from)
     return Fresh(network, begun_with)
 
 
@@ -158,6 +158,8 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
         yield Note(text=f"Resuming from {resumed[0].name}: epoch {session.epoch}, step {session.iteration}.")
     elif start.resume:
         yield Note(level="warning", text=f"There is no checkpoint in {session.folder.path}; starting from scratch.")
+    elif start.continue_from is not None:
+        yield from fit_output_layers(session)
     if start.finish_in is not None:
         session.schedule = session.schedule.finishing(session.epoch, start.finish_in)
     if learner.compiled or (choice.kind == "cuda" and _has_many_steps(order)):

@@ -6,20 +6,19 @@ Channels and classes are matched by name where there are others than before.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from napari_nnunet.engine.image.intensities import intensity_warnings
 from napari_nnunet.engine.network.unet import UNet, own_state
+from napari_nnunet.engine.training.heads import HeadFit
 from napari_nnunet.engine.training.learner import first_convolution, load_pretrained
-from napari_nnunet.errors import DatasetError, ModelError, NnunetError, SettingsError, counted
-from napari_nnunet.events import Job, Note
+from napari_nnunet.errors import DatasetError, ModelError, SettingsError, counted
+from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.dataset.raw_dataset import RawDataset, open_dataset, reader_of
-from napari_nnunet.formats.images.files import read_header, read_volume
+from napari_nnunet.formats.dataset.raw_dataset import open_dataset, reader_of
 from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.formats.model.fold import CONTINUED_FILE, FoldFolder
 from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
@@ -28,9 +27,10 @@ from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary, find_su
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import SPLITS_FILE
 from napari_nnunet.jobs.planning.folds import take_raw_folds
-from napari_nnunet.jobs.prediction.voxel_size import far_voxels
+from napari_nnunet.jobs.training.loader import Place
 from napari_nnunet.jobs.training.order import Order
-from napari_nnunet.jobs.training.prepare import look_at_needs, prepare_training, shares_data
+from napari_nnunet.jobs.training.prepare import look_at_images, look_at_needs, prepare_training, shares_data
+from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import measured_anew
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.json_text import message
@@ -38,10 +38,9 @@ from napari_nnunet.schema.model_name import DEFAULT_PLANS, continued_plans
 from napari_nnunet.schema.names import Fold, require_plain
 from napari_nnunet.schema.requests.training import TrainRequest
 from napari_nnunet.schema.trainers import recipe_of
-from napari_nnunet.volume import by_text
 
 T = TypeVar("T", bound=TrainRequest)
-_GLANCED = 3  # cases whose intensities are looked at
+_SAMPLES, _LOOKS = 32, 64  # that output layers are fitted to at least; batches at most
 _SHORTER = 4  # times: of the trainer's epochs, where nothing else is said
 
 
@@ -74,7 +73,7 @@ def continued(workspace: Workspace, requests: Sequence[T]) -> Job[list[T]]:
     dataset = workspace.dataset_name(first.dataset)
     _require_fit(model, first, workspace.raw / dataset)
     raw = open_dataset(workspace.raw / dataset)
-    yield from _look_at_images(model, raw)
+    yield from look_at_images(model, raw)
     channels = raw.info.channel_names
     if channels != model.dataset.channel_names:
         yield Note(
@@ -125,37 +124,6 @@ def _require_fit(model: TrainedModel, request: TrainRequest, raw: Path) -> None:
         )
     if info.labels.has_regions != model.dataset.labels.has_regions:
         raise DatasetError(f"{raw.name} and {model.name} must both have classes, or both regions.")
-
-
-def _look_at_images(model: TrainedModel, dataset: RawDataset) -> Job[None]:
-    """Say where images of a dataset are unlike those a model was trained on; few are read.
-
-    Raises
-    ------
-    DatasetError
-        If voxels are far larger or smaller: the model's plans would resample them to another size altogether.
-    """
-    reader = reader_of(dataset)
-    far: dict[str, str] = {}
-    for case in dataset.cases:
-        with suppress(NnunetError):  # what cannot be read is said when it is preprocessed
-            found = far_voxels(model, read_header(case.images[0], reader=reader).geometry)
-            far |= {} if found is None else {case.name: found.text}
-    if far:
-        name, text = next(iter(far.items()))
-        raise DatasetError(
-            f"{len(far)} of {len(dataset.cases)} cases of {dataset.name} have other voxels than {model.name} was "
-            f"trained on. {name}: {text}",
-            shell="Correct the voxel size in the files, or begin a training with plans of its own "
-            "(-pretrained_weights).",
-            window="Correct the voxel size in the files, or choose the model under 'Begin with' in the Train dock.",
-        )
-    odd: dict[str, tuple[str, ...]] = {}
-    for case in dataset.cases[:: -(-len(dataset.cases) // _GLANCED) or 1]:
-        with suppress(NnunetError):
-            array = read_volume(case.images, reader=reader, as_stored=True).array
-            odd[case.name] = intensity_warnings(array, model.plans, model.configuration, dataset.info.channel_names)
-    yield from (Note(level="warning", text=f"{names}: {text}") for names, text in by_text(odd))
 
 
 def _take_over(base: Path, raw: Path, model: TrainedModel, name: str) -> Iterator[Note]:
@@ -292,8 +260,14 @@ def _heads_by_name(order: Order, state: Mapping[str, Any], info: DatasetInfo | N
     raise ModelError(why, shell="Leave --pretrained_heads out.", window="Switch 'Also output layers' off.")
 
 
-def going_on(network: UNet, order: Order, folder: Path) -> Iterator[Note]:
+def going_on(network: UNet, order: Order, folder: Path) -> Job[dict[str, Any]]:
     """Load the weights of a model into a network, class by class.
+
+    Returns
+    -------
+    dict
+        What was taken from where, in plain values: "weights", "classes" that keep their output layers, those that are
+        "new" and those that are "gone".
 
     Raises
     ------
@@ -311,13 +285,14 @@ def going_on(network: UNet, order: Order, folder: Path) -> Iterator[Note]:
         FoldFolder.at(folder, fold).require_unseen(order.split.val, order.base / SPLITS_FILE, continued=True)
     checkpoint = model.first_checkpoint
     heads = matching_heads(order.info.labels, model.dataset.labels)
-    weights = model.read_fold(fold, checkpoint).weights
-    load_pretrained(network, weights, where=str(model.checkpoint_path(fold, checkpoint)), heads=heads)
-    new = [name for name, head in zip(order.info.labels.head_names, heads, strict=True) if head is None]
-    gone = sorted(set(model.dataset.labels.head_names) - set(order.info.labels.head_names))
+    path = model.checkpoint_path(fold, checkpoint)
+    load_pretrained(network, model.read_fold(fold, checkpoint).weights, where=str(path), heads=heads)
+    names = order.info.labels.head_names
+    new = [name for name, head in zip(names, heads, strict=True) if head is None]
+    gone = sorted(set(model.dataset.labels.head_names) - set(names))
     yield Note(
         text=f"Continuing fold {fold} of {model.folder}."
-        + (f" New, and untrained: {', '.join(new)}." if new else "")
+        + (f" New: {', '.join(new)}." if new else "")
         + (f" No longer asked for: {', '.join(gone)}." if gone else "")
     )
     if fold != order.fold:
@@ -325,6 +300,39 @@ def going_on(network: UNet, order: Order, folder: Path) -> Iterator[Note]:
             level="warning",
             text=f"The model has no fold {order.fold}; fold {fold} may have been trained on cases that validate here, "
             "so that the Dice of the validation may be too high.",
+        )
+    kept = [name for name in names if name not in new]
+    return {"weights": str(path.resolve()), "classes": kept, "new": new, "gone": gone}
+
+
+def fit_output_layers(session: Session) -> Job[None]:
+    """Fit the output layers of a model that goes on with other classes to what its network sees of them.
+
+    Nothing is done where all classes are as they were. What was fitted is noted in ``session.begun_with``.
+    """
+    begun = session.begun_with or {}
+    if not begun.get("new") and not begun.get("gone"):
+        return
+    began = time.monotonic()
+    names, source = session.order.info.labels.head_names, session.source.whole()
+    least = min(_LOOKS, -(-_SAMPLES // session.order.configuration.batch_size))
+    fit = HeadFit(session.learner, session.seed)
+    yield Stage(name="Fitting the output layers", total=least)
+    for index in range(_LOOKS):
+        batch: Any = source.make(Place("train", 0, index))  # what is learnt from first
+        fit.look(batch.image, batch.targets)
+        yield Progress(done=min(index + 1, least), total=least)
+        if index + 1 >= least and fit.seen >= {names.index(name) for name in begun["new"]}:
+            break
+    fitted = [names[head] for head in fit.fit()]
+    session.begun_with = {**begun, "fitted": fitted}
+    session.spent += time.monotonic() - began  # a time budget holds this, too
+    yield Note(text=f"Output layers fitted to what the network sees: {', '.join(fitted)}.")
+    if missing := [name for name in begun["new"] if name not in fitted]:
+        yield Note(
+            level="warning",
+            text=f"No voxel of {', '.join(missing)} was in the {index + 1} batches that were looked at; what is "
+            "rare is learnt from the beginning.",
         )
 
 

@@ -138,12 +138,18 @@ class BatchSource:
         rule = self.rules["train"]
         return rule.augmented and not rule.strong and not rule.previous_labels
 
+    def whole(self) -> BatchSource:
+        """Return what makes the same batches finished, and all samples of them.
+
+        Its cases are not opened here: what processes begin with must be free of maps where it is sent to them.
+        """
+        return replace(self, places=None, unfinished=False, _open=OrderedDict(), _held=0)
+
     def tried(self) -> tuple[float, Batch]:
         """Return the seconds that a finished batch takes whose cases are open, and the batch.
 
-        No case stays open here: what processes begin with must be free of maps where it is sent to them.
         """
-        whole = replace(self, unfinished=False, _open=OrderedDict(), _held=0)
+        whole = replace(self.whole(), places=self.places)
         whole.make(Place("train", 0, 0))
         began = time.perf_counter()
         batch: Any = whole.make(Place("train", 0, 0))

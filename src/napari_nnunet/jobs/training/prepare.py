@@ -1,15 +1,21 @@
-"""What a training needs is done before it: new and changed cases are preprocessed and get their place in the folds."""
+"""What a training needs is done before it: new and changed cases are preprocessed and get their place in the folds.
+
+Of a model that goes on, images that are unlike those it was trained on are said.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_nnunet.engine.image.intensities import intensity_warnings
 from napari_nnunet.errors import DatasetError, NnunetError, counted
 from napari_nnunet.events import Job, Note, Stage
-from napari_nnunet.formats.dataset.raw_dataset import survey
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset, reader_of, survey
+from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.preprocessed.plans import read_plans
@@ -18,11 +24,15 @@ from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, read_splits
 from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.folds import adopt_cases
 from napari_nnunet.jobs.planning.preprocess import preprocess
+from napari_nnunet.jobs.prediction.voxel_size import far_voxels
 from napari_nnunet.jobs.training.order import changed_cases, make_order
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import PreprocessRequest
 from napari_nnunet.schema.requests.training import TrainRequest
+from napari_nnunet.volume import by_text
+
+_GLANCED = 3  # cases whose intensities are looked at
 
 
 @dataclass(frozen=True)
@@ -144,3 +154,34 @@ def shares_data(base: Path, model: TrainedModel) -> bool:
 def _rules(plans: Plans) -> Any:
     keys = ("configurations", "transpose_forward", "foreground_intensity_properties_per_channel")
     return [plans.raw.get(key) for key in keys]
+
+
+def look_at_images(model: TrainedModel, dataset: RawDataset) -> Job[None]:
+    """Say where images of a dataset are unlike those a model was trained on; few are read.
+
+    Raises
+    ------
+    DatasetError
+        If voxels are far larger or smaller: the model's plans would resample them to another size altogether.
+    """
+    reader = reader_of(dataset)
+    far: dict[str, str] = {}
+    for case in dataset.cases:
+        with suppress(NnunetError):  # what cannot be read is said when it is preprocessed
+            found = far_voxels(model, read_header(case.images[0], reader=reader).geometry)
+            far |= {} if found is None else {case.name: found.text}
+    if far:
+        name, text = next(iter(far.items()))
+        raise DatasetError(
+            f"{len(far)} of {len(dataset.cases)} cases of {dataset.name} have other voxels than {model.name} was "
+            f"trained on. {name}: {text}",
+            shell="Correct the voxel size in the files, or begin a training with plans of its own "
+            "(-pretrained_weights).",
+            window="Correct the voxel size in the files, or choose the model under 'Begin with' in the Train dock.",
+        )
+    odd: dict[str, tuple[str, ...]] = {}
+    for case in dataset.cases[:: -(-len(dataset.cases) // _GLANCED) or 1]:
+        with suppress(NnunetError):
+            array = read_volume(case.images, reader=reader, as_stored=True).array
+            odd[case.name] = intensity_warnings(array, model.plans, model.configuration, dataset.info.channel_names)
+    yield from (Note(level="warning", text=f"{names}: {text}") for names, text in by_text(odd))
