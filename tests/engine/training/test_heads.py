@@ -100,7 +100,11 @@ def test_what_nobody_annotated_does_not_count():
 
 
 def test_where_nobody_looked_for_a_class_it_may_be_what_is_called_background():
-    content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "spleen": 2}, "file_ending": ".nii.gz"}
+    content = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "liver": 1, "spleen": 2},
+        "file_ending": ".nii.gz",
+    }
     partial = PartialLabels.in_dataset(DatasetInfo.parse({**content, "napari_nnunet_annotated": {"a": ["liver"]}}))
     agreements = []
     for told in (partial, None):

@@ -3,8 +3,9 @@
 A layer that begins at random is found by small steps only, while everything below it follows its chance directions. So
 the layers are solved for first, with the network as it is, and all of it learns then: "linear probing, then
 fine-tuning" (Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution, ICLR
-2022). With features that stay, that is multinomial logistic regression (of regions: one regression each), which has one
-minimum and no learning rate.
+2022). What is minimised is the loss of the training, cross entropy and soft Dice, on voxels that were drawn: entropy
+alone finds nothing of a class that is rare and not yet told apart (a Dice of 0.00 instead of 0.02 before, and of 0.1
+instead of 0.4 after 75 steps of all).
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from napari_nnunet.engine.training.learner import Learner
 from napari_nnunet.engine.training.loss import SegmentationLoss, unknown_heads, valid_regions, with_background
 
 _VOXELS = 4096  # of each sample and output: enough for 32 features, and few beside a patch
-_RIDGE = 1e-3  # pull towards the rows that are there: of an entropy of about 1, so that it decides where data do not
+_RIDGE = 1e-3  # pull towards the rows that are there: beside a loss of about 1, so that it decides where data do not
 _ITERATIONS = 100
+_LEAST = 1e-8
 _KINDS = 62  # bits of a number that tells voxels of different regions apart
 
 
@@ -153,13 +155,12 @@ def _fit(layer: Any, loss: SegmentationLoss, voxels: _Voxels) -> list[int]:
     heads = [head for head in range(shape[0]) if _occurs(loss, voxels, head)]
     rows = first[heads].clone().requires_grad_()
     optimizer = torch.optim.LBFGS([rows], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
-    entropy = _entropy_of_regions if loss.regions else _entropy_of_labels
-    scale = voxels.weights.sum()
+    compared = _loss_of_regions if loss.regions else _loss_of_labels
 
     def closure() -> Tensor:
         optimizer.zero_grad()
         logits = voxels.features @ rows[:, :-1].T + rows[:, -1]
-        value = entropy(logits, loss, voxels, heads) / scale + _RIDGE / 2 * (rows - first[heads]).square().sum()
+        value = compared(logits, loss, voxels, heads) + _RIDGE / 2 * (rows - first[heads]).square().sum()
         value.backward()
         return value
 
@@ -179,17 +180,26 @@ def _occurs(loss: SegmentationLoss, voxels: _Voxels, head: int) -> bool:
     return bool((voxels.truth == head).any())
 
 
-def _entropy_of_labels(logits: Tensor, loss: SegmentationLoss, voxels: _Voxels, heads: list[int]) -> Tensor:
+def _loss_of_labels(logits: Tensor, loss: SegmentationLoss, voxels: _Voxels, heads: list[int]) -> Tensor:
     weights, counts = voxels.weights, voxels.counts[:, heads]
     labels = torch.searchsorted(torch.tensor(heads), voxels.truth)
     if bool(counts.any()) and heads[0] == 0:
         logits = with_background(logits, counts)
-    if loss.class_weights is not None:
-        weights = weights * weights.new_tensor(loss.class_weights)[voxels.truth]
-    return (functional.cross_entropy(logits, labels, reduction="none") * weights).sum()
+    given = weights if loss.class_weights is None else weights * weights.new_tensor(loss.class_weights)[voxels.truth]
+    entropy = (functional.cross_entropy(logits, labels, reduction="none") * given).sum() / given.sum()
+    if "dice" not in loss.terms or len(heads) < 2:
+        return entropy
+    truth = functional.one_hot(labels, len(heads)).double()
+    return entropy - _dice(logits.softmax(1)[:, 1:], truth[:, 1:], weights[:, None])
 
 
-def _entropy_of_regions(logits: Tensor, loss: SegmentationLoss, voxels: _Voxels, heads: list[int]) -> Tensor:
-    truth, counts = voxels.truth[:, heads].double(), voxels.counts[:, heads]
-    each = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none") * counts
-    return (each * voxels.weights[:, None]).sum()
+def _loss_of_regions(logits: Tensor, loss: SegmentationLoss, voxels: _Voxels, heads: list[int]) -> Tensor:
+    truth, weights = voxels.truth[:, heads].double(), voxels.counts[:, heads] * voxels.weights[:, None]
+    each = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    return (each * weights).sum() / weights.sum() - _dice(logits.sigmoid(), truth, weights)
+
+
+def _dice(probabilities: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean soft Dice of classes over all voxels, as if they were one image; all (n, classes)."""
+    common = (probabilities * truth * weights).sum(0)
+    return (2 * common / ((probabilities + truth) * weights).sum(0).clamp(min=_LEAST)).mean()

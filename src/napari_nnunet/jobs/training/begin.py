@@ -388,11 +388,10 @@ def _write_side_files(session: Session) -> None:
 
 
 def _description(session: Session, workers: int | None) -> str:
-    order, recipe = session.order, session.recipe
+    order, recipe, choice = session.order, session.recipe, session.learner.choice
     length = f"{counted(session.schedule.epochs, 'epoch')} of {counted(recipe.iterations, 'step')}"
     if order.settings.time_budget is not None and not session.measured:
         length = f"as many epochs as fit into {counted(round(order.settings.time_budget / 60), 'minute')}"
-    choice = session.learner.choice
     made = "" if workers is None else f", batches made by {counted(workers, 'process', 'processes')}"
     return (
         f"{order.dataset_name} {order.configuration.name}, fold {order.fold}: {len(order.split.train)} training and "

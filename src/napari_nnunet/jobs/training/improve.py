@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from napari_nnunet.engine.network.unet import UNet, own_state
 from napari_nnunet.engine.training.heads import HeadFit
 from napari_nnunet.engine.training.learner import first_convolution, load_pretrained
+from napari_nnunet.engine.training.schedule import Schedule
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError, counted
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
@@ -29,7 +30,13 @@ from napari_nnunet.jobs.dataset.splits import SPLITS_FILE
 from napari_nnunet.jobs.planning.folds import take_raw_folds
 from napari_nnunet.jobs.training.loader import Place
 from napari_nnunet.jobs.training.order import Order
-from napari_nnunet.jobs.training.prepare import look_at_images, look_at_needs, prepare_training, shares_data
+from napari_nnunet.jobs.training.prepare import (
+    look_at_images,
+    look_at_needs,
+    prepare_training,
+    require_fit,
+    shares_data,
+)
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import measured_anew
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
@@ -41,6 +48,7 @@ from napari_nnunet.schema.trainers import recipe_of
 
 T = TypeVar("T", bound=TrainRequest)
 _SAMPLES, _LOOKS = 32, 64  # that output layers are fitted to at least; batches at most
+_FASTER = 3  # times the learning rate, in few steps, where classes are new; measured, see docs/benchmarks.md
 _SHORTER = 4  # times: of the trainer's epochs, where nothing else is said
 
 
@@ -71,7 +79,7 @@ def continued(workspace: Workspace, requests: Sequence[T]) -> Job[list[T]]:
         return list(requests)
     model = load_model(first.continue_from)
     dataset = workspace.dataset_name(first.dataset)
-    _require_fit(model, first, workspace.raw / dataset)
+    require_fit(model, first, workspace.raw / dataset)
     raw = open_dataset(workspace.raw / dataset)
     yield from look_at_images(model, raw)
     channels = raw.info.channel_names
@@ -97,33 +105,6 @@ def continued(workspace: Workspace, requests: Sequence[T]) -> Job[list[T]]:
     needs = yield from look_at_needs(workspace, made[:1])
     yield from prepare_training(workspace, made, adopt=needs.unused)
     return made
-
-
-def _require_fit(model: TrainedModel, request: TrainRequest, raw: Path) -> None:
-    """Raise what speaks against going on with a model, before anything is written."""
-    if request.resume or request.pretrained is not None:
-        raise SettingsError(
-            "A training is either resumed, begun from other weights, or the continuation of a model.",
-            shell="Give one of --c, -pretrained_weights and --continue_from.",
-        )
-    if model.configuration.name != request.configuration:
-        raise ModelError(
-            f"{model.folder} is a {model.configuration.name} model; {request.configuration} was asked for. Name "
-            f"{model.configuration.name}, or a model of {request.configuration}."
-        )
-    if model.configuration.previous_stage is not None:
-        raise ModelError(f"{model.name} is the second stage of a cascade, which cannot be continued yet.")
-    info = open_dataset(raw).info
-    if len(info.channel_names) != len(model.dataset.channel_names):
-        raise DatasetError(
-            f"{raw.name} has the channels {', '.join(info.channel_names)}; {model.name} was trained with "
-            f"{', '.join(model.dataset.channel_names)}. A model can be continued only with the same "
-            f"number of channels.",
-            shell="-pretrained_weights begins a new training with its weights, whatever the number of channels.",
-            window="'Begin with' in the Train dock takes its weights, whatever the number of channels.",
-        )
-    if info.labels.has_regions != model.dataset.labels.has_regions:
-        raise DatasetError(f"{raw.name} and {model.name} must both have classes, or both regions.")
 
 
 def _take_over(base: Path, raw: Path, model: TrainedModel, name: str) -> Iterator[Note]:
@@ -308,7 +289,8 @@ def going_on(network: UNet, order: Order, folder: Path) -> Job[dict[str, Any]]:
 def fit_output_layers(session: Session) -> Job[None]:
     """Fit the output layers of a model that goes on with other classes to what its network sees of them.
 
-    Nothing is done where all classes are as they were. What was fitted is noted in ``session.begun_with``.
+    Nothing is done where all classes are as they were. What was fitted is noted in ``session.begun_with``. With Adam,
+    whose steps are as long as its rate says, all of the network learns faster then.
     """
     begun = session.begun_with or {}
     if not begun.get("new") and not begun.get("gone"):
@@ -325,9 +307,15 @@ def fit_output_layers(session: Session) -> Job[None]:
         if index + 1 >= least and fit.seen >= {names.index(name) for name in begun["new"]}:
             break
     fitted = [names[head] for head in fit.fit()]
-    session.begun_with = {**begun, "fitted": fitted}
+    if session.recipe.optimizer != "sgd":  # whose steps grow with the gradients by themselves
+        session.recipe = session.recipe.replace(rate=_FASTER * session.recipe.rate)
+        session.schedule = Schedule(session.recipe, session.schedule.epochs)
+    session.begun_with = {**begun, "fitted": fitted, "rate": session.recipe.rate}
     session.spent += time.monotonic() - began  # a time budget holds this, too
-    yield Note(text=f"Output layers fitted to what the network sees: {', '.join(fitted)}.")
+    yield Note(
+        text=f"Output layers fitted to what the network sees: {', '.join(fitted)}. All of it learns from here on, "
+        f"first with a rate of {session.recipe.rate:g}."
+    )
     if missing := [name for name in begun["new"] if name not in fitted]:
         yield Note(
             level="warning",

@@ -146,9 +146,7 @@ class BatchSource:
         return replace(self, places=None, unfinished=False, _open=OrderedDict(), _held=0)
 
     def tried(self) -> tuple[float, Batch]:
-        """Return the seconds that a finished batch takes whose cases are open, and the batch.
-
-        """
+        """Return the seconds that a finished batch takes whose cases are open, and the batch."""
         whole = replace(self.whole(), places=self.places)
         whole.make(Place("train", 0, 0))
         began = time.perf_counter()

@@ -1,6 +1,6 @@
 """What a training needs is done before it: new and changed cases are preprocessed and get their place in the folds.
 
-Of a model that goes on, images that are unlike those it was trained on are said.
+Where a model goes on, what does not fit it is refused, and images unlike those it was trained on are said.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_nnunet.engine.image.intensities import intensity_warnings
-from napari_nnunet.errors import DatasetError, NnunetError, counted
+from napari_nnunet.errors import DatasetError, ModelError, NnunetError, SettingsError, counted
 from napari_nnunet.events import Job, Note, Stage
-from napari_nnunet.formats.dataset.raw_dataset import RawDataset, reader_of, survey
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset, open_dataset, reader_of, survey
 from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.preprocessed.cases import case_names
@@ -154,6 +154,33 @@ def shares_data(base: Path, model: TrainedModel) -> bool:
 def _rules(plans: Plans) -> Any:
     keys = ("configurations", "transpose_forward", "foreground_intensity_properties_per_channel")
     return [plans.raw.get(key) for key in keys]
+
+
+def require_fit(model: TrainedModel, request: TrainRequest, raw: Path) -> None:
+    """Raise what speaks against going on with a model, before anything is written."""
+    if request.resume or request.pretrained is not None:
+        raise SettingsError(
+            "A training is either resumed, begun from other weights, or the continuation of a model.",
+            shell="Give one of --c, -pretrained_weights and --continue_from.",
+        )
+    if model.configuration.name != request.configuration:
+        raise ModelError(
+            f"{model.folder} is a {model.configuration.name} model; {request.configuration} was asked for. Name "
+            f"{model.configuration.name}, or a model of {request.configuration}."
+        )
+    if model.configuration.previous_stage is not None:
+        raise ModelError(f"{model.name} is the second stage of a cascade, which cannot be continued yet.")
+    info = open_dataset(raw).info
+    if len(info.channel_names) != len(model.dataset.channel_names):
+        raise DatasetError(
+            f"{raw.name} has the channels {', '.join(info.channel_names)}; {model.name} was trained with "
+            f"{', '.join(model.dataset.channel_names)}. A model can be continued only with the same "
+            f"number of channels.",
+            shell="-pretrained_weights begins a new training with its weights, whatever the number of channels.",
+            window="'Begin with' in the Train dock takes its weights, whatever the number of channels.",
+        )
+    if info.labels.has_regions != model.dataset.labels.has_regions:
+        raise DatasetError(f"{raw.name} and {model.name} must both have classes, or both regions.")
 
 
 def look_at_images(model: TrainedModel, dataset: RawDataset) -> Job[None]:

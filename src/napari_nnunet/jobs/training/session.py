@@ -355,6 +355,7 @@ class Session:
                 "spent": self.spent,
                 "measured": self.measured,
                 "schedule": self.schedule.stored(),
+                "rate": self.recipe.rate,
                 "iterations": self.recipe.iterations,
                 "validation_iterations": self.recipe.validation_iterations,
                 "class_weights": dict(order.recipe.class_weights),
@@ -378,8 +379,8 @@ class Session:
             self.source.unfinished = bool(own.get("augmented_there", False))
         lengths = {
             name: own[name]
-            for name in ("iterations", "validation_iterations")
-            if name in own and getattr(settings, name) is None
+            for name in ("rate", "iterations", "validation_iterations")
+            if name in own and getattr(settings, name, None) is None
         }
         self.recipe = self.recipe.replace(**lengths)
         self.schedule = Schedule.restored(self.recipe, own.get("schedule") or {})
