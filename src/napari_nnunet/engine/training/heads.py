@@ -112,7 +112,7 @@ class HeadFit:
         return _Voxels(features.flatten(2)[0].T[place], truth[place], counts[place], weight)
 
     def fit(self) -> list[int]:
-        """Replace the output layers by those that explain the voxels best; returns the heads that had any to learn from.
+        """Replace the output layers by those that explain the voxels best; returns the heads that had any.
 
         A head of which no voxel was drawn stays as it is.
         """

@@ -158,7 +158,7 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
         yield Note(text=f"Resuming from {resumed[0].name}: epoch {session.epoch}, step {session.iteration}.")
     elif start.resume:
         yield Note(level="warning", text=f"There is no checkpoint in {session.folder.path}; starting from scratch.")
-    elif start.continue_from is not None:
+    else:
         yield from fit_output_layers(session)
     if start.finish_in is not None:
         session.schedule = session.schedule.finishing(session.epoch, start.finish_in)
