@@ -151,7 +151,7 @@ def test_a_new_class_that_no_case_shows_is_said(trained):
         labels, geometry = read_labels(path)
         write_labels(np.where(labels == 3, 0, labels).astype(np.uint8), geometry, path)
     _, events = going_on(place, model, "rare")
-    assert any("No voxel of cyst was in the 64 batches" in note.text for note in of(Note, events))
+    assert any("No voxel of cyst was in the 32 batches" in note.text for note in of(Note, events))
 
 
 def test_the_shell_goes_on_and_resumes_under_the_new_name(trained, capsys):

@@ -20,7 +20,8 @@ from torch.nn import functional
 from napari_nnunet.engine.training.learner import Learner
 from napari_nnunet.engine.training.loss import SegmentationLoss, unknown_heads, valid_regions, with_background
 
-_VOXELS = 4096  # of each sample and output: enough for 32 features, and few beside a patch
+_VOXELS = 8192  # of each batch and output: enough for 32 features after some batches, and few beside patches
+_LEAST_VOXELS = 32  # of each sample, however many are in a batch
 _RIDGE = 1e-3  # pull towards the rows that are there: beside a loss of about 1, so that it decides where data do not
 _ITERATIONS = 100
 _LEAST = 1e-8
@@ -89,11 +90,12 @@ class HeadFit:
         finally:
             for hook in hooks:
                 hook.remove()
+        most = max(_LEAST_VOXELS, _VOXELS // len(image))
         for i, features in seen.items():
             for own, target in zip(features.float().cpu(), targets[i].cpu(), strict=True):
-                self._drawn.setdefault(i, []).append(self._draw(own[None], target[None]))
+                self._drawn.setdefault(i, []).append(self._draw(own[None], target[None], most))
 
-    def _draw(self, features: Tensor, target: Tensor) -> _Voxels:
+    def _draw(self, features: Tensor, target: Tensor, most: int) -> _Voxels:
         """Draw as many voxels of every class of a sample as there are, at most an equal share each."""
         loss, heads = self.learner.loss, self.learner.network.heads
         truth, counts, usable = _known(loss, target, heads)
@@ -103,7 +105,7 @@ class HeadFit:
         places, weights = [], []
         for kind in present:
             there = (kinds == kind).nonzero()[:, 0]
-            taken = there[torch.randperm(len(there), generator=self._generator)[: max(1, _VOXELS // len(present))]]
+            taken = there[torch.randperm(len(there), generator=self._generator)[: max(1, most // len(present))]]
             places.append(taken)
             weights.append(torch.full((len(taken),), len(there) / len(taken)))
         place = torch.cat(places) if places else torch.zeros(0, dtype=torch.long)

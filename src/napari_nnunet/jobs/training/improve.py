@@ -47,7 +47,7 @@ from napari_nnunet.schema.requests.training import TrainRequest
 from napari_nnunet.schema.trainers import recipe_of
 
 T = TypeVar("T", bound=TrainRequest)
-_SAMPLES, _LOOKS = 32, 64  # that output layers are fitted to at least; batches at most
+_SAMPLES, _LOOKS = 32, 32  # that output layers are fitted to at least; batches at most
 _FASTER = 3  # times the learning rate, in few steps, where classes are new; measured, see docs/benchmarks.md
 _SHORTER = 4  # times: of the trainer's epochs, where nothing else is said
 
