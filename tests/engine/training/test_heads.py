@@ -73,6 +73,18 @@ def test_the_same_seed_gives_the_same_layers():
     assert torch.equal(*found)
 
 
+def test_layers_that_fit_already_are_hardly_changed():
+    learner = learner_of(4)
+    truth = truth_of(learner, 4)
+    layer = learner.network.decoder.seg_layers[-1]
+    moved = []
+    for _ in range(3):
+        before = layer.weight.detach().clone()
+        fitted(learner, truth)
+        moved.append(float((layer.weight - before).abs().max()))
+    assert moved[2] < 0.2 * moved[0]
+
+
 def test_a_class_that_no_batch_shows_stays_as_it_is():
     learner = learner_of(4)
     truth = truth_of(learner, 4)

