@@ -99,6 +99,15 @@ def test_proposals_have_the_values_that_classes_have_now(place, tmp_path):
     np.testing.assert_array_equal(now, before == 2)
 
 
+def test_a_model_of_classes_proposes_nothing_where_the_dataset_has_regions_now(place, tmp_path):
+    workspace, images = place
+    regions = {"background": 0, "whole": [1, 2], "core": [2]}
+    raw_case(workspace, "a", np.zeros(SHAPE, np.uint8), labels=regions, regions_class_order=[1, 2])
+    with pytest.raises(ModelError, match=r"The regions of the dataset are not those .* Train a model with the current"):
+        drain(suggest(workspace, asked(images, proposals=tmp_path / "now")))
+    assert not (tmp_path / "now").exists()
+
+
 def test_training_cases_are_left_out_and_where_nothing_is_left_it_says_so(place):
     workspace, images = place
     raw_case(workspace, "u1", np.zeros(SHAPE, np.uint8))
