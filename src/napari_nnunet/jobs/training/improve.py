@@ -31,10 +31,10 @@ from napari_nnunet.jobs.planning.folds import take_raw_folds
 from napari_nnunet.jobs.training.loader import Place
 from napari_nnunet.jobs.training.order import Order
 from napari_nnunet.jobs.training.prepare import (
-    look_at_images,
+    look_at_likeness,
     look_at_needs,
     prepare_training,
-    require_fit,
+    require_continuable,
     shares_data,
 )
 from napari_nnunet.jobs.training.session import Session
@@ -79,9 +79,9 @@ def continued(workspace: Workspace, requests: Sequence[T]) -> Job[list[T]]:
         return list(requests)
     model = load_model(first.continue_from)
     dataset = workspace.dataset_name(first.dataset)
-    require_fit(model, first, workspace.raw / dataset)
+    require_continuable(model, first, workspace.raw / dataset)
     raw = open_dataset(workspace.raw / dataset)
-    yield from look_at_images(model, raw)
+    yield from look_at_likeness(model, raw)
     channels = raw.info.channel_names
     if channels != model.dataset.channel_names:
         yield Note(

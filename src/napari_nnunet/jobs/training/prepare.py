@@ -156,7 +156,7 @@ def _rules(plans: Plans) -> Any:
     return [plans.raw.get(key) for key in keys]
 
 
-def require_fit(model: TrainedModel, request: TrainRequest, raw: Path) -> None:
+def require_continuable(model: TrainedModel, request: TrainRequest, raw: Path) -> None:
     """Raise what speaks against going on with a model, before anything is written."""
     if request.resume or request.pretrained is not None:
         raise SettingsError(
@@ -183,7 +183,7 @@ def require_fit(model: TrainedModel, request: TrainRequest, raw: Path) -> None:
         raise DatasetError(f"{raw.name} and {model.name} must both have classes, or both regions.")
 
 
-def look_at_images(model: TrainedModel, dataset: RawDataset) -> Job[None]:
+def look_at_likeness(model: TrainedModel, dataset: RawDataset) -> Job[None]:
     """Say where images of a dataset are unlike those a model was trained on; few are read.
 
     Raises
