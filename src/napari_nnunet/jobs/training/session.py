@@ -389,8 +389,7 @@ class Session:
         self.iteration = int(own.get("iteration", 0))
         self.losses = [float(v) for v in own.get("losses", ())]
         self._epoch_seconds, self.spent = float(own.get("epoch_seconds", 0.0)), float(own.get("spent", 0.0))
-        self.measured = bool(own.get("measured", False))
-        self.begun_with = own.get("begun_with")
+        self.measured, self.begun_with = bool(own.get("measured", False)), own.get("begun_with")
 
     def last_checkpoint(self) -> Path | None:
         """Return the newest checkpoint of this fold."""
