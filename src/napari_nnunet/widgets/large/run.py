@@ -137,7 +137,7 @@ class LargeRun:
             self._call("")
             self.layer.metadata["nnunet"] = {**self.layer.metadata["nnunet"], "partial": False}
             activate(self.viewer, self.layer)
-        earlier = f"; {counted(result.kept, 'block')} were finished before" if result.kept else ""
+        earlier = f"; {counted(result.kept, 'block was', 'blocks were')} finished before" if result.kept else ""
         text = f"Done in {plain_time(result.seconds)}{earlier}. The labels are in {result.path}."
         return text if any(result.counts[1:]) or not result.counts else f"{text} Nothing was found in this image."
 
