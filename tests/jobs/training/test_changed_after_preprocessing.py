@@ -83,7 +83,7 @@ def test_cases_that_another_program_wrote_anew_are_taken_and_it_is_said(workspac
         parts = case.data[:] + 1, case.labels[:], case.read_properties()
         store_case(data, name, *parts, patch=(8, 8, 8), staging=data.parent)
     texts, _ = said(workspace)
-    assert len(texts) == 1 and f"Another program wrote all preprocessed cases in {data} anew" in texts[0]
+    assert len(texts) == 1 and f"Another program wrote all preprocessed cases in {data} again" in texts[0]
 
 
 def test_a_journal_of_an_earlier_version_says_nothing_of_files(workspace):

@@ -188,7 +188,7 @@ def look_at_stored(data: Path, names: Sequence[str]) -> Job[None]:
     if len(altered) == len(names) > 1:
         yield Note(
             level="warning",
-            text=f"Another program wrote all preprocessed cases in {data} anew: whether images and labels are still "
+            text=f"Another program wrote all preprocessed cases in {data} again: whether images and labels are still "
             "those that it preprocessed cannot be checked. Preprocess again where they were changed.",
         )
     elif altered:
