@@ -70,7 +70,7 @@ def test_a_value_that_is_no_class_is_not_saved(viewer, opened, qtbot, result):
     region, before = region_of(viewer, qtbot, row), levels_of(result)[0]
     region.data[0, 0, 0] = 9
     row.save.click()
-    assert "holds the value 9, which is no class here (1 = organ, 2 = lesion). Repaint it" in row.said.text()
+    assert "holds the value 9, which is not a class here (1 = organ, 2 = lesion). Repaint it" in row.said.text()
     assert np.array_equal(levels_of(result)[0], before)
 
 

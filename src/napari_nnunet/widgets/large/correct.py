@@ -199,7 +199,7 @@ def _require_known(layer: Any, values: NDArray[Any], dtype: Any) -> None:
     if unknown:
         listed = ", ".join(f"{value} = {name}" for value, name in sorted(names.items()))
         raise NotReadyError(
-            f"'{layer.name}' holds the value {unknown[0]}, which is no class here ({listed}). Repaint it."
+            f"'{layer.name}' holds the value {unknown[0]}, which is not a class here ({listed}). Repaint it."
         )
     if any(not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max for value in found):
         raise NotReadyError(f"'{layer.name}' holds values that labels of type {dtype} cannot hold. Repaint them.")
