@@ -43,7 +43,8 @@ def said(workspace):
     """Return what is said of files, and how often they were compared."""
     events = list(check_training(workspace, [ASKED]))
     compared = [event for event in events if isinstance(event, Stage) and event.name.startswith("Comparing")]
-    return [event.text for event in events if isinstance(event, Note) and "anew" in event.text], len(compared)
+    notes = [event.text for event in events if isinstance(event, Note)]
+    return [text for text in notes if "Another program" in text], len(compared)
 
 
 def flip(path):
