@@ -76,7 +76,7 @@ def test_a_time_series_and_channels_of_another_program_are_opened(viewer, tmp_pa
     layers = viewer.open(str(path), plugin="napari-nnunet")
     assert [layer.name for layer in layers] == ["cells 0", "cells 1"]
     for c, layer in enumerate(layers):
-        assert np.array_equal(np.asarray(layer.data[0]), labels[:, c])
+        assert np.array_equal(np.asarray(layer.data), labels[:, c])
         assert layer.axis_labels == ("t", "z", "y", "x") and layer.scale[0] == 2
         assert {str(unit) for unit in layer.units} == {"pixel"}
         assert "nnunet_result_on_disk" not in layer.metadata

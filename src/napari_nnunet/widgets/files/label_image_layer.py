@@ -53,9 +53,13 @@ def label_image_layers(found: FinishedLabels) -> list[LayerData]:
     place = _placement(found, axis)
     about = _names_and_colours(found)
     more = {"metadata": {RESULT: str(found.path.absolute())}} if found.origin and axis < 0 else {}
-    keywords = {"multiscale": True, **place, **about, **more}
+    several = len(found.arrays) > 1  # napari takes a single level for a list of slices
+    keywords = {"multiscale": several, **place, **about, **more}
     names = [name] if len(arrays) == 1 else [f"{name} {c}" for c in range(len(arrays))]
-    return [(list(levels), {"name": own, **keywords}, "labels") for own, levels in zip(names, arrays, strict=True)]
+    return [
+        (list(levels) if several else levels[0], {"name": own, **keywords}, "labels")
+        for own, levels in zip(names, arrays, strict=True)
+    ]
 
 
 def _placement(found: FinishedLabels, channel: int) -> dict[str, Any]:

@@ -101,9 +101,7 @@ class CorrectRow(QWidget):
 
     def _results(self) -> list[Any]:
         """Return the layers of complete results on disk."""
-        found = [
-            layer for layer in self.viewer.layers if RESULT in layer.metadata and getattr(layer, "multiscale", False)
-        ]
+        found = [layer for layer in self.viewer.layers if isinstance(layer, Labels) and RESULT in layer.metadata]
         return [layer for layer in found if not layer.metadata.get("nnunet", {}).get("partial")]
 
     def _regions(self) -> list[Any]:
