@@ -206,7 +206,7 @@ def _store(
         for box in cut_into_boxes(shape, data.chunk, most):
             data.write(box, parts.image(box))
     with growing(seg, (1, *shape), np.zeros(1, dtype=np.int16), patch, staging) as labels:
-        for box in cut_into_boxes(shape, labels.chunk, most):
+        for box in cut_into_boxes(shape, labels.chunk, most / 4):  # a class is compared after the other, in copies
             labels.write(box, parts.labels(box))
         located = class_locations(labels, keys, room / 4)
     properties = {**geometry.properties(), **record.properties(), "class_locations": located}
