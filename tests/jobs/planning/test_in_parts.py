@@ -226,7 +226,7 @@ def test_labels_without_a_meaning_are_named_with_their_planes(tmp_path):
     labels = volume((17, 26, 23), 0, np.int16)[1]
     labels[12, 3, 3] = 7
     write_nifti(folder / "labelsTr" / "c0.nii", labels, (3.0, 1.0, 0.9))
-    with pytest.raises(ImageError, match=r"c0.nii: in the planes \d+ to \d+, it contains 7 \(1 voxels\)"):
+    with pytest.raises(ImageError, match=r"c0.nii: in the planes \d+ to \d+, it contains 7 \(1 voxel\)"):
         measures(folder, SMALL)
 
 
