@@ -113,6 +113,12 @@ def test_a_few_numbered_objects_are_asked_about_like_many(masks):
     assert not found.certain
 
 
+def test_numbered_objects_of_one_size_are_asked_about_too():
+    found = looked_at([blobs(n, seed) for seed, n in enumerate((9, 13, 11, 10, 12, 9, 13))])[2]
+    assert found.kind == "objects"
+    assert not found.certain
+
+
 @pytest.mark.parametrize("counts", [(3, 3, 3), (2, 2)])
 def test_the_same_values_in_every_mask_are_classes(counts):
     assert looked_at([blobs(n, seed) for seed, n in enumerate(counts)])[2].kind == "classes"

@@ -42,6 +42,7 @@ _MOST_COLOURS = 64  # of a drawing; a picture has more
 _SPECK = 4.0  # voxels of a piece, on average: noise and blurred edges are finer than anything drawn
 _ALONE = 0.8  # of the values are one piece each: numbered objects
 _SAME_SIZE = 0.4  # how far the value explains an area: a class has its own size, a number has none
+_ROUNDING = 1e-9  # of squared differences of logarithms of sizes
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,8 @@ def _size_by_value(folder: FolderFacts) -> float:
     between = sum(g.size * float((g.mean() - everything.mean()) ** 2) for g in groups) / (len(groups) - 1)
     repeats = everything.size / len(groups)
     total = between + (repeats - 1) * within
-    return (between - within) / total if total > 0 else 0.0
+    # Where all are equally large, nothing is to be explained: what is left is the rounding of logarithms.
+    return (between - within) / total if total > _ROUNDING else 0.0
 
 
 def _objects(folder: FolderFacts) -> Recognised:
