@@ -113,6 +113,19 @@ def test_what_nobody_annotated_does_not_count():
     assert torch.equal(nothing.network.decoder.seg_layers[-1].weight, before)
 
 
+def test_a_solution_that_is_not_finite_is_dropped_and_not_called_fitted():
+    learner = learner_of(3)
+    truth = truth_of(learner, 3)
+    layer = learner.network.decoder.seg_layers[-1]
+    before = layer.weight.detach().clone()
+    fit = HeadFit(learner, 0)
+    image = IMAGE.clone()
+    image[0] = float("nan")
+    fit.look(image, downsample_target(truth, output_scales(STRIDES)))
+    assert fit.fit() == []
+    assert torch.equal(layer.weight, before)
+
+
 def test_where_nobody_looked_for_a_class_it_may_be_what_is_called_background():
     content = {
         "channel_names": {"0": "CT"},

@@ -15,6 +15,7 @@ from trainings import SHORT, folder_of, of, run
 from helpers import TRAINED, Recipe, dataset_json, make_model
 from napari_nnunet import train
 from napari_nnunet.cli import main
+from napari_nnunet.engine.training.heads import HeadFit
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import EpochDone, Note, Progress, drain
 from napari_nnunet.formats.images.files import read_labels, write_labels
@@ -26,6 +27,7 @@ from napari_nnunet.schema.model_name import continued_plans
 from napari_nnunet.schema.requests.training import TrainRequest
 
 NEW = {"background": 0, "lesion": 1, "organ": 2, "cyst": 3}  # other values, and a class more
+ADAM = "nnUNetTrainerAdam1en3"
 
 
 @pytest.fixture
@@ -80,6 +82,25 @@ def test_classes_keep_what_they_learnt_and_the_model_stays(trained):
     np.testing.assert_allclose(new[deep], old[deep], **near)
 
 
+def test_classes_begin_with_the_output_layers_of_their_names(trained, monkeypatch):
+    place, model = trained
+    monkeypatch.setattr(HeadFit, "fit", lambda _: [])  # what would change them at once
+    (made,) = drain(continued(place, [request(continue_from=model, epochs=1, iterations=1, trainer=ADAM)]))
+    events = []
+    result = drain(train_job(place, made), events.append)
+    said = " ".join(event.text for event in of(Note, events))
+    assert "The output layers could not be fitted" in said
+    assert "fitted to what" not in said
+    assert of(EpochDone, events)[0].rate == pytest.approx(1e-3), "which is for fitted ones"
+    content = read_raw(result.folder.final)
+    assert content["napari_nnunet"]["begun_with"]["fitted"] == []
+    old, new = read_raw(model / "fold_0" / "checkpoint_final.pth")["network_weights"], content["network_weights"]
+    head = next(name for name in old if name.endswith("seg_layers.1.weight"))
+    for mine, theirs in ((0, 0), (1, 2), (2, 1)):
+        np.testing.assert_allclose(new[head][mine], old[head][theirs], atol=0.002, rtol=0.0)  # one step of 0.001
+    assert not np.allclose(old[head][1], old[head][2], atol=0.01)
+
+
 def going_on(place, model, name, **options):
     """Continue a model in this process; returns the result and its events."""
     asked = request(continue_from=model, plans=name, epochs=2, iterations=3, **options)
@@ -97,7 +118,15 @@ def test_without_other_classes_nothing_is_fitted_and_the_rate_is_the_trainers(ne
     assert read_raw(result.folder.final)["napari_nnunet"]["begun_with"]["new"] == []
 
 
-@pytest.mark.parametrize(("trainer", "rate"), [("nnUNetTrainer", 1e-2), ("nnUNetTrainerAdam1en3", 3e-3)])
+@pytest.mark.parametrize(
+    ("trainer", "rate"),
+    [
+        ("nnUNetTrainer", 1e-2),
+        ("nnUNetTrainerAdam1en3", 3e-3),
+        ("nnUNetTrainerVanillaAdam3en4", 9e-4),
+        ("nnUNetTrainerAdam", 1e-2),  # three times that spoils a network
+    ],
+)
 def test_with_a_new_class_adam_learns_faster_and_it_is_kept(trained, trainer, rate):
     place, model = trained
     result, events = going_on(place, model, "more", trainer=trainer)
@@ -116,7 +145,8 @@ def test_a_class_that_is_no_longer_asked_for_becomes_background_at_once(new_work
     for path in sorted((raw / "labelsTr").iterdir()):
         labels, geometry = read_labels(path)
         write_labels(np.where(labels == 1, 1, 0).astype(np.uint8), geometry, path)
-    _, events = going_on(place, folder_of(place).path.parent, "fewer")
+    _, events = going_on(place, folder_of(place).path.parent, "fewer", trainer="nnUNetTrainerAdam1en3")
+    assert of(EpochDone, events)[0].rate == pytest.approx(1e-3), "nothing is new"
     said = " ".join(note.text for note in of(Note, events))
     assert "No longer asked for: lesion." in said
     assert "fitted to what the network sees: background, organ." in said

@@ -113,16 +113,17 @@ class HeadFit:
         return _Voxels(features.flatten(2)[0].T[place], truth[place], counts[place], weight)
 
     def fit(self) -> list[int]:
-        """Replace the output layers by those that explain the voxels best; returns the heads that had any.
+        """Replace the output layers by those that explain the voxels best; returns the heads that were fitted.
 
-        A head of which no voxel was drawn stays as it is.
+        They are those of the finest output, which sees whatever others do. A head of which no voxel was drawn stays as
+        it is, and so does a layer whose solution is not finite.
         """
-        found: set[int] = set()
+        found: list[list[int]] = []
         for i, layer in enumerate(self._layers):
             drawn = self._drawn.get(i, [])
             if sum(len(part.weights) for part in drawn):
-                found |= set(_fit(layer, self.learner.loss, _joined(drawn)))
-        return sorted(found)
+                found.append(_fit(layer, self.learner.loss, _joined(drawn)))
+        return found[0] if found else []
 
 
 def _known(loss: SegmentationLoss, target: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -150,7 +151,7 @@ def _joined(parts: Sequence[_Voxels]) -> _Voxels:
 
 
 def _fit(layer: Any, loss: SegmentationLoss, voxels: _Voxels) -> list[int]:
-    """Solve for a layer; returns the heads that were fitted."""
+    """Solve for a layer; returns the heads that were fitted, none where the solution is not finite: it stays then."""
     shape = layer.weight.shape
     first = torch.cat((layer.weight.detach().flatten(1), layer.bias.detach()[:, None]), 1).cpu().double()
     heads = [head for head in range(shape[0]) if _occurs(loss, voxels, head)]
@@ -168,10 +169,11 @@ def _fit(layer: Any, loss: SegmentationLoss, voxels: _Voxels) -> list[int]:
     optimizer.step(closure)
     found = first.clone()
     found[heads] = rows.detach()
-    if bool(torch.isfinite(found).all()):
-        with torch.no_grad():
-            layer.weight.copy_(found[:, :-1].reshape(shape))
-            layer.bias.copy_(found[:, -1])
+    if not bool(torch.isfinite(found).all()):
+        return []
+    with torch.no_grad():
+        layer.weight.copy_(found[:, :-1].reshape(shape))
+        layer.bias.copy_(found[:, -1])
     return heads
 
 

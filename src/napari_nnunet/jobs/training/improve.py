@@ -48,7 +48,7 @@ from napari_nnunet.schema.trainers import recipe_of
 
 T = TypeVar("T", bound=TrainRequest)
 _SAMPLES, _LOOKS = 32, 32  # that output layers are fitted to at least; batches at most
-_FASTER = 3  # times the learning rate, in few steps, where classes are new; measured, see docs/benchmarks.md
+_FASTER, _FASTEST = 3, 0.003  # times the learning rate where classes are new, and up to which; docs/benchmarks.md
 _SHORTER = 4  # times: of the trainer's epochs, where nothing else is said
 
 
@@ -290,7 +290,8 @@ def fit_output_layers(session: Session) -> Job[None]:
     """Fit the output layers of a model that goes on with other classes to what its network sees of them.
 
     Nothing is done where all classes are as they were. What was fitted is noted in ``session.begun_with``. With Adam,
-    whose steps are as long as its rate says, all of the network learns faster then.
+    whose steps are as long as its rate says, all of the network learns faster then where classes are new, up to the
+    rate that was measured.
     """
     begun = session.begun_with or {}
     if not begun.get("new") and not begun.get("gone"):
@@ -307,16 +308,20 @@ def fit_output_layers(session: Session) -> Job[None]:
         if index + 1 >= least and fit.seen >= {names.index(name) for name in begun["new"]}:
             break
     fitted = [names[head] for head in fit.fit()]
-    if session.recipe.optimizer != "sgd":  # whose steps grow with the gradients by themselves
-        session.recipe = session.recipe.replace(rate=_FASTER * session.recipe.rate)
+    rate = session.recipe.rate
+    if session.recipe.optimizer != "sgd" and {*begun["new"]} & {*fitted}:  # SGD's steps grow by themselves
+        session.recipe = session.recipe.replace(rate=min(_FASTER * rate, max(rate, _FASTEST)))
         session.schedule = Schedule(session.recipe, session.schedule.epochs)
     session.begun_with = {**begun, "fitted": fitted, "rate": session.recipe.rate}
     session.spent += time.monotonic() - began  # a time budget holds this, too
-    yield Note(
-        text=f"Output layers fitted to what the network sees: {', '.join(fitted)}. All of it learns from here on, "
-        f"first with a rate of {session.recipe.rate:g}."
-    )
-    if missing := [name for name in begun["new"] if name not in fitted]:
+    if fitted:
+        yield Note(
+            text=f"Output layers fitted to what the network sees: {', '.join(fitted)}. All of it learns from here on, "
+            f"first with a rate of {session.recipe.rate:g}."
+        )
+    else:
+        yield Note(level="warning", text="The output layers could not be fitted: they learn from where they begin.")
+    if missing := [name for name in begun["new"] if names.index(name) not in fit.seen]:
         yield Note(
             level="warning",
             text=f"No voxel of {', '.join(missing)} was in the {index + 1} batches that were looked at; what is "
