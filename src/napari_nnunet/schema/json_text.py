@@ -73,6 +73,11 @@ def read_text(path: Path, error: type[NnunetError], *, largest: int = LARGEST) -
     error : type
         What is raised where it cannot be read: missing, a folder, a pipe, larger than ``largest`` bytes, or no text.
     """
+    return text_in(read_content(path, error, largest=largest), path, error)
+
+
+def read_content(path: Path, error: type[NnunetError], *, largest: int = LARGEST) -> bytes:
+    """Return the bytes of a file; raises as :func:`read_text` where it cannot be read, or is too large."""
     if path.is_dir():
         raise error(f"{path} is a folder; a file is expected.")
     try:
@@ -85,6 +90,11 @@ def read_text(path: Path, error: type[NnunetError], *, largest: int = LARGEST) -
         raise error(f"{path} cannot be read: {reason.strerror or reason}.") from reason
     if len(content) > largest:
         raise error(f"{path} was refused: it has more than {largest:,} bytes, which no file of this kind needs.")
+    return content
+
+
+def text_in(content: bytes, path: Path, error: type[NnunetError]) -> str:
+    """Return the text that a file's bytes are; raises an error of the given type where they are none."""
     try:
         return decoded(content)[0]
     except UnicodeDecodeError as reason:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
@@ -29,7 +30,7 @@ from napari_nnunet.jobs.sharing.signature import (
     read_signature,
     unsigned,
 )
-from napari_nnunet.schema.json_text import first_problem, json_object, read_text
+from napari_nnunet.schema.json_text import first_problem, json_object, read_content, text_in
 from napari_nnunet.schema.requests.sharing import DownloadRequest, FetchModelRequest, InstallRequest, ListModelsRequest
 
 VARIABLE = "NAPARI_NNUNET_CATALOGUE"
@@ -40,6 +41,7 @@ _LISTED = 30  # names that a sentence lists
 _MARK = "#sha256="  # before the checksum that an address demands of its file, as in package indexes
 _KEY_MARK = "#ed25519="  # before the public key by which a catalogue must be signed
 _WEB = ("http://", "https://")
+_DEMAND = re.compile(r"#\s*(sha|ed\W*\d|ed\w*25519|key|[\w\s-]*[=:])", re.IGNORECASE)  # what may be meant as a mark
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
 # Without what a terminal obeys, or what turns the order of letters.
@@ -161,7 +163,8 @@ def list_models(request: ListModelsRequest) -> Job[Catalogue]:
     Raises
     ------
     SettingsError
-        If no address is known, or it is one of http without a checksum or key, or the key is none.
+        If no address is known, or it is one of http without a checksum or key, or the key is none, or what is behind
+        its ``#`` is neither.
     ModelError
         If it is no catalogue, or another one than checksum or key demand.
     ResourceError
@@ -171,31 +174,38 @@ def list_models(request: ListModelsRequest) -> Job[Catalogue]:
     yield Stage(name="Reading the catalogue")
     if not address.startswith(_WEB):
         path = Path(address).expanduser()
+        content = read_content(path, ModelError, largest=_LARGEST)
         if key is not None:
-            _check_key(path, path.with_name(path.name + SIGNATURE_ENDING), key, address)
-        return _catalogue(address, path, checksum)
+            beside = path.with_name(path.name + SIGNATURE_ENDING)
+            check_signature(content, read_signature(beside, address), key, address)
+        return _catalogue(address, path, content, checksum)
     with TemporaryDirectory() as folder:
         path = _fetched(address, Path(folder), _LARGEST)
+        content = read_content(path, ModelError, largest=_LARGEST)
         if key is not None:
             try:
                 beside = _fetched(_beside(address), Path(folder), _LARGEST)
             except ResourceError as error:
                 raise unsigned(address, error.message) from error
-            _check_key(path, beside, key, address)
-        return _catalogue(address, path, checksum)
+            check_signature(content, read_signature(beside, address), key, address)
+        return _catalogue(address, path, content, checksum)
 
 
 def _parted(typed: str) -> tuple[str, str | None, bytes | None]:
     """Return the address itself, and the checksum or the key that it demands; raises SettingsError."""
     address, pinned, checksum = typed.partition(_MARK)
     if pinned:
+        _refuse_demands(address)
         return address, checksum, None
     address, signed, written = typed.partition(_KEY_MARK)
+    _refuse_demands(address)
     if signed:
+        if address.startswith(_WEB) and not _place(address).partition("://")[2].partition("/")[2]:
+            raise SettingsError(
+                f"{address} names a computer and no file on it, so that nothing lies beside it that could be its "
+                "signature. Type the whole address of the catalogue, such as https://example.org/models.json."
+            )
         return address, None, public_key(written)
-    demand = typed.rpartition("#")[2] if "#" in typed else ""
-    if demand.lower().startswith(("sha256", "ed25519")):
-        raise SettingsError(f"#{demand[:20]} behind an address means nothing: {_MARK}... and {_KEY_MARK}... are known.")
     if address.startswith("http://"):
         raise SettingsError(
             f"{address} can be tampered with on its way to you, and has no checksum. Use an address that begins with "
@@ -205,16 +215,23 @@ def _parted(typed: str) -> tuple[str, str | None, bytes | None]:
     return address, None, None
 
 
+def _refuse_demands(address: str) -> None:
+    """Raise SettingsError where an address demands something by a mark that is mistyped: it would be passed over."""
+    _, mark, demand = address.partition("#")
+    if not mark or (not address.startswith(_WEB) and (not _DEMAND.search(address) or Path(address).is_file())):
+        return  # a file of this computer may have a # in its name
+    raise SettingsError(f"#{demand[:20]} behind an address means nothing: {_MARK}... and {_KEY_MARK}... are known.")
+
+
+def _place(address: str) -> str:
+    """Return an address without its query."""
+    return address.partition("?")[0]
+
+
 def _beside(address: str) -> str:
     """Return the address of the signature of a catalogue; a query stays behind it."""
     place, mark, query = address.partition("?")
     return f"{place}{SIGNATURE_ENDING}{mark}{query}"
-
-
-def _check_key(path: Path, signature: Path, key: bytes, name: str) -> None:
-    """Raise ModelError unless a file is signed by a key."""
-    read_text(path, ModelError, largest=_LARGEST)  # which says what is wrong with a file that is none, or too large
-    check_signature(regular(path).read_bytes(), read_signature(signature, name), key, name)
 
 
 def _fetched(address: str, folder: Path, most: int) -> Path:
@@ -226,20 +243,21 @@ def _fetched(address: str, folder: Path, most: int) -> Path:
     raise ModelError(f"{address} returned no file.")
 
 
-def _catalogue(address: str, path: Path, checksum: str | None) -> Catalogue:
-    """Return the catalogue in a file."""
-    text = read_text(path, ModelError, largest=_LARGEST)
-    if checksum is not None and _sum(path) != checksum.strip().lower():
+def _catalogue(address: str, path: Path, content: bytes, checksum: str | None) -> Catalogue:
+    """Return the catalogue in a file, whose content was read once: what is checked is what is used."""
+    text = text_in(content, path, ModelError)
+    found = hashlib.sha256(content).hexdigest()
+    if checksum is not None and found != checksum.strip().lower():
         raise ModelError(
-            f"The catalogue {address} is not the expected one: its SHA-256 is {_sum(path)} instead of "
+            f"The catalogue {address} is not the expected one: its SHA-256 is {found} instead of "
             f"{checksum}. Ask whoever shares the models for its new checksum."
         )
-    content = json_object(text, address, ModelError)
+    fields = json_object(text, address, ModelError)
     try:
-        version = content.get("format_version")
+        version = fields.get("format_version")
         if isinstance(version, int) and version > _VERSION:
             raise ModelError(f"{address} was written for a later version of napari-nnunet. Update it.")
-        read = _File.model_validate(content)
+        read = _File.model_validate(fields)
     except ValidationError as error:
         raise ModelError(f"{address} is not a catalogue of models: {first_problem(error)}") from error
     names = Counter(entry.name.casefold() for entry in read.models)

@@ -22,7 +22,7 @@ def public_key(text: str) -> bytes:
     SettingsError
         If it is none.
     """
-    key = _decoded(text.strip().encode())
+    key = _decoded(text.encode())
     if key is None or len(key) != _KEY:
         raise SettingsError(
             f"{text[:100]!r} is not a public key of Ed25519, which is {_KEY} bytes in base64, 44 letters. "
@@ -39,7 +39,7 @@ def check_signature(content: bytes, signature: bytes, key: bytes, name: str) -> 
     content : bytes
         What was signed.
     signature : bytes
-        64 bytes, or these in base64.
+        64 bytes, or these in base64, in one line or more.
     key : bytes
         The public key.
     name : str
@@ -48,11 +48,13 @@ def check_signature(content: bytes, signature: bytes, key: bytes, name: str) -> 
     Raises
     ------
     ModelError
-        If it was not.
+        If it was not, or it is no signature.
     ResourceError
         If the library is not installed.
     """
-    raw = signature if len(signature) == _SIGNATURE else _decoded(signature.strip())
+    raw = signature if len(signature) == _SIGNATURE else _decoded(signature)
+    if raw is None or len(raw) != _SIGNATURE:
+        raise unsigned(name, "what lies beside it is not a signature of Ed25519")
     try:
         ed25519 = import_module("cryptography.hazmat.primitives.asymmetric.ed25519")
         wrong = import_module("cryptography.exceptions").InvalidSignature
@@ -62,7 +64,7 @@ def check_signature(content: bytes, signature: bytes, key: bytes, name: str) -> 
             "it with 'pip install napari-nnunet[signed]'. Until then nothing of it is used."
         ) from error
     try:
-        ed25519.Ed25519PublicKey.from_public_bytes(key).verify(raw or b"", content)
+        ed25519.Ed25519PublicKey.from_public_bytes(key).verify(raw, content)
     except wrong as error:
         raise ModelError(
             f"{name} is not signed by the key that its address demands: it was changed, or somebody else wrote it. "
@@ -97,6 +99,6 @@ def unsigned(name: str, why: str) -> ModelError:
 
 def _decoded(text: bytes) -> bytes | None:
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(b"".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
         return None
