@@ -353,3 +353,13 @@ def test_a_plane_that_names_another_file_is_not_followed_there(tmp_path):
     except ImageError:
         return
     assert np.unique(found).tolist() == [5]
+
+
+def test_channels_whose_voxel_sizes_differ_by_rounding_lie_on_one_grid(tmp_path):
+    image = np.zeros((6, 7, 8), np.int16)
+    for c, size in enumerate((0.9, 0.9000001)):
+        nibabel.save(nibabel.Nifti1Image(image, np.diag([size, 1.0, 3.0, 1.0])), tmp_path / f"a_{c:04d}.nii")
+    assert open_image(sorted(tmp_path.glob("*.nii"))).channels == 2
+    nibabel.save(nibabel.Nifti1Image(image, np.diag([0.95, 1.0, 3.0, 1.0])), tmp_path / "a_0001.nii")
+    with pytest.raises(ImageError, match="do not lie on one grid"):
+        open_image(sorted(tmp_path.glob("*.nii")))

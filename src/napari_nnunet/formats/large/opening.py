@@ -33,6 +33,7 @@ from napari_nnunet.grid import Grid, Turned, relation, same_voxels
 from napari_nnunet.schema.geometry import GIVEN, Geometry
 
 _TIFF = (".tif", ".tiff")
+_ROUNDING = 1e-6  # of a size of voxels, as NIfTI rounds it (float32)
 _TURNS = "NibabelIOWithReorient"  # turns voxels, so it reads whole images only
 
 
@@ -88,7 +89,8 @@ def open_image(paths: Sequence[Path | str], say: Say | None = None) -> LargeImag
     if len(opened) == 1:
         return first
     for other in opened[1:]:
-        if other.axes != first.axes or other.geometry.spacing != first.geometry.spacing:
+        same = np.allclose(other.geometry.spacing, first.geometry.spacing, rtol=_ROUNDING, atol=0)
+        if other.axes != first.axes or not same:
             raise ImageError(
                 f"The channels {first.name} and {other.name} do not lie on one grid: {first.axes} with voxels of "
                 f"{first.geometry.spacing} mm, {other.axes} with {other.geometry.spacing} mm."
