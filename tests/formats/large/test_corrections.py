@@ -151,3 +151,35 @@ def test_a_chunk_that_cannot_be_read_is_a_sentence(result):
     chunk.write_bytes(b"nonsense")
     with pytest.raises(ImageError, match="cannot be read here: .* Restore that part of it"):
         read_region(result, tuple((0, n) for n in SHAPE))
+
+
+def chunk_of(path, level):
+    """Return a file of a level's voxels in which the region lies."""
+    files = [file for file in sorted((path / level).rglob("*")) if file.is_file()]
+    return next(file for file in files if "json" not in file.name and not file.name.startswith("."))
+
+
+@pytest.mark.parametrize("level", ["1", "2"])
+def test_a_damaged_coarser_level_is_a_sentence_and_once_restored_the_correction_is_finished(result, level):
+    before, after = corrected_region(result, share=1)
+    labels, chunk = levels_of(result)[0], chunk_of(result, level)
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[: len(content) // 2])
+    said = rf"Level {level} of .*r\.zarr could not be corrected: .*is kept, .*Restore that level; or delete .*{PENDING}"
+    with pytest.raises(ImageError, match=said):
+        correct(result, CORNER, before, after)
+    with pytest.raises(ImageError, match=said):
+        finish_correction(result)
+    chunk.write_bytes(content)
+    assert finish_correction(result) and not (result / PENDING).exists()
+    assert all(map(np.array_equal, levels_of(result), expected(labels, after)))
+
+
+def test_values_of_another_type_are_written_where_the_file_can_hold_them(result):
+    labels = levels_of(result)[0]
+    before, after = corrected_region(result)
+    correct(result, CORNER, before, after.astype(np.int64))
+    assert all(map(np.array_equal, levels_of(result), expected(labels, after)))
+    with pytest.raises(SettingsError, match=r"holds labels of type uint8, which cannot hold all values .* Paint with"):
+        correct(result, CORNER, after, np.full(after.shape, 300))
+    assert not (result / PENDING).exists() and np.array_equal(read_region(result, BOX), after)

@@ -11,6 +11,8 @@ from helpers import make_model, smooth_image
 from napari_nnunet import predict_image
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.formats.large import pyramid
+from napari_nnunet.formats.large.corrections import PENDING
+from napari_nnunet.widgets.files.label_image_layer import RESULT
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")
 pytest.importorskip("yaozarrs", reason="yaozarrs is not installed: it comes with napari-nnunet[large]")
@@ -101,3 +103,12 @@ def test_without_labels_on_disk_nothing_is_offered(viewer, dock):
     viewer.add_labels(np.zeros((4, 4, 4), np.uint8))
     assert not dock.correct.isVisibleTo(dock)
     assert isinstance(viewer.layers[0], Labels)
+
+
+def test_a_result_with_a_correction_that_cannot_be_finished_opens_and_says_so(viewer, result, monkeypatch):
+    said = []
+    monkeypatch.setattr("napari_nnunet.widgets.files.label_image_layer.show_warning", said.append)
+    (result / PENDING).write_bytes(b"{}\n")
+    (layer,) = viewer.open(str(result), plugin="napari-nnunet")
+    assert layer.metadata[RESULT] == str(result)
+    assert "A correction of labels.zarr is not saved to the end. " in said[0] and "is damaged" in said[0]

@@ -84,12 +84,7 @@ def read_region(path: Path, box: Sequence[tuple[int, int]]) -> NDArray[Any]:
         If it is no result of this program, cannot be read, or what is pending cannot be written.
     """
     finish_correction(path)
-    _, arrays = _opened(path, "r")
-    try:
-        return np.asarray(arrays[0][tuple(slice(lo, hi) for lo, hi in box)])
-    except Exception as error:  # whatever a store raises for a chunk that is damaged
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{path} cannot be read here: {text.rstrip('.')}. Restore that part of it.") from error
+    return read_region_of(path, [lo for lo, _ in box], [hi - lo for lo, hi in box])
 
 
 def correct(path: Path, corner: Sequence[int], before: NDArray[Any], after: NDArray[Any]) -> int:
@@ -107,7 +102,7 @@ def correct(path: Path, corner: Sequence[int], before: NDArray[Any], after: NDAr
     Raises
     ------
     SettingsError
-        If somebody else changed one of these voxels since, or is writing now.
+        If somebody else changed one of these voxels since, or is writing now, or the file cannot hold a value.
     ImageError, ResourceError
         If it cannot be read or written; after a full disk, what is left is done when it is opened again.
     """
@@ -123,10 +118,16 @@ def correct(path: Path, corner: Sequence[int], before: NDArray[Any], after: NDAr
                 f"{counted(int(lost.sum()), 'voxel')} of {path.name} changed on disk since this region was opened. "
                 "Open the region again, and correct it there."
             )
+        kept = after.astype(there.dtype)
+        if (changed & (kept != after)).any():
+            raise SettingsError(
+                f"{path.name} holds labels of type {there.dtype}, which cannot hold all values that were painted. Paint "
+                "with others."
+            )
         box = tuple(slice(int(np.min(on)), int(np.max(on)) + 1) for on in np.nonzero(changed))
         start = tuple(int(c) + part.start for c, part in zip(corner, box, strict=True))
         inside = changed[box]
-        _write_pending(path, VoxelChange(secrets.token_hex(8), start, inside, after[box][inside]))
+        _write_pending(path, VoxelChange(secrets.token_hex(8), start, inside, kept[box][inside]))
         _finish(path)
     return int(changed.sum())
 
@@ -142,7 +143,15 @@ def finish_correction(path: Path) -> bool:
 def read_region_of(path: Path, corner: Sequence[int], shape: Sequence[int]) -> NDArray[Any]:
     """Read a box that begins at a corner."""
     _, arrays = _opened(path, "r")
-    return np.asarray(arrays[0][tuple(slice(c, c + n) for c, n in zip(corner, shape, strict=True))])
+    try:
+        return np.asarray(arrays[0][tuple(slice(c, c + n) for c, n in zip(corner, shape, strict=True))])
+    except Exception as error:  # whatever a store raises for a chunk that is damaged
+        raise ImageError(f"{path} cannot be read here: {_text(error)}. Restore that part of it.") from error
+
+
+def _text(error: Exception) -> str:
+    """Return what a library says, as part of a sentence."""
+    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
 
 
 def _finish(path: Path) -> bool:
@@ -152,10 +161,13 @@ def _finish(path: Path) -> bool:
     group, arrays = _opened(path, "r+")
     levels = read_levels(group, path.name)
     correction = _read_pending(pending, arrays[0])
+    where = f"Level {levels[0].path} of {path}"
     try:
         _write_finest(arrays[0], correction)
         for array, level in zip(arrays[1:], levels[1:], strict=True):
+            where = f"Level {level.path} of {path}"
             _write_coarser(array, _factors(levels[0], level, path), arrays[0], correction)
+        where = str(path)
         origin = dict(group.attrs[MADE_HERE])
         noted = origin.get(_CORRECTED)
         known: dict[str, Any] = noted if isinstance(noted, dict) else {}
@@ -166,6 +178,11 @@ def _finish(path: Path) -> bool:
     except OSError as error:
         told = write_error(path, error)
         raise ResourceError(f"{told.message} The correction is kept, and finished when it is opened again.") from error
+    except Exception as error:  # whatever a store raises for a chunk that is damaged
+        raise ImageError(
+            f"{where} could not be corrected: {_text(error)}. The correction is kept, and finished when the labels are "
+            f"opened again. Restore that level; or delete {pending}, and the correction is in part of the levels only."
+        ) from error
     return True
 
 

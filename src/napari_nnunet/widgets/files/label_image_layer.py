@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from napari.utils.colormaps import DirectLabelColormap
-from napari.utils.notifications import show_info
+from napari.utils.notifications import show_info, show_warning
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.formats.images.pixel_sizes import UNITS
 from napari_nnunet.formats.large.corrections import finish_correction
 from napari_nnunet.formats.large.finished import FinishedLabels, open_finished
@@ -19,7 +19,7 @@ from napari_nnunet.formats.large.label_image import CLOCK
 from napari_nnunet.schema.dataset import BACKGROUND
 from napari_nnunet.widgets.files.place import LayerData
 from napari_nnunet.widgets.frame.layers import colormap_of_values
-from napari_nnunet.widgets.frame.words import as_text
+from napari_nnunet.widgets.frame.words import as_text, failure_text
 
 #: Key of a layer's metadata: the result on disk that it shows.
 RESULT = "nnunet_result_on_disk"
@@ -29,8 +29,11 @@ def read_label_images(path: str | list[str]) -> list[LayerData]:
     """Open label images in OME-Zarr: a layer each, or one for each of their channels."""
     paths = [Path(p) for p in (path if isinstance(path, list) else [path])]
     for folder in paths:
-        if finish_correction(folder):
-            show_info(as_text(f"The corrections of {folder.name} were not saved to the end before; now they are."))
+        try:
+            if finish_correction(folder):
+                show_info(as_text(f"The corrections of {folder.name} were not saved to the end before; now they are."))
+        except NnunetError as error:  # what is there can be looked at all the same
+            show_warning(as_text(f"A correction of {folder.name} is not saved to the end. {failure_text(error)}"))
     return [layer for folder in paths for layer in label_image_layers(open_finished(folder))]
 
 
