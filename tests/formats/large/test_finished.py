@@ -109,3 +109,11 @@ def test_what_is_read_within_bounds_can_be_written_too(tmp_path, version):
     expected = LABELS.copy()
     expected[1, :2, 1:] = 7
     assert np.array_equal(zarr.open_array(str(path / "0"), mode="r")[:], expected)
+
+
+def test_masks_of_true_and_false_are_given_as_numbers(tmp_path):
+    mask = LABELS > 0
+    (array,) = open_finished(label_image(tmp_path / "mask.zarr", labels=mask)).arrays
+    assert array.dtype == np.uint8 and array.shape == mask.shape and array.ndim == 3
+    assert np.array_equal(np.asarray(array), mask) and array[1:, :2].dtype == np.uint8
+    assert np.array_equal(array[1:, :2], mask[1:, :2])

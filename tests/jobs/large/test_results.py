@@ -10,7 +10,7 @@ from formats_large import command_words, ome_zarr
 from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet import predict, predict_image
 from napari_nnunet.errors import ImageError, ModelError, ResourceError, SettingsError
-from napari_nnunet.formats.large.journal import NAME
+from napari_nnunet.formats.large.journal import NAME, other_work
 from napari_nnunet.formats.large.label_image import LabelImage
 from napari_nnunet.formats.large.pyramid import pyramid
 from napari_nnunet.formats.large.source import LargeImage
@@ -379,3 +379,9 @@ def test_labels_never_take_the_place_of_their_image(tmp_path, model):
         with pytest.raises(SettingsError, match="would overwrite the image"):
             predict_image(model, tmp_path / "a.nii.gz", tmp_path / name, device="cpu")
     assert (tmp_path / "a.nii.gz").read_bytes() == before
+
+
+def test_a_setting_that_only_the_earlier_work_had_is_named():
+    known, now = {"settings": {"step": 0.5, "bounds": 7}}, {"settings": {"step": 0.5}}
+    assert other_work(known, now) == "other settings (bounds 7, now none)"
+    assert other_work(now, known) == "other settings (bounds none, now 7)"

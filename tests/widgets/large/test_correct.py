@@ -7,6 +7,7 @@ import pytest
 from docks import wait_until_said
 from napari.layers import Labels
 
+from formats_large import ome_zarr
 from helpers import make_model, smooth_image
 from napari_nnunet import predict_image
 from napari_nnunet.errors import SettingsError
@@ -112,3 +113,26 @@ def test_a_result_with_a_correction_that_cannot_be_finished_opens_and_says_so(vi
     (layer,) = viewer.open(str(result), plugin="napari-nnunet")
     assert layer.metadata[RESULT] == str(result)
     assert "A correction of labels.zarr is not saved to the end. " in said[0] and "is damaged" in said[0]
+
+
+def test_a_result_of_one_level_is_corrected_and_cannot_be_painted_in_itself(viewer, dock, qtbot, tmp_path):
+    result = tmp_path / "small.zarr"
+    predict_image(make_model(tmp_path), smooth_image(SHAPE)[0], result, **HOW)
+    (layer,) = viewer.open(str(result), plugin="napari-nnunet")
+    assert not layer.multiscale and not layer.editable and dock.correct.isVisibleTo(dock)
+    viewer.dims.set_point(0, 20 * 1.2)
+    region, before = region_of(viewer, qtbot, dock.correct), levels_of(result)
+    assert len(before) == 1 and region.editable
+    region.data[10:15, 3:20, 5:31] = 2
+    dock.correct.save.click()
+    qtbot.waitUntil(lambda: "Corrected" in dock.correct.said.text())
+    before[0][14:19, 3:20, 5:31] = 2
+    assert np.array_equal(levels_of(result)[0], before[0])
+
+
+def test_a_mask_of_another_program_opens_as_labels(viewer, tmp_path):
+    path = ome_zarr(tmp_path / "mask.zarr", [np.eye(16, dtype=bool)[None].repeat(4, 0)])
+    group = zarr.open_group(str(path), mode="r+")
+    group.attrs["ome"] = {**group.attrs["ome"], "image-label": {"version": "0.5"}}
+    (layer,) = viewer.open(str(path), plugin="napari-nnunet")
+    assert isinstance(layer, Labels) and np.asarray(layer.data).sum() == 64 and not layer.editable

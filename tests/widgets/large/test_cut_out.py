@@ -8,6 +8,7 @@ from docks import MM, open_dock
 from qtpy.QtCore import Qt
 
 from helpers import smooth_image
+from napari_nnunet.widgets.large.correct import region_in_view
 
 SHAPE = (60, 40, 36)
 
@@ -66,3 +67,11 @@ def test_a_part_that_cannot_be_read_is_a_sentence(home, viewer, qtbot):
         "'image' cannot be read here: chunk 17 is damaged. Copy or export the image again" in dock.cut_out.said.text()
     )
     assert len(viewer.layers) == 1
+
+
+def test_of_time_points_told_by_their_unit_or_place_the_one_in_view_is_taken(home, viewer, qtbot):
+    for units in (("second", "mm", "mm", "mm"), ("pixel",) * 4):
+        viewer.layers.clear()
+        layer = viewer.add_image(da.zeros((5, 20, 24, 24), chunks=(1, 4, 24, 24), dtype=np.float32), units=units)
+        viewer.dims.set_point(0, 2)
+        assert region_in_view(layer, viewer.dims)[0] == (2, 3)

@@ -121,8 +121,8 @@ def correct(path: Path, corner: Sequence[int], before: NDArray[Any], after: NDAr
         kept = after.astype(there.dtype)
         if (changed & (kept != after)).any():
             raise SettingsError(
-                f"{path.name} holds labels of type {there.dtype}, which cannot hold all values that were painted. Paint "
-                "with others."
+                f"{path.name} holds labels of type {there.dtype}, which cannot hold all values that were painted. "
+                "Paint with others."
             )
         box = tuple(slice(int(np.min(on)), int(np.max(on)) + 1) for on in np.nonzero(changed))
         start = tuple(int(c) + part.start for c, part in zip(corner, box, strict=True))

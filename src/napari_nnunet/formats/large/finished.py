@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.large.journal import NAME
@@ -33,7 +34,7 @@ class FinishedLabels:
     path : Path
         Its folder.
     arrays : tuple of zarr.Array
-        Its levels, finest first; a chunk is read when it is sliced.
+        Its levels, finest first; a chunk is read when it is sliced. Masks of true and false are given as 1 and 0.
     level : Level
         The finest: axes, voxel size, place.
     names : dict of int to str
@@ -99,7 +100,22 @@ def open_finished(path: Path) -> FinishedLabels:
     names = {value: str(entry["name"]) for value, entry in _entries(about, "properties") if entry.get("name")}
     colours = {value: rgba for value, entry in _entries(about, "colors") if (rgba := _colour(entry.get("rgba")))}
     names.pop(0, None)
+    arrays = tuple(_Numbers(array) if np.dtype(array.dtype).kind == "b" else array for array in arrays)
     return FinishedLabels(path, arrays, levels[0], names, colours, origin if isinstance(origin, dict) else {})
+
+
+class _Numbers:
+    """A mask of true and false as numbers, which viewers want of labels; read when it is sliced."""
+
+    def __init__(self, array: Any) -> None:
+        self._array, self.shape, self.ndim = array, tuple(array.shape), array.ndim
+        self.dtype = np.dtype(np.uint8)
+
+    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
+        return np.asarray(self._array[key]).astype(np.uint8)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[...], dtype=dtype)
 
 
 def _entries(about: Mapping[str, Any], key: str) -> list[tuple[int, Mapping[str, Any]]]:

@@ -84,11 +84,11 @@ def _difference(key: str, before: Any, now: Any) -> str:
     what = "other settings" if key == "settings" else f"another {key}"
     if not isinstance(before, dict) or not isinstance(now, dict):
         return what
-    differing = [name for name in now if before.get(name) != now[name]]
+    differing = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     telling = [name for name in differing if name not in _UNTELLING] or [n for n in differing if n == "folder"]
     if key in telling:  # a model of another name has other plans and folds, too
         telling = [key]
-    told = [f"{name} {_said(before.get(name))}, now {_said(now[name])}" for name in telling]
+    told = [f"{name} {_said(before.get(name))}, now {_said(now.get(name))}" for name in telling]
     return f"{what} ({'; '.join(told) or 'its weights are others'})"
 
 
@@ -96,6 +96,8 @@ def _said(value: Any) -> str:
     """Return a value of a work as people write it."""
     if isinstance(value, bool):
         return "on" if value else "off"
+    if value is None:
+        return "none"
     if isinstance(value, list):
         return (" x " if value and isinstance(value[0], int) else ", ").join(map(_said, value))[:_LONGEST]
     return str(value)[:_LONGEST]

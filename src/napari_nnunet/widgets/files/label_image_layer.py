@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import napari
 import numpy as np
+from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 from napari.utils.notifications import show_info, show_warning
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ from napari_nnunet.widgets.frame.words import as_text, failure_text
 
 #: Key of a layer's metadata: the result on disk that it shows.
 RESULT = "nnunet_result_on_disk"
+_ON_DISK = "nnunet_labels_on_disk"  # that its voxels are read as they are shown, and cannot be painted in
 
 
 def read_label_images(path: str | list[str]) -> list[LayerData]:
@@ -34,7 +37,26 @@ def read_label_images(path: str | list[str]) -> list[LayerData]:
                 show_info(as_text(f"The corrections of {folder.name} were not saved to the end before; now they are."))
         except NnunetError as error:  # what is there can be looked at all the same
             show_warning(as_text(f"A correction of {folder.name} is not saved to the end. {failure_text(error)}"))
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        lock_what_is_on_disk(viewer)
     return [layer for folder in paths for layer in label_image_layers(open_finished(folder))]
+
+
+def lock_what_is_on_disk(viewer: napari.viewer.Viewer) -> None:
+    """Let nobody paint in layers of labels on disk, now and from now on: strokes in them are saved nowhere."""
+    for layer in viewer.layers:
+        _lock(layer)
+    viewer.layers.events.inserted.connect(_lock_inserted)
+
+
+def _lock_inserted(event: Any) -> None:
+    _lock(event.value)
+
+
+def _lock(layer: Any) -> None:
+    if isinstance(layer, Labels) and _ON_DISK in layer.metadata and not isinstance(layer.data, np.ndarray):
+        layer.editable = False
 
 
 def refuse_unfinished(path: str | list[str]) -> list[LayerData]:
@@ -55,7 +77,8 @@ def label_image_layers(found: FinishedLabels) -> list[LayerData]:
     name = found.path.name.removesuffix(".zarr")
     place = _placement(found, axis)
     about = _names_and_colours(found)
-    more = {"metadata": {RESULT: str(found.path.absolute())}} if found.origin and axis < 0 else {}
+    own_result = {RESULT: str(found.path.absolute())} if found.origin and axis < 0 else {}
+    more = {"metadata": {_ON_DISK: True, **own_result}}
     several = len(found.arrays) > 1  # napari takes a single level for a list of slices
     keywords = {"multiscale": several, **place, **about, **more}
     names = [name] if len(arrays) == 1 else [f"{name} {c}" for c in range(len(arrays))]

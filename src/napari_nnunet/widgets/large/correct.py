@@ -17,8 +17,9 @@ from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import NnunetError, counted
 from napari_nnunet.formats.large.corrections import MOST_VOXELS
+from napari_nnunet.formats.large.label_image import CLOCK
 from napari_nnunet.jobs.large.correct import open_region, save_region
-from napari_nnunet.widgets.files.label_image_layer import RESULT
+from napari_nnunet.widgets.files.label_image_layer import RESULT, lock_what_is_on_disk
 from napari_nnunet.widgets.frame.layers import (
     activate,
     add_layer,
@@ -90,6 +91,7 @@ class CorrectRow(QWidget):
         self.save.clicked.connect(lambda _=False: self._trying(self._save))
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             event.connect(self.look)
+        lock_what_is_on_disk(viewer)
         self.look()
 
     def look(self, _: Any = None) -> None:
@@ -213,10 +215,19 @@ def placed_at(layer: Any, corner: Sequence[int]) -> dict[str, Any]:
 
 def in_words(layer: Any, box: Sequence[tuple[int, int]]) -> str:
     """Return a box as words, such as "z 4 to 36, y 0 to 39"; axes without names of their own get the usual ones."""
+    return ", ".join(f"{name} {lo} to {hi - 1}" for name, (lo, hi) in zip(_names_of_axes(layer), box, strict=True))
+
+
+def _names_of_axes(layer: Any) -> list[str]:
     named = [str(name) for name in layer.axis_labels]
     if named == [str(axis) for axis in range(-layer.ndim, 0)]:
         named = list("tzyx"[-layer.ndim :].rjust(layer.ndim, "-"))
-    return ", ".join(f"{name} {lo} to {hi - 1}" for name, (lo, hi) in zip(named, box, strict=True))
+    return named
+
+
+def _is_time(layer: Any, axis: int) -> bool:
+    """Whether an axis is one of time points, by its name or its unit."""
+    return _names_of_axes(layer)[axis].lower() in _TIME or str(layer.units[axis]) in CLOCK
 
 
 def region_in_view(layer: Any, dims: Any) -> list[tuple[int, int]]:
@@ -241,7 +252,7 @@ def region_in_view(layer: Any, dims: Any) -> list[tuple[int, int]]:
             low, high = (float(layer.corner_pixels[k][axis]) * factor[axis] for k in (0, 1))
             box.append((max(0, math.floor(low)), min(size, math.ceil(high + factor[axis]))))
         else:
-            around = 0 if str(layer.axis_labels[axis]).lower() in _TIME else _AROUND
+            around = 0 if _is_time(layer, axis) else _AROUND
             place = round(places[axis] or 0)
             box.append((max(0, place - around), min(size, place + around + 1)))
     if any(lo >= hi for lo, hi in box):
