@@ -74,6 +74,9 @@ def test_the_predicted_dice_takes_memory_by_the_image_even_where_the_network_see
     )
     assert judged >= SIGNS_BYTES * np.prod(shape)
     assert judged > plain
+    both = estimate(model, shape, (1, 1, 1), settings.replace(quality=True, probabilities=True)).memory_bytes
+    held = 4 * model.dataset.labels.heads * np.prod(shape)  # however large, where they are asked for
+    assert both >= held + SIGNS_BYTES * np.prod(shape)
     few = (40, 40, 40)  # whose probabilities are held in memory, as they are where they are asked for
     judged, kept = (
         estimate(model, few, (1, 1, 1), settings.replace(**{name: True})).memory_bytes

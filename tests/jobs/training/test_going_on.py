@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from napari_nnunet import train
 from napari_nnunet.cli import main
 from napari_nnunet.engine.training.heads import HeadFit
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
-from napari_nnunet.events import EpochDone, Note, Progress, drain
+from napari_nnunet.events import EpochDone, Note, Progress, Stage, drain
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.jobs.training.improve import continued, matching_heads
@@ -170,6 +173,42 @@ def test_a_continuation_that_is_stopped_and_resumed_ends_as_one_that_is_not(trai
     assert one["logging"]["lrs"] == other["logging"]["lrs"]
     assert one["logging"]["lrs"][0] == pytest.approx(3e-3)
     assert one["napari_nnunet"]["begun_with"]["fitted"] == other["napari_nnunet"]["begun_with"]["fitted"]
+
+
+def test_a_continuation_that_was_ended_before_its_first_step_is_not_resumed_at_random(trained):
+    place, model = trained
+    (made,) = drain(continued(place, [request(continue_from=model, plans="ended", epochs=1, iterations=1)]))
+    job = train_job(place, made)
+    next(event for event in job if isinstance(event, Stage) and event.name == "Fitting the output layers")
+    job.close()
+    resumed = made.model_copy(update={"continue_from": None, "resume": True})
+    with pytest.raises(ModelError) as found:
+        drain(train_job(place, resumed))
+    assert "was ended before anything of it was saved, and was to continue" in str(found.value)
+    assert f"Start it again with --continue_from {model.resolve()}." in str(found.value)
+    assert "press 'Improve…' again" in found.value.in_window
+    fold = model.parent / "nnUNetTrainer__ended__3d_fullres" / "fold_0"
+    assert (fold / "continued_from.json").is_file()
+    drain(train_job(place, resumed.model_copy(update={"resume": False, "validation": False})))
+    assert not (fold / "continued_from.json").is_file(), "a training of its own is compared with no model"
+
+
+def test_the_time_of_fitting_is_taken_from_the_budget_and_not_called_time_of_epochs(trained, monkeypatch):
+    place, model = trained
+    ticks, fitting = itertools.count(), iter((0.0, 8.0))
+    clock = SimpleNamespace(time=time.time, monotonic=lambda: 0.05 * next(ticks))
+    monkeypatch.setattr("napari_nnunet.jobs.training.session.time", clock)
+    monkeypatch.setattr("napari_nnunet.jobs.training.train.time", clock)
+    monkeypatch.setattr("napari_nnunet.jobs.training.improve.time", SimpleNamespace(monotonic=lambda: next(fitting)))
+    asked = request(continue_from=model, validation=False)
+    changes = {"epochs": None, "iterations": None, "validation_iterations": None, "time_budget": 20.0}
+    (made,) = drain(continued(place, [asked.model_copy(update=changes)]))
+    events = []
+    result = drain(train_job(place, made), events.append)
+    ends = of(EpochDone, events)
+    assert sum(end.seconds for end in ends) == pytest.approx(12.0, abs=2 * ends[-1].seconds)
+    assert len(ends) >= ends[0].epochs, "not ended early"
+    assert read_raw(result.folder.final)["napari_nnunet"]["aside"] == 8.0
 
 
 def test_a_new_class_that_no_case_shows_is_said(trained):

@@ -112,7 +112,7 @@ def _begun(making, asked="auto", kind="cuda", *, can=True, step=lambda *_: (0.1,
         source=SimpleNamespace(unfinished=False, can_be_unfinished=can, tried=lambda: (making, batch)),
         order=SimpleNamespace(settings=SimpleNamespace(augment_on=asked)),
         group=Group(),
-        spent=0.0,
+        aside=0.0,
     )
 
 
@@ -132,7 +132,7 @@ def test_a_gpu_augments_what_it_would_wait_for(session, resumed, here):
     said = list(begin._try(session, 3, resumed=resumed))
     assert session.source.unfinished is here
     assert bool(said) is here
-    assert session.spent > 0
+    assert session.aside > 0
     if here:
         assert "a step takes 0.10 s: 3 would keep cuda:0 waiting" in said[0].text
 

@@ -152,7 +152,7 @@ def _estimate(
     if settings.probabilities:
         memory += probabilities
     if settings.quality:  # looked for when the windows' sums are gone; until then only what is held in memory counts
-        held = probabilities if probabilities <= HELD_BYTES else 0.0
+        held = probabilities if settings.probabilities or probabilities <= HELD_BYTES else 0.0
         memory += 0.0 if settings.probabilities else held
         memory = max(memory, _PROCESS_BYTES + held + SIGNS_BYTES * math.prod(record.shape))
     per_run, measured = seconds_of_run(model, choice, batch)

@@ -201,7 +201,7 @@ def _try(session: Session, workers: int, *, resumed: bool) -> Job[None]:
         if not is_out_of_memory(error):
             raise
         raise too_large(order, learner.choice, tried=True) from error
-    session.spent += time.monotonic() - began  # a time budget holds this, too
+    session.aside += time.monotonic() - began
     if problem:
         yield Note(level="warning", text=f"The network cannot be compiled here ({problem}); it learns without.")
     open_ = order.settings.augment_on == "auto" and source.can_be_unfinished

@@ -313,7 +313,7 @@ def fit_output_layers(session: Session) -> Job[None]:
         session.recipe = session.recipe.replace(rate=min(_FASTER * rate, max(rate, _FASTEST)))
         session.schedule = Schedule(session.recipe, session.schedule.epochs)
     session.begun_with = {**begun, "fitted": fitted, "rate": session.recipe.rate}
-    session.spent += time.monotonic() - began  # a time budget holds this, too
+    session.aside += time.monotonic() - began
     if fitted:
         yield Note(
             text=f"Output layers fitted to what the network sees: {', '.join(fitted)}. All of it learns from here on, "

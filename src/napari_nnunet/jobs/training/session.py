@@ -59,8 +59,8 @@ class Session:
         The next step.
     losses : list of float
         Of this epoch's steps.
-    spent : float
-        Seconds of training so far.
+    spent, aside : float
+        Seconds of training so far, and of what came before its steps, once: a time budget holds both.
     measured : bool
         Whether the time budget was turned into epochs.
     left_out : int
@@ -82,6 +82,7 @@ class Session:
     iteration: int = 0
     losses: list[float] = field(default_factory=list)
     spent: float = 0.0
+    aside: float = 0.0
     measured: bool = False
     left_out: int = 0
     begun_with: dict[str, Any] | None = None
@@ -92,8 +93,7 @@ class Session:
         self.logbook = Logbook(self.folder.path)
         self.notice = Notice()
         self._batch: Batch | None = None
-        self._epoch_seconds = 0.0
-        self._waited = 0.0
+        self._epoch_seconds = self._waited = 0.0
         self._times = {"train": 0.0, "val": 0.0}
         self._saved_at = time.monotonic()
         self._saving = 0.0
@@ -218,7 +218,7 @@ class Session:
 
     def fit_to_budget(self, seconds: float, step: float) -> None:
         """Choose epochs and steps for the time there is; the workers restart with them."""
-        self.recipe = fit_to_budget(self.recipe, seconds, step)
+        self.recipe = fit_to_budget(self.recipe, max(0.0, seconds - self.group.agree(self.aside)), step)
         self.schedule = Schedule(self.recipe, self.recipe.epochs)
         self.measured = True
         self.iteration = min(self.iteration, self.recipe.iterations)
@@ -249,13 +249,12 @@ class Session:
         if settings.early_stop is not None and self.log.best is not None:
             since = len(averages) - 1 - averages.index(self.log.best)
             if since >= settings.early_stop:
-                self.schedule = schedule.finishing(self.epoch, max(1, settings.early_stop // 4))
-                last = self.schedule.epochs
-                yield Note(text=f"No improvement for {counted(since, 'epoch')}; stopping at epoch {last}.")
+                self.schedule = schedule = schedule.finishing(self.epoch, max(1, settings.early_stop // 4))
+                yield Note(text=f"No improvement for {counted(since, 'epoch')}; stopping at epoch {schedule.epochs}.")
                 return
         if settings.time_budget is not None:
             per_epoch = self.spent / self.epoch
-            fitting = self.epoch + max(0, round((settings.time_budget - self.spent) / per_epoch))
+            fitting = self.epoch + max(0, round((settings.time_budget - self.aside - self.spent) / per_epoch))
             fitting = int(self.group.agree(float(fitting)))
             if abs(fitting - schedule.epochs) > max(1, _ADAPT * (schedule.epochs - self.epoch)):
                 # one more at least, so that the last epoch always has the smallest learning rate
@@ -353,6 +352,7 @@ class Session:
                 "losses": list(self.losses),
                 "epoch_seconds": self._epoch_seconds,
                 "spent": self.spent,
+                "aside": self.aside,
                 "measured": self.measured,
                 "schedule": self.schedule.stored(),
                 "rate": self.recipe.rate,
@@ -386,7 +386,7 @@ class Session:
         self.schedule = Schedule.restored(self.recipe, own.get("schedule") or {})
         if settings.epochs is not None and settings.epochs != self.schedule.epochs:
             self.schedule = Schedule(self.recipe, settings.epochs)
-        self.iteration = int(own.get("iteration", 0))
+        self.iteration, self.aside = int(own.get("iteration", 0)), float(own.get("aside", 0.0))
         self.losses = [float(v) for v in own.get("losses", ())]
         self._epoch_seconds, self.spent = float(own.get("epoch_seconds", 0.0)), float(own.get("spent", 0.0))
         self.measured, self.begun_with = bool(own.get("measured", False)), own.get("begun_with")

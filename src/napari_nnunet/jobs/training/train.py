@@ -18,12 +18,13 @@ from napari_nnunet.errors import ModelError, NnunetError, ResourceError, Setting
 from napari_nnunet.events import Ended, EpochDone, Job, Note, Previewed, Progress, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.checkpoint import epochs_in, read_raw
-from napari_nnunet.formats.model.fold import BEST, FINAL, FoldFolder, give_way
+from napari_nnunet.formats.model.fold import BEST, CONTINUED_FILE, FINAL, FoldFolder, give_way
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.arithmetic import REAL, step_key, training_choice, training_device
 from napari_nnunet.jobs.training.begin import Fresh, Start, begin, fresh_network, kept_arithmetic, require_the_same
 from napari_nnunet.jobs.training.improve import compared, continued, note_origin
 from napari_nnunet.jobs.training.order import Order, make_order
+from napari_nnunet.jobs.training.prepare import require_begun
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
 from napari_nnunet.processes.follow import PREPARING
@@ -117,6 +118,8 @@ def train(workspace: Workspace, request: TrainRequest, anew: Sequence[Fold] = ()
     device = training_device(request, own_device(request.device))
     require_trackers(request.trackers)
     order = yield from make_order(workspace, request, anew=anew)
+    if resume:
+        require_begun(order.folder)
     choice = training_choice(request, order.architecture, device, order.configuration.patch_size)
     with joined_processes(choice.device) as group, ExitStack() as stack:
         # Each process of a group measures for itself; they compute alike.
@@ -174,6 +177,7 @@ def _make_room(folder: FoldFolder) -> Job[None]:
                 text=f"The earlier training of this fold was moved to {aside}; delete it when you no longer need it."
             )
         folder.events.unlink(missing_ok=True)
+        (folder.path / CONTINUED_FILE).unlink(missing_ok=True)
 
 
 def _others_aside(order: Order, anew: Sequence[Fold]) -> Job[None]:
@@ -247,10 +251,10 @@ def _train(
 ) -> Job[TrainResult]:
     with torch_threads(choice.threads), ExitStack() as stack:
         yield Stage(name=PREPARING)
+        if start.continue_from is not None and group.leads:
+            note_origin(order, start.continue_from)  # before anything that can be ended
         session = yield from begin(order, fresh, choice, group, start)
         stack.callback(session.close)
-        if start.continue_from is not None and group.leads:
-            note_origin(order, start.continue_from)
         finished = yield from _learn(session)
         _remember(session, choice)
         if not finished:
