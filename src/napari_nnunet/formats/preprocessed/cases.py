@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 _HEAD = 24  # bytes of a Blosc2 frame up to and with its length: 2 + 8 (name), 1 + 4 (header), 1 + 8 (frame)
 _STOP = b"."  # with which a pickle ends
 MADE_ANEW = {
-    "shell": "Delete their files and run 'preprocess' again; only these are made.",
+    "shell": "Run 'preprocess --clean', which makes all cases again; where they are few, delete their files instead "
+    "and run 'preprocess', which makes only these.",
     "window": "Delete their files and press Preprocess in the Plan dock; only these are made.",
 }
 _SAMPLE_VOXELS = 1 << 14  # enough to tell which filter packs a case better

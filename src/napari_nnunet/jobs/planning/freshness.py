@@ -19,7 +19,7 @@ from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, 
 from napari_nnunet.formats.model.fold import folds_in_use
 from napari_nnunet.formats.preprocessed.cases import MADE_ANEW, damage_of, preprocessed_files
 from napari_nnunet.formats.preprocessed.digests import facts_of_files, is_altered, is_touched
-from napari_nnunet.formats.preprocessed.journal import BETWEEN, Journal, how_joined, joined_at, usual
+from napari_nnunet.formats.preprocessed.journal import BETWEEN, FilesFacts, Journal, how_joined, joined_at, usual
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.workspace import stamp
 from napari_nnunet.grid import WhenApart
@@ -168,7 +168,8 @@ def look_at_stored(data: Path, names: Sequence[str]) -> Job[None]:
     Raises
     ------
     DatasetError
-        If some of them were changed; where all were, another program preprocessed them anew, which is said.
+        If some of them were changed; where all that are noted were, another program preprocessed them anew, which is
+        said and noted. Of a single case every file must be another one: a damaged one is not all of them.
     """
     journal = Journal.of(data)
     there = set(names)
@@ -177,26 +178,40 @@ def look_at_stored(data: Path, names: Sequence[str]) -> Job[None]:
     if not touched:
         return
     yield Stage(name=f"Comparing {counted(len(touched), 'preprocessed case')}", total=len(touched))
-    made, altered = journal.read(), []
+    made, altered = journal.read(), list[str]()
     for done, (name, files) in enumerate(touched.items(), start=1):
         if not is_altered(data, files):
             with suppress(ResourceError):  # then they are read again the next time
-                journal.note([name], made[name], facts_of_files(data, name))
+                _note_files(journal, made, data, name)
         elif not damage_of(data, name):
             altered.append(name)
         yield Progress(done=done, total=len(touched))
-    if len(altered) == len(names) > 1:
+    if len(altered) == len(written) and (len(altered) > 1 or _is_written_anew(data, written[altered[0]])):
         yield Note(
             level="warning",
             text=f"Another program wrote all preprocessed cases in {data} again: whether images and labels are still "
             "those that it preprocessed cannot be checked. Preprocess again where they were changed.",
         )
+        with suppress(ResourceError):  # what is there now is what later changes, and cases that are added, differ from
+            for name in altered:
+                _note_files(journal, made, data, name)
     elif altered:
         raise DatasetError(
             f"{len(altered)} of {len(names)} preprocessed cases in {data} do not hold what preprocessing wrote "
             f"({some(altered)}): their files were changed since, or damaged.",
             **MADE_ANEW,
         )
+
+
+def _is_written_anew(data: Path, files: FilesFacts) -> bool:
+    """Whether each of the files of a case holds something else than when it was written."""
+    return all(is_altered(data, {name: facts}) for name, facts in files.items())
+
+
+def _note_files(journal: Journal, made: Mapping[str, str], data: Path, name: str) -> None:
+    """Note what the files of a case are now; a damaged journal may not say what the case was made from."""
+    if name in made:
+        journal.note([name], made[name], facts_of_files(data, name))
 
 
 _AGAIN = {
