@@ -14,7 +14,6 @@ from napari_nnunet.engine.machine import available_memory, shared_by
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.images.files import read_header
-from napari_nnunet.formats.large.opening import read_in_parts
 from napari_nnunet.schema.plans import Configuration, Plans
 
 SMALL = 150e6  # bytes that a case takes at most whose files are below a megabyte
@@ -99,6 +98,8 @@ def in_parts(case: TrainingCase, reader: str | None, needed: float, room: float)
     """
     if needed <= room:
         return False
+    from napari_nnunet.formats.large.opening import read_in_parts  # loads tifffile, for large cases alone
+
     try:
         return all(read_in_parts(path, reader) for path in (*case.images, case.label))
     except NnunetError:

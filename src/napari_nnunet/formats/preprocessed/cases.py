@@ -110,22 +110,27 @@ def _write_array(path: Path, array: NDArray[Any], patch: Sequence[int], staging:
     _write_blosc(path, array, joined_slices(array.shape, patch, chunks, array.dtype.itemsize), blocks, staging)
 
 
+def _library() -> Any:
+    import blosc2  # only to open cases: planning and docks list them
+
+    return blosc2
+
+
 def _write_blosc(
     path: Path, array: NDArray[Any], chunks: Sequence[int], blocks: Sequence[int], staging: Path | None = None
 ) -> None:
-    import blosc2  # only to open cases: planning and docks list them
-
+    blosc = _library()
     contiguous = np.ascontiguousarray(array)
     with written_beside(path, staging=staging, suffix=".b2nd", durable=False) as temporary:
         try:
-            blosc2.asarray(
+            blosc.asarray(
                 contiguous,
                 chunks=chunks,
                 blocks=blocks,
                 urlpath=str(temporary),
                 mode="w",
                 cparams=compression(contiguous),
-                dparams=blosc2.DParams(nthreads=1),
+                dparams=blosc.DParams(nthreads=1),
             )
         except RuntimeError as error:
             # blosc2 does not pass on what the system said
@@ -211,11 +216,10 @@ def undrawn(folder: Path, names: Iterable[str], keys: Iterable[Region]) -> set[R
 
 
 def _open_blosc(path: Path) -> Any:
-    import blosc2  # only to open cases: planning and docks list them
-
+    blosc = _library()
     mapped = {} if sys.platform == "win32" else {"mmap_mode": "r"}
     return _Slices(
-        path, blosc2.open(urlpath=str(checked_frame(path)), mode="r", dparams=blosc2.DParams(nthreads=1), **mapped)
+        path, blosc.open(urlpath=str(checked_frame(path)), mode="r", dparams=blosc.DParams(nthreads=1), **mapped)
     )
 
 
