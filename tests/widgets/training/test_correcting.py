@@ -161,3 +161,43 @@ def test_strokes_are_not_deleted_before_they_are_saved_and_none_go_where_nothing
     assert labels in viewer.layers and "c0 result" not in viewer.layers
     assert saving(viewer, labels) == [None]
     assert not labels.locked
+
+
+def test_strokes_that_come_while_labels_are_saved_keep_them_locked(raw, saving, monkeypatch):
+    viewer = ViewerModel()
+    Correcting(viewer, Mock(), Mock(), Mock())._add(
+        drain(score_layers(raw, "c0", raw / "labelsTr" / "c0.nii.gz")), None
+    )
+    labels = viewer.layers["c0 labels"]
+    labels.selected_label = 1
+
+    def stroke(place):
+        labels.paint(place, 1)
+        labels._commit_staged_history()
+
+    stroke((1, 1, 1))
+    monkeypatch.setattr(correcting, "follow", _after(stroke, (4, 4, 4), correcting.follow))
+    assert saving(viewer, labels) == [None]
+    assert labels.locked
+
+
+def _after(act, what, function):
+    def both(*arguments, **more):
+        function(*arguments, **more)
+        act(what)
+
+    return both
+
+
+def test_labels_that_could_not_be_saved_stay_locked(raw, saving, monkeypatch):
+    viewer = ViewerModel()
+    layer = painted(raw, viewer, SWAPPED)
+
+    def failing(*_):
+        yield from ()
+        raise DatasetError("The disk is full.")
+
+    monkeypatch.setattr(correcting, "correct_reference", failing)
+    (error,) = saving(viewer, layer)
+    assert isinstance(error, DatasetError)
+    assert layer.locked

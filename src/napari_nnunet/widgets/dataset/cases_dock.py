@@ -256,6 +256,7 @@ class CasesWidget(RequestDock[NewCase, None]):
         for layer in layers:
             if layer is not None:
                 layer.metadata[ORIGIN] = case_origin(folder, case.name, reference)
+        layers[-1].locked = False  # as labels of a validation case are once somebody painted in them
         remember_values(layers[-1], saved)
         self._arrived(folder)
         return f"Saved {case.name} in {folder.name}."

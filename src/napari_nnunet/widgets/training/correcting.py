@@ -111,7 +111,17 @@ class Correcting:
             job = correct_reference(folder, origin["name"], labels)
         else:
             job = correct_objects(folder, origin["name"], labels, kinds_of_features(layer.features))
-        follow(self._dock, job, returned=lambda path: self._corrected(path, layer, origin), errored=self._failed)
+        layer.locked = False  # before the job: what is painted while it runs locks them again
+        follow(
+            self._dock,
+            job,
+            returned=lambda path: self._corrected(path, layer, origin),
+            errored=lambda error: self._not_saved(error, layer),
+        )
+
+    def _not_saved(self, error: BaseException, layer: Labels) -> None:
+        layer.locked = True
+        self._failed(error)
 
     def _replaces(self, name: str) -> bool:
         """Ask whether labels that somebody else changed meanwhile are to be replaced."""
@@ -126,7 +136,6 @@ class Correcting:
         for layer in self.viewer.layers:
             if layer is saved or (not isinstance(layer, Labels) and layer.metadata.get(ORIGIN) == origin):
                 # other labels of this case are not what is stored now
-                layer.locked = False
                 layer.metadata[ORIGIN] = case_origin(Path(origin["folder"]), origin["name"], path)
         self._written()
         show_info(
