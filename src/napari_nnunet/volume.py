@@ -199,18 +199,14 @@ def whole_numbers(labels: NDArray[Any], path: Path) -> NDArray[np.int32]:
         lowest, highest = labels.min(), labels.max()
         if not (lowest >= limits.min and highest <= limits.max):  # false for NaN as well
             if invalid := int(np.count_nonzero(~np.isfinite(labels))):
-                raise no_label(invalid, path)
+                raise ImageError(
+                    f"{path.name} has {counted(invalid, 'voxel that is', 'voxels that are')} NaN or infinite; "
+                    "labels are 0, 1, 2, ..."
+                )
             raise ImageError(
                 f"{path.name} has values from {lowest} to {highest}; labels are whole numbers of at most 32 bits."
             )
     return labels.astype(np.int32)
-
-
-def no_label(count: int, path: Path) -> ImageError:
-    """Return the refusal of labels of which some voxels are no number."""
-    return ImageError(
-        f"{path.name} has {counted(count, 'voxel that is', 'voxels that are')} NaN or infinite; labels are 0, 1, 2, ..."
-    )
 
 
 def _refuse_fractions(labels: NDArray[Any], path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from choices import VOLUME, boxes, validated, write_objects_folder
 from napari_nnunet.cli.main import main
+from napari_nnunet.errors import counted
 from napari_nnunet.formats.images.files import write_labels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes import pool
@@ -88,7 +89,7 @@ def test_a_calibration_takes_the_other_cases(tmp_path, capsys):
     said = capsys.readouterr()
     assert "Temperature:" in said.out
     assert "FAILED" in said.err
-    assert f"of {len(references) - 1} cases" in said.err
+    assert f"of {counted(len(references) - 1, 'case')}" in said.err
 
 
 def test_objects_that_are_not_there_are_told_as_that(tmp_path, capsys):

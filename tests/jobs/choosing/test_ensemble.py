@@ -212,7 +212,7 @@ def test_one_case_that_does_not_fit_together_does_not_end_the_others(tmp_path, w
         (["x"], {}, "at least two members"),
         (["x", "x"], {}, "more than once"),
         (["x", "o"], {}, "one of the inputs"),
-        (["x", "y"], {"weights": (1.0,)}, "2 members but 1 weights"),
+        (["x", "y"], {"weights": (1.0,)}, "2 members but 1 weight"),
         (["x", "y"], {"weights": (0.0, 0.0)}, "not all zero"),
         (["x", "y"], {"weights": (-1.0, 2.0)}, "≥ 0 and not all zero"),
         (["x", "y"], {"temperature": 0.0}, "cannot be 0.0"),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from napari_nnunet.formats.images.header import COMPLEX, Header, as_named, check
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.grid import Grid, WhenApart, channels_together
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.volume import Volume, no_label, whole_numbers
+from napari_nnunet.volume import Volume, whole_numbers
 
 _TWO_BYTES = 65535  # nnU-Net's label files go no further; atlases and numbers of objects do
 _LABEL_BYTES, _HIGHEST_LABEL = 4, 2**31 - 1
@@ -69,7 +69,8 @@ class Adapter:
 
     def note(self, path: Path) -> str | None:
         """Return the text of the note in a file."""
-        return cast("str | None", self._functions.note(path))
+        text: str | None = self._functions.note(path)
+        return text
 
     def header(self, path: Path) -> Header:
         """Return shape (C, [Z,] Y, X), bytes per value and geometry without reading the voxels."""
@@ -226,11 +227,12 @@ def read_header(path: Path, *, reader: str | None = None) -> Header:
     return Header(shape, itemsize, as_named(geometry, reader))
 
 
-def count_invalid(path: Path, array: NDArray[Any]) -> int:
+def count_invalid(path: Path, volume: Volume) -> int:
     """Return how many voxels of a file are NaN or infinite; ITK would turn them to 0 in NIfTI files."""
     if path.name.lower().endswith((".nii", ".nii.gz")):
         return ADAPTERS["NibabelIO"].count_invalid(path)
-    return int(np.count_nonzero(~np.isfinite(array)))
+    array = np.asarray(volume.array)
+    return int(array.size - np.count_nonzero(np.isfinite(array)))
 
 
 @opened_once
@@ -255,15 +257,13 @@ def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = Fals
     Raises
     ------
     ImageError
-        If the file is missing, damaged, has several channels, or voxels that are no whole number.
+        If the file is missing, damaged, or has several channels.
     """
     check_labels(path)
     array, geometry = _read_one(_adapter(path, reader), path, reader, labels=True)
     if array.shape[0] != 1:
         raise ImageError(f"{path.name} has {array.shape[0]} channels; a label file must have one.")
     labels = array[0]
-    if labels.dtype.kind == "f" and (wrong := count_invalid(path, labels)):  # which ITK reads as 0
-        raise no_label(wrong, path)
     if as_stored and labels.dtype.kind in "iu" and labels.dtype.itemsize <= _LABEL_BYTES:
         return labels, geometry
     return whole_numbers(labels, path), geometry

@@ -172,7 +172,7 @@ def _place_problems(
 def _invalid_voxels(case: TrainingCase, volume: Volume, reader: str) -> Iterable[Problem]:
     """Name files with NaN or infinite voxels; ITK, and with it nnU-Net, reads them as 0 in NIfTI files."""
     for path in case.images:
-        invalid = count_invalid(path, np.asarray(volume.array))
+        invalid = count_invalid(path, volume)
         if invalid:
             silent = reader.startswith("SimpleITK") and path.name.endswith((".nii", ".nii.gz"))
             what = "they are read as 0" if silent else "replace them"

@@ -168,8 +168,8 @@ def look_at_stored(data: Path, names: Sequence[str]) -> Job[None]:
     Raises
     ------
     DatasetError
-        If some of them were changed; where all that are noted were, another program preprocessed them anew, which is
-        said and noted. Of a single case every file must be another one: a damaged one is not all of them.
+        If some of them were changed; where all were, another program preprocessed them anew, which is said and noted.
+        Of a single case every file must be another one: a damaged one is not all of them.
     """
     journal = Journal.of(data)
     there = set(names)
@@ -186,7 +186,7 @@ def look_at_stored(data: Path, names: Sequence[str]) -> Job[None]:
         elif not damage_of(data, name):
             altered.append(name)
         yield Progress(done=done, total=len(touched))
-    if len(altered) == len(written) and (len(altered) > 1 or _is_written_anew(data, written[altered[0]])):
+    if len(altered) == len(there) and (len(altered) > 1 or _is_written_anew(data, written[altered[0]])):
         yield Note(
             level="warning",
             text=f"Another program wrote all preprocessed cases in {data} again: whether images and labels are still "

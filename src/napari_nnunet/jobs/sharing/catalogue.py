@@ -41,7 +41,9 @@ _LISTED = 30  # names that a sentence lists
 _MARK = "#sha256="  # before the checksum that an address demands of its file, as in package indexes
 _KEY_MARK = "#ed25519="  # before the public key by which a catalogue must be signed
 _WEB = ("http://", "https://")
-_DEMAND = re.compile(r"#\s*(sha|ed\W*\d|ed\w*25519|key|[\w\s-]*[=:])", re.IGNORECASE)  # what may be meant as a mark
+_DEMAND = re.compile(
+    r"#\s*(sha(?![a-z])|ed\W*\d|ed\w*25519|key|[\w\s-]*[=:])", re.IGNORECASE
+)  # what may be meant as a mark
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
 # Without what a terminal obeys, or what turns the order of letters.
@@ -218,9 +220,17 @@ def _parted(typed: str) -> tuple[str, str | None, bytes | None]:
 def _refuse_demands(address: str) -> None:
     """Raise SettingsError where an address demands something by a mark that is mistyped: it would be passed over."""
     _, mark, demand = address.partition("#")
-    if not mark or (not address.startswith(_WEB) and (not _DEMAND.search(address) or Path(address).is_file())):
+    if not mark or (not address.startswith(_WEB) and (not _DEMAND.search(address) or _is_here(address))):
         return  # a file of this computer may have a # in its name
     raise SettingsError(f"#{demand[:20]} behind an address means nothing: {_MARK}... and {_KEY_MARK}... are known.")
+
+
+def _is_here(address: str) -> bool:
+    """Whether an address is a file of this computer."""
+    try:
+        return Path(address).expanduser().is_file()
+    except (OSError, RuntimeError):  # too long; nobody's home
+        return False
 
 
 def _place(address: str) -> str:

@@ -237,7 +237,13 @@ class CasesWidget(RequestDock[NewCase, None]):
         layers = [*self.form.images, self.form.labels]
         request = replace(request, looked_before=before, looked_here=here, fresh=self._replaces == "nothing")
         job = add_case(request) if request.kinds is None else add_object_case(request)
-        self.panel.run(job, done=lambda case: self._added(case, request, layers))
+        labels, locked = layers[-1], layers[-1].locked
+        labels.locked = False  # before the job: what is painted while it runs locks labels of a validation case again
+
+        def not_saved(*_: object) -> None:
+            labels.locked = labels.locked or locked
+
+        self.panel.run(job, done=lambda case: self._added(case, request, layers), cancelled=not_saved, failed=not_saved)
 
     def looked_for(self, question: str) -> bool | None:
         """Ask whether classes of which nothing is labelled were looked for; None to leave everything as it is."""
@@ -256,7 +262,6 @@ class CasesWidget(RequestDock[NewCase, None]):
         for layer in layers:
             if layer is not None:
                 layer.metadata[ORIGIN] = case_origin(folder, case.name, reference)
-        layers[-1].locked = False  # as labels of a validation case are once somebody painted in them
         remember_values(layers[-1], saved)
         self._arrived(folder)
         return f"Saved {case.name} in {folder.name}."

@@ -104,6 +104,7 @@ class LargeRun:
         if self.layer is not None and self.layer in self.viewer.layers and self._shows(self.layer):
             if self.layer.multiscale == several:
                 self.layer.data = levels if several else levels[0]
+                self.layer.editable = False  # its files are opened for reading; napari unlocks a layer with other data
                 self._note(self.layer, _SHOWN[self.layer][2])
                 return
             remove_layer(self.viewer, self.layer)
@@ -120,6 +121,7 @@ class LargeRun:
             **geometry_of(order.source, order.axes.replace("T", "C") if single else order.axes),
         )
         add_layer(self.viewer, self.layer)
+        self.layer.editable = False
         self._note(self.layer, self.layer.name)
 
     def _note(self, layer: Labels, name: str) -> None:
