@@ -237,7 +237,8 @@ class CasesWidget(RequestDock[NewCase, None]):
         layers = [*self.form.images, self.form.labels]
         request = replace(request, looked_before=before, looked_here=here, fresh=self._replaces == "nothing")
         job = add_case(request) if request.kinds is None else add_object_case(request)
-        labels, locked = layers[-1], layers[-1].locked
+        labels: Any = layers[-1]
+        locked = labels.locked
         labels.locked = False  # before the job: what is painted while it runs locks labels of a validation case again
 
         def not_saved(*_: object) -> None:
