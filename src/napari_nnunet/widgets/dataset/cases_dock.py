@@ -237,14 +237,8 @@ class CasesWidget(RequestDock[NewCase, None]):
         layers = [*self.form.images, self.form.labels]
         request = replace(request, looked_before=before, looked_here=here, fresh=self._replaces == "nothing")
         job = add_case(request) if request.kinds is None else add_object_case(request)
-        labels: Any = layers[-1]
-        locked = labels.locked
-        labels.locked = False  # before the job: what is painted while it runs locks labels of a validation case again
-
-        def not_saved(*_: object) -> None:
-            labels.locked = labels.locked or locked
-
-        self.panel.run(job, done=lambda case: self._added(case, request, layers), cancelled=not_saved, failed=not_saved)
+        kept = _unlocked(layers[-1])
+        self.panel.run(job, done=lambda case: self._added(case, request, layers), cancelled=kept, failed=kept)
 
     def looked_for(self, question: str) -> bool | None:
         """Ask whether classes of which nothing is labelled were looked for; None to leave everything as it is."""
@@ -307,6 +301,20 @@ class CasesWidget(RequestDock[NewCase, None]):
             drop_case(folder, name)
             self.state.written.emit()
             self.panel.say(f"Moved {name} to the trash folder of {folder.name}.")
+
+
+def _unlocked(labels: Any) -> Callable[[object], None]:
+    """Unlock labels that are about to be saved; returns what locks them again where they are not.
+
+    Before the job: what is painted while it runs locks labels of a validation case again.
+    """
+    locked = labels.locked
+    labels.locked = False
+
+    def lock_again(_: object) -> None:
+        labels.locked = labels.locked or locked
+
+    return lock_again
 
 
 def _painted(layer: LayerData) -> LayerData:
