@@ -89,9 +89,8 @@ def open_image(paths: Sequence[Path | str], say: Say | None = None) -> LargeImag
     if len(opened) == 1:
         return first
     for other in opened[1:]:
-        if other.axes != first.axes or not np.allclose(
-            other.geometry.spacing, first.geometry.spacing, rtol=_ROUNDING, atol=0
-        ):
+        sizes = (other.geometry.spacing, first.geometry.spacing)
+        if other.axes != first.axes or not np.allclose(*sizes, rtol=_ROUNDING, atol=0):
             raise ImageError(
                 f"The channels {first.name} and {other.name} do not lie on one grid: {first.axes} with voxels of "
                 f"{first.geometry.spacing} mm, {other.axes} with {other.geometry.spacing} mm."
