@@ -96,7 +96,10 @@ def test_models(viewer, workspace, look, qtbot, tmp_path, monkeypatch):
     drain(export_models([elsewhere], tmp_path / "sent.zip", ExportSettings()))
     monkeypatch.setattr(QMessageBox, "question", lambda *_, **__: QMessageBox.StandardButton.Yes)
     dock = open_dock(viewer, "Models")
-    begin = lambda: dock.offer(tmp_path / "sent.zip")  # noqa: E731
+
+    def begin():
+        dock.offer(tmp_path / "sent.zip")
+
     look_at_ends(dock, dock, begin, models_dock, "install_zip", look, qtbot, monkeypatch, called="models-install")
     (tmp_path / "damaged.zip").write_bytes((tmp_path / "sent.zip").read_bytes()[:5000])
     dock.offer(tmp_path / "damaged.zip")

@@ -171,7 +171,10 @@ def test_the_table_is_of_the_numbers_that_the_layer_has(qtbot):
     table = table_of(viewer, layer, kinds, qtbot)
     follow(table.follow, qtbot)
     number = int(layer.data[0, 6, 6])
-    left = lambda: [row["object"] for row in rows(table) if row["y"] == "7.5"]  # noqa: E731
+
+    def left():
+        return [row["object"] for row in rows(table) if row["y"] == "7.5"]
+
     qtbot.waitUntil(lambda: table.copy.isEnabled() and left() == [str(number)] * 3)
     assert {row["kind"] for row in rows(table) if row["object"] == str(number)} == {"cell"}
 
