@@ -12,9 +12,9 @@ import pytest
 import tifffile
 
 from napari_nnunet.errors import ImageError, NnunetError
-from napari_nnunet.formats.images import tiff_pages
 from napari_nnunet.formats.images.files import read_header, read_labels, read_volume
 from napari_nnunet.formats.images.label_note import LabelNote
+from napari_nnunet.formats.images.pages import strips
 from napari_nnunet.formats.large.opening import open_image
 from napari_nnunet.formats.results.noted import read_noted
 from napari_nnunet.schema.geometry import Geometry
@@ -53,8 +53,8 @@ def test_strips_that_hold_nothing_are_told(tmp_path):
 
 @pytest.mark.parametrize("act", [lambda path: read_volume([path]), read_labels])
 def test_a_strip_that_would_fill_memory_is_not_unpacked(tmp_path, monkeypatch, act):
-    monkeypatch.setattr(tiff_pages, "available_memory", lambda: 1000)
-    monkeypatch.setattr(tiff_pages, "_CERTAIN", 1e6)
+    monkeypatch.setattr(strips, "available_memory", lambda: 1000)
+    monkeypatch.setattr(strips, "CERTAIN", 1e6)
     path = tiff(tmp_path / "a.tif", [zlib.compress(bytes(64 << 20))])
     tracemalloc.start()
     try:
@@ -66,8 +66,8 @@ def test_a_strip_that_would_fill_memory_is_not_unpacked(tmp_path, monkeypatch, a
 
 
 def test_a_strip_that_packs_well_is_read_whatever_memory_there_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(tiff_pages, "available_memory", lambda: 1000)
-    monkeypatch.setattr(tiff_pages, "_CERTAIN", 1.0)
+    monkeypatch.setattr(strips, "available_memory", lambda: 1000)
+    monkeypatch.setattr(strips, "CERTAIN", 1.0)
     assert (read_volume([tiff(tmp_path / "a.tif", [zlib.compress(_PLANE.tobytes())])]).array == 7).all()
 
 

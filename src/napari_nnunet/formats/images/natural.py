@@ -24,8 +24,9 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import tiff
 from napari_nnunet.formats.images.header import Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
+from napari_nnunet.formats.images.pages.chain import opened
+from napari_nnunet.formats.images.pages.series import TURNED, Pages, looked_through, pages_of
 from napari_nnunet.formats.images.pixel_sizes import PngFacts, png_facts, sizes_of
-from napari_nnunet.formats.images.tiff_pages import TURNED, Pages, looked_through, opened, pages_of
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 

@@ -15,8 +15,9 @@ from napari_nnunet.errors import ImageError, some
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.images.header import Header, size_is_given
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
+from napari_nnunet.formats.images.pages.chain import open_tiff, opened
+from napari_nnunet.formats.images.pages.series import Pages, looked_through, pages_of
 from napari_nnunet.formats.images.pixel_sizes import UNITS, sizes_of
-from napari_nnunet.formats.images.tiff_pages import Pages, looked_through, open_tiff, opened, pages_of
 from napari_nnunet.schema.geometry import BESIDE, Geometry
 from napari_nnunet.schema.json_text import read_object
 

@@ -22,9 +22,10 @@ from napari_nnunet.formats.dicom.series import is_series
 from napari_nnunet.formats.images import nifti_file
 from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.images.header import as_named, size_given
+from napari_nnunet.formats.images.pages.chain import open_tiff
+from napari_nnunet.formats.images.pages.series import check_ome, holes_in
 from napari_nnunet.formats.images.pixel_sizes import sizes_of
 from napari_nnunet.formats.images.tiff import sized
-from napari_nnunet.formats.images.tiff_pages import Pages, check_ome, looked_through, open_tiff
 from napari_nnunet.formats.large.level import Level
 from napari_nnunet.formats.large.ome_zarr import is_address, is_zarr, open_zarr, zarr_library
 from napari_nnunet.formats.large.source import LargeImage, check_axes
@@ -297,7 +298,7 @@ def _open_tiff(path: Path, axes: str | None, reader: str | None) -> LargeImage:
             geometry = as_named(sized(path, file, ndim), reader)
         letters = axes or _letters(series, ndim, [s for s in file.series if not s.keyframe.is_reduced])
         if len(series.shape) == len(letters) and series.dataoffset is None:
-            holes = _holes(path, series)
+            holes = holes_in(series, path)
             geometry = geometry.model_copy(update={"remarks": (*geometry.remarks, *holes)})
             image = LargeImage((_Tiles(file),), letters, geometry, path.name, (path,))
             stack.pop_all()
@@ -311,16 +312,6 @@ def _open_tiff(path: Path, axes: str | None, reader: str | None) -> LargeImage:
     else:
         check_axes(axes, len(series.shape), path.name)
     return LargeImage((array,), letters, geometry, path.name, (path,))
-
-
-def _holes(path: Path, series: Any) -> tuple[str, ...]:
-    """Return what is said of parts that hold nothing; raises ImageError where parts are not there."""
-    try:
-        return looked_through(Pages((series,), tuple(series.shape), series.axes, ()), path).remarks
-    except NnunetError:
-        raise
-    except Exception as error:  # of many kinds: tifffile trusts what a file says of itself
-        raise ImageError(f"{path} is damaged: {error}. Copy or export it again.") from error
 
 
 def _first_series(path: Path) -> tuple[Any, Any]:

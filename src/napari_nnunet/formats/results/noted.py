@@ -12,7 +12,8 @@ from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.formats.images.files import ADAPTERS, adapter_for, ending_of, read_labels, read_volume
 from napari_nnunet.formats.images.header import one_line
 from napari_nnunet.formats.images.label_note import LabelNote
-from napari_nnunet.formats.images.tiff_pages import looked_through, opened, pages_of
+from napari_nnunet.formats.images.pages.chain import opened
+from napari_nnunet.formats.images.pages.series import looked_through, pages_of
 from napari_nnunet.formats.regular import regular
 
 

@@ -7,8 +7,9 @@ import pytest
 import tifffile
 
 from napari_nnunet.errors import ImageError
-from napari_nnunet.formats.images import tiff_pages
 from napari_nnunet.formats.images.files import read_header, read_volume
+from napari_nnunet.formats.images.pages import series as pages_series
+from napari_nnunet.formats.images.pages.chain import open_tiff
 
 ZYX = {"metadata": {"axes": "ZYX"}, "photometric": "minisblack"}
 KINDS = {
@@ -35,8 +36,8 @@ def test_it_is_the_series_that_tifffile_finds_or_none(tmp_path, kind, voxels):
     tifffile.imwrite(
         path, np.arange(np.prod(shape), dtype=np.uint16 if kind != "colours" else np.uint8).reshape(shape), **how
     )
-    with tiff_pages.open_tiff(path) as one, tifffile.TiffFile(path) as other:
-        told, (series,) = tiff_pages._as_told(one, voxels), other.series
+    with open_tiff(path) as one, tifffile.TiffFile(path) as other:
+        told, (series,) = pages_series._as_told(one, voxels), other.series
         assert (told is None) == (kind in ("unnamed", "imagej", "one plane") or (voxels and one.pages.is_multipage))
         if told is not None:
             assert (told.shape, told.axes, told.dtype) == (series.shape, series.axes, series.dtype)
@@ -61,8 +62,8 @@ def test_what_is_not_as_told_is_looked_at(tmp_path):
     with tifffile.TiffWriter(path) as file:
         for count in (5, 7):
             file.write(np.zeros((count, 6, 7), np.uint8), **ZYX, compression="zlib")
-    with tiff_pages.open_tiff(path) as file:
-        assert tiff_pages._as_told(file, False) is None
+    with open_tiff(path) as file:
+        assert pages_series._as_told(file, False) is None
     with pytest.raises(ImageError, match="in 2 images that do not form a stack"):
         read_header(path, reader="Tiff3DIO")
     for text in (
@@ -73,5 +74,5 @@ def test_what_is_not_as_told_is_looked_at(tmp_path):
         '{"shape": null}',
     ):
         tifffile.imwrite(path, np.zeros((6, 7), np.uint8), description=text, metadata=None)
-        with tiff_pages.open_tiff(path) as file:
-            assert tiff_pages._as_told(file, True) is None
+        with open_tiff(path) as file:
+            assert pages_series._as_told(file, True) is None
