@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 import pytest
+from layout import check_layout
 from pytestqt.qtbot import QtBot
 
 from helpers import Recipe, make_model
@@ -123,3 +125,11 @@ def workspace(tmp_path, monkeypatch):
     make_model(workspace.results, Recipe(folds=(0, 1)))
     make_model(workspace.results, Recipe(configuration="2d", patch=(16, 16), spacing=(1.0, 1.0)), seed=7)
     return workspace
+
+
+@pytest.fixture
+def look(viewer, qtbot):
+    """Look at a dock or dialog in a small window, in both themes where somebody wants pictures."""
+    viewer.window.resize(1280, 800)
+    themes = ("light", "dark") if os.environ.get("NAPARI_NNUNET_SCREENS") else ("dark",)
+    return lambda dock, name: check_layout(viewer, dock, qtbot, name, themes)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 
 import dask.array as da
 import numpy as np
 import pytest
 from docks import MM, Halting, open_dock, wait_until_idle, wait_until_said
-from layout import check_layout
 from qtpy.QtWidgets import QMessageBox
 
 from helpers import Recipe, make_dataset, make_model, make_trainable, smooth_image
@@ -23,14 +21,6 @@ from napari_nnunet.widgets.sharing import models_dock
 
 SHAPE = (10, 24, 22)
 LONG = "patient_0031_frame_01_with_contrast"
-
-
-@pytest.fixture
-def look(viewer, qtbot):
-    """Look at a dock or dialog in a small window, in both themes where somebody wants pictures."""
-    viewer.window.resize(1280, 800)
-    themes = ("light", "dark") if os.environ.get("NAPARI_NNUNET_SCREENS") else ("dark",)
-    return lambda dock, name: check_layout(viewer, dock, qtbot, name, themes)
 
 
 def failing(*_, **__):

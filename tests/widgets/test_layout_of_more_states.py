@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 
 import numpy as np
 import pytest
 from docks import MM, Halting, add_image, open_dock, wait_until_idle
-from layout import check_layout
 
 from helpers import Recipe, make_dataset, make_model, smooth_image, write_nifti
 from napari_nnunet.formats.results.probabilities import write_probabilities
@@ -20,14 +18,6 @@ from napari_nnunet.widgets.prediction.many_view import FOLDER, OPEN
 
 SHAPE = (10, 24, 22)
 LONG = "patient_0031_frame_01_with_contrast"
-
-
-@pytest.fixture
-def look(viewer, qtbot):
-    """Look at a dock or dialog in a small window, in both themes where somebody wants pictures."""
-    viewer.window.resize(1280, 800)
-    themes = ("light", "dark") if os.environ.get("NAPARI_NNUNET_SCREENS") else ("dark",)
-    return lambda dock, name: check_layout(viewer, dock, qtbot, name, themes)
 
 
 def failing(*_, **__):

@@ -242,3 +242,24 @@ def test_a_voxel_size_and_subfolders_are_asked_for_in_the_import(viewer, cases, 
     qtbot.waitUntil(lambda: dialog.plan is not None)
     assert [row[0] for row in rows(dialog.pairs)] == ["img_0", "img_1", "more_img_2"]
     assert {case.spacing for case in dialog.plan.cases} == {(0.5, 0.25)}
+
+
+def test_a_name_that_is_taken_is_said_before_anything_is_pressed(viewer, cases, home, folders, qtbot):
+    make_dataset(home, cases=1, name="Dataset001_Zellkoerper_1")
+    dialog = opened(cases, qtbot, *folders)
+    assert dialog.name.text() == "Zellkoerper_1" and dialog.panel.button.isEnabled()
+    assert dialog.notes.text().startswith(
+        "Dataset001_Zellkoerper_1 already exists; this will be Dataset002_Zellkoerper_1. To add to "
+        "Dataset001_Zellkoerper_1, choose it under 'Add to'."
+    )
+    for taken, said in (
+        ("Dataset001_Zellkoerper_1", "Dataset001_Zellkoerper_1 already exists. Add to it, or choose another name."),
+        ("Dataset1_Others", "The number 1 is taken by "),
+    ):
+        dialog.name.setText(taken)
+        dialog._name_typed(taken)
+        assert said in dialog.about.text() and not dialog.panel.button.isEnabled()
+    dialog.name.setText("Cells")
+    dialog._name_typed("Cells")
+    assert dialog.panel.button.isEnabled() and "already exists" not in dialog.notes.text()
+    dialog.reject()

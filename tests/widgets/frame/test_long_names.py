@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,10 +13,12 @@ from qtpy.QtWidgets import QWidget
 
 from napari_nnunet.formats.masks.facts import ValueRow
 from napari_nnunet.formats.masks.kinds import Recognised
-from napari_nnunet.widgets.dataset.case_list import telling_ends
+from napari_nnunet.formats.results.summary import CaseScore
 from napari_nnunet.widgets.dataset.import_tables import PairTable, ValueTable
 from napari_nnunet.widgets.frame.forms import let_shrink
 from napari_nnunet.widgets.frame.parts import NameBox, Table
+from napari_nnunet.widgets.frame.words import telling_parts
+from napari_nnunet.widgets.training.views import ScoreTable
 
 
 @pytest.fixture
@@ -75,11 +78,29 @@ def test_tables_leave_out_the_middle_of_a_name(show):
         (["one case with a name"], ["one case with a name"]),
         (["hippocampus_001", "hippocampus_010"], ["…001", "…010"]),
         (["c1", "c10"], ["c1", "c10"]),
+        (["patient001_frame01", "unseen", "patient012_frame01"], ["…001_frame01", "unseen", "…012_frame01"]),
+        (["patient011_with_contrast", "patient021_with_contrast"], ["…011…", "…021…"]),
+        (["patient001_before_surgery", "patient001_after_surgery"], ["…before…", "…after…"]),
+        (["nucleus_of_a_cell", "nucleus_of_a_cell_1"], ["nucleus_of_a_cell", "…_1"]),
+        (["a long name of one", "a long name of two"], ["…one", "…two"]),
+        (["2024_patient_001", "2024_patient_002"], ["…001", "…002"]),
         ([], []),
     ],
 )
-def test_of_cases_that_begin_alike_the_end_is_shown(names, shown):
-    assert list(telling_ends(names, lambda text: len(text) < 13).values()) == shown
+def test_of_cases_that_begin_alike_what_tells_them_apart_is_shown(names, shown):
+    assert list(telling_parts(names, lambda text: len(text) < 13).values()) == shown
+
+
+def test_cases_with_many_scores_are_told_apart(show):
+    names = [f"patient00{i}_frame01" for i in (3, 5)]
+    table = ScoreTable()
+    scores = [CaseScore(name, Path(), Path(), {str(label): {"Dice": 0.1} for label in range(4)}) for name in names]
+    table.show_scores(scores, {str(label): f"class_{label}" for label in range(4)})
+    show(table, 316)
+    cells = [table.visualItemRect(table.item(row, 0)) for row in range(2)]
+    one, other = (table.grab(cell).toImage() for cell in cells)
+    assert one != other
+    assert table.texts()[1][0] == names[0] and table.item(0, 0).toolTip() == names[0]
 
 
 def test_the_names_of_an_import_have_room_and_numbers_take_none(show):

@@ -77,6 +77,25 @@ def _measure_again_and_long_times(plan, qtbot):
     plan._show_costs(before)
 
 
+def _everything_from_scratch(plan, base, qtbot):
+    panel, clean = plan.preprocessing.panel, plan.preprocessing.clean
+    for asked, said in ((False, "0 cases preprocessed, 4 were up to date."), (True, "4 cases preprocessed.")):
+        clean.setChecked(asked)
+        qtbot.waitUntil(panel.button.isEnabled)
+        qtbot.mouseClick(panel.button, Qt.MouseButton.LeftButton)
+        qtbot.waitUntil(lambda: panel.state is RunState.IDLE)
+        assert panel.status.text().startswith(said)
+        assert not clean.isChecked()  # the next press does what is needed, as before
+    measured = base / "dataset_fingerprint.json"
+    for asked in (False, True):
+        before = measured.stat().st_mtime_ns
+        plan.clean_box.value = asked
+        run(plan, qtbot)
+        assert (measured.stat().st_mtime_ns > before) is asked
+        assert not plan.clean_box.value
+    qtbot.waitUntil(lambda: not plan._costing.running)
+
+
 def test_from_raw_data_to_preprocessed_data(plan, home, qtbot):
     qtbot.waitUntil(lambda: plan.about.text() == "4 cases. Channels: MR.<br>Classes: a.")
     qtbot.waitUntil(lambda: "measure and plan</b> 4 cases of" in plan.summary.text())
@@ -97,6 +116,7 @@ def test_from_raw_data_to_preprocessed_data(plan, home, qtbot):
     base = home / "nnUNet_preprocessed" / DATASET
     assert case_names(base / "nnUNetPlans_3d_fullres") == ["c0", "c1", "c2", "c3"]
     assert not (base / "nnUNetPlans_2d").exists()
+    _everything_from_scratch(plan, base, qtbot)
     plan.preprocessing.boxes["2d"].setChecked(True)
     plan.preprocessing.boxes["3d_fullres"].setChecked(False)
     plan.preprocessing.boxes["2d"].setChecked(False)

@@ -148,10 +148,13 @@ def test_strokes_are_not_deleted_before_they_are_saved_and_none_go_where_nothing
     viewer = ViewerModel()
     layers = drain(score_layers(raw, "c0", raw / "labelsTr" / "c0.nii.gz"))
     Correcting(viewer, Mock(), Mock(), Mock())._add(layers, None)
-    labels, differences = viewer.layers["c0 labels"], viewer.layers["c0 differences"]
-    viewer.layers.selection.active = differences
-    differences.mode = "paint"
-    assert not differences.editable and differences.mode == "pan_zoom"
+    labels = viewer.layers["c0 labels"]
+    for layer in (viewer.layers["c0 result"], viewer.layers["c0 differences"]):
+        viewer.layers.selection.active = layer
+        viewer.dims.ndisplay = 3
+        viewer.dims.ndisplay = 2
+        layer.mode = "paint"
+        assert not layer.editable and layer.mode == "pan_zoom"
     assert not labels.locked
     labels.selected_label = 1
     labels.paint((1, 1, 1), 1)

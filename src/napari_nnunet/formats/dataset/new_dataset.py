@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +19,22 @@ from napari_nnunet.schema.names import require_dataset_name
 
 _NUMBERED = re.compile(r"Dataset([0-9]+)_(.+)", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
+_IMAGE_FOLDERS = {
+    "images", "image", "imgs", "img", "imagestr", "pictures", "raw", "data", "tif", "tiff", "png", "nifti"
+}  # fmt: skip
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
+
+
+def telling_name(folder: Path) -> str:
+    """Return the name of a folder of images; that of the folder around it where it only says that these are images."""
+    says_nothing = folder.name.lower().rstrip("0123456789_-") in _IMAGE_FOLDERS and bool(folder.parent.name)
+    return folder.parent.name if says_nothing else folder.name
+
+
+def folder_name(text: str) -> str:
+    """Return a text as a dataset can be called: letters, digits, '-' and '_'."""
+    plain = unicodedata.normalize("NFKD", text.translate(_UMLAUTS)).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", plain).lstrip("_-")
 
 
 def next_dataset_name(workspace: Workspace, name: str) -> str:
@@ -31,6 +48,30 @@ def next_dataset_name(workspace: Workspace, name: str) -> str:
     found = next(_names(workspace, name))
     _require_free(workspace, found, own=False)
     return found
+
+
+def name_to_be(workspace: Workspace, name: str) -> tuple[str, str | None]:
+    """Return the name that a new dataset would get, and one there is of the same name with another number.
+
+    Raises
+    ------
+    DatasetError
+        If the name cannot be a dataset's, or it or its number is taken.
+    """
+    found = next_dataset_name(workspace, name)
+    _require_new(workspace.raw / found)
+    plain = _parts(found)[1].lower()
+    others = (path.name for path in workspace.raw_datasets())
+    return found, next((other for other in others if other.partition("_")[2].lower() == plain), None)
+
+
+def _require_new(target: Path) -> None:
+    if target.exists():
+        raise DatasetError(
+            f"{target} already exists.",
+            shell="Choose another name, or remove it first.",
+            window="Add to it, or choose another name.",
+        )
 
 
 def free_dataset_name(workspace: Workspace, name: str) -> str:
@@ -144,8 +185,7 @@ def _reserve(workspace: Workspace, name: str, own_number: bool, stack: ExitStack
         target = workspace.raw / found
         if complete:
             _require_free(workspace, found, own=own_number)
-        if complete and target.exists():
-            raise DatasetError(f"{target} already exists. Choose another name, or remove it first.")
+            _require_new(target)
         if complete or number not in _numbered(workspace):
             return target
         stack.close()  # another process finished its dataset between the look and the claim

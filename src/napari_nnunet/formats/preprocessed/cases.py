@@ -31,7 +31,8 @@ _STOP = b"."  # with which a pickle ends
 MADE_ANEW = {
     "shell": "Run 'preprocess --clean', which makes all cases again; where they are few, delete their files instead "
     "and run 'preprocess', which makes only these.",
-    "window": "Delete their files and press Preprocess in the Plan dock; only these are made.",
+    "window": "Tick 'From scratch' above Preprocess in the Plan dock, which makes all cases again; where they are few, "
+    "delete their files instead and press Preprocess, which makes only these.",
 }
 _SAMPLE_VOXELS = 1 << 14  # enough to tell which filter packs a case better
 

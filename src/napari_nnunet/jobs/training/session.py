@@ -259,9 +259,8 @@ class Session:
             if abs(fitting - schedule.epochs) > max(1, _ADAPT * (schedule.epochs - self.epoch)):
                 # one more at least, so that the last epoch always has the smallest learning rate
                 self.schedule = schedule.lasting(max(fitting, self.epoch + 1))
-                yield Note(
-                    level="detail", text=f"An epoch takes {per_epoch:.1f} s: {self.schedule.epochs} epochs in all."
-                )
+                fit = f"so {counted(self.schedule.epochs, 'epoch')} fit the time budget instead of {schedule.epochs}"
+                yield Note(level="detail", text=f"An epoch takes {per_epoch:.1f} s, {fit}.")
 
     # --- what is kept ---
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import takewhile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from napari_nnunet.errors import NnunetError, counted
 from napari_nnunet.events import CaseDone, CaseFailed
 from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups, stored_groups, write_groups
 from napari_nnunet.widgets.frame.parts import Sentence, Table, button
-from napari_nnunet.widgets.frame.words import as_text, failure_text
+from napari_nnunet.widgets.frame.words import as_text, failure_text, telling_parts
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class CaseList(QWidget):
     def _count(self, count: int) -> None:
         items = (self.list.item(i) for i in range(self.list.count()))
         named = {item.data(Qt.ItemDataRole.UserRole): item for item in items if item is not None}
-        for name, text in telling_ends(list(named), self._fits).items():
+        for name, text in telling_parts(list(named), self._fits).items():
             named[name].setText(text)
         self.listed.emit(list(named))
         self.title.setText(f"<b>{counted(count, 'case')}</b> – double-click to open")
@@ -123,13 +122,6 @@ class CaseList(QWidget):
         if isinstance(event, CaseDone):
             item.setIcon(QIcon(event.path))
         self.list.addItem(item)
-
-
-def telling_ends(names: Sequence[str], fits: Callable[[str], bool]) -> dict[str, str]:
-    """Return what is shown of names: where one is too long, without the beginning that all share."""
-    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)) if len(names) > 1 else ()
-    shared = "".join(letters[0] for letters in alike).rstrip("0123456789")
-    return {name: name if fits(name) or not shared else f"…{name.removeprefix(shared)}" for name in names}
 
 
 class GroupTable(QWidget):

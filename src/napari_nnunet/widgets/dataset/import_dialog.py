@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_nnunet.errors import NnunetError, counted
 from napari_nnunet.events import Note, Progress
+from napari_nnunet.formats.dataset.new_dataset import folder_name, name_to_be, telling_name
 from napari_nnunet.formats.workspace import Workspace, is_folder
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.widgets.dataset.import_tables import ColourChoice, ObjectChoice, PairTable, ValueTable
@@ -49,12 +48,8 @@ else:
     plan_import = lazy("napari_nnunet.jobs.dataset.import_plan:plan_import")
 
 _SWAPPED = "The folders look swapped: the masks have many values, as images have, and the images have few."
-_IMAGE_FOLDERS = {
-    "images", "image", "imgs", "img", "imagestr", "pictures", "raw", "data", "tif", "tiff", "png", "nifti"
-}  # fmt: skip
 _NOTES = 8  # that are shown before the import
 _LATER_MS = 400  # after the last letter of a folder's name
-_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
 
 
 class ImportDialog(RunDialog):
@@ -215,7 +210,7 @@ class ImportDialog(RunDialog):
         self.values.show_recognised(None, asked=False)
         self.objects.offer(None)
         if not self._named and self.images.text().strip():
-            self.name.setText(folder_name(_telling(Path(self.images.text().strip()))))
+            self.name.setText(folder_name(telling_name(Path(self.images.text().strip()))))
         self._trouble = self._folder_trouble()
         self._update()
         if self._trouble is None:
@@ -329,18 +324,31 @@ class ImportDialog(RunDialog):
             meaning = "" if recognised is None else recognised.sentence
             if meaning and self.objects.kind is None:
                 meaning += " Several values may become one class."
-            reason = _SWAPPED if self._swapped else _obstacle(self.plan)
-            notes = "" if reason else self._known(self.plan)
+            reason, twin = self._about_name()
+            reason = _SWAPPED if self._swapped else _obstacle(self.plan) or reason
+            notes = "" if reason else " ".join(filter(None, (twin, self._known(self.plan))))
         elif reason is None:
             reason = "Reading the masks…"
-        if reason is None and self.target.currentData() is None and not self.name.text().strip():
-            reason = "Give the dataset a name."
         self.about.setText(" ".join(part for part in (counts, reason) if part))
         for sentence, text in ((self.meaning, meaning), (self.notes, notes)):
             sentence.setText(text)
             sentence.setVisible(bool(text))
         self.swap.setVisible(self._swapped)
         self.panel.set_ready(reason)
+
+    def _about_name(self) -> tuple[str | None, str]:
+        """Return why the dataset cannot be called so, and what is to be known where it can."""
+        if self.target.currentData() is not None:
+            return None, ""
+        if not self.name.text().strip():
+            return "Give the dataset a name.", ""
+        try:
+            name, twin = name_to_be(self.workspace, self.name.text())
+        except (NnunetError, OSError) as error:
+            return failure_text(error), ""
+        if twin is None:
+            return None, ""
+        return None, f"{twin} already exists; this will be {name}. To add to {twin}, choose it under 'Add to'."
 
     def _known(self, plan: ImportPlan) -> str:
         """Return the notes of the import that can be known before; files left out are in the table."""
@@ -386,15 +394,3 @@ def _obstacle(plan: ImportPlan) -> str | None:
         first, without = (text.partition("\n")[0] for text in (plan.question.in_window, plan.question.message))
         return first if first != without else f"{first} Say below what each value becomes."
     return None
-
-
-def _telling(folder: Path) -> str:
-    """Return the name of a folder of images; that of the folder around it where it only says that these are images."""
-    says_nothing = folder.name.lower().rstrip("0123456789_-") in _IMAGE_FOLDERS and bool(folder.parent.name)
-    return folder.parent.name if says_nothing else folder.name
-
-
-def folder_name(text: str) -> str:
-    """Return a text as a dataset can be called: letters, digits, '-' and '_'."""
-    plain = unicodedata.normalize("NFKD", text.translate(_UMLAUTS)).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", plain).lstrip("_-")

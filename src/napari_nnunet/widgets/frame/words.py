@@ -8,6 +8,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from itertools import takewhile
 from pathlib import Path
 
 from napari_nnunet.errors import InternalError, counted, for_people
@@ -17,6 +18,7 @@ from napari_nnunet.schema.model_name import label_of
 
 _ROOT = re.compile(r"(?<![\w/\\.:-])(?:/|[A-Za-z]:[\\/])(?=[^\s/])")  # where a whole path may begin
 _ENDS = re.compile(r"[\s.,;:)'\"]")  # and where it may end; names may hold all of these as well
+_WORD = re.compile(r"[^\W\d_]*")  # with which a name begins
 _USUAL = {"results", "nnUNet_results"}  # names of folders that tell less than that of the one around them
 _TRIED = 40  # ends of one path: every look asks the disk
 
@@ -58,6 +60,34 @@ def size_text(spacing: Sequence[float]) -> str:
 def times_text(shape: Sequence[int]) -> str:
     """Return a shape with multiplication signs."""
     return " × ".join(str(n) for n in shape)
+
+
+def telling_parts(names: Sequence[str], fits: Callable[[str], bool]) -> dict[str, str]:
+    """Return what is shown of names: where one is too long, without what all names that begin alike share.
+
+    First goes their beginning, and where that is not enough, what they end with; numbers stay whole.
+    """
+    families: dict[str, list[str]] = {}
+    for name in names:
+        families.setdefault("".join(_WORD.findall(name)[:1]), []).append(name)
+    shown: dict[str, str] = {}
+    for family in families.values():
+        front = _shared(family).rstrip("0123456789") if len(family) > 1 else ""
+        rests = [name.removeprefix(front) for name in family]
+        back = _shared([rest[::-1] for rest in rests])[::-1].lstrip("0123456789") if front else ""
+        for name, rest in zip(family, rests, strict=True):
+            middle = rest.removesuffix(back)
+            if fits(name) or not front or not rest:
+                shown[name] = name
+            else:
+                shown[name] = f"…{rest}" if fits(f"…{rest}") or not back or not middle else f"…{middle}…"
+    return {name: shown[name] for name in names}
+
+
+def _shared(texts: Sequence[str]) -> str:
+    """Return with which letters all texts begin."""
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*texts, strict=False))
+    return "".join(letters[0] for letters in alike)
 
 
 def failure_text(error: BaseException) -> str:

@@ -124,6 +124,8 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         details = QFormLayout(inner)
         details.setContentsMargins(0, 0, 0, 0)
         self.rows.add_to(details, self.check_soon)
+        self.clean_box = field_widget(PlanAndPreprocessRequest, "clean", label="Measure all cases again")
+        add_row(details, self.clean_box)
         more = folded_away("Advanced", inner)
         self.form = QFormLayout()
         add_row(self.form, self.preset_box)
@@ -251,11 +253,13 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         """Measure the dataset and plan it."""
         if self.head.dataset is not None:
             name = self.head.dataset
-            whole = PlanAndPreprocessRequest.like(request, dataset=name, configurations=())
+            clean = bool(self.clean_box.value)
+            whole = PlanAndPreprocessRequest.like(request, dataset=name, configurations=(), clean=clean)
             job = plan_and_preprocess(self.state.workspace, whole, as_before=True)
             self.panel.run(job, done=lambda planned: self._planned(name, planned.plans))
 
     def _planned(self, dataset: str, path: Path) -> str:
+        self.clean_box.value = False  # what was asked for once is done
         self.state.choose(dataset=dataset, plans=path.stem)
         self.state.written.emit()  # cases may have come since, too
         return f"Planned: {path.stem}."

@@ -39,9 +39,12 @@ class Preprocessing(QGroupBox):
         self.boxes: dict[str, QCheckBox] = {}
         self.panel = RunPanel("Preprocess", stops="Stop, and keep the cases that are finished.")
         self.panel.start = self.run
+        self.clean = QCheckBox("From scratch")
+        self.clean.setToolTip("Make all cases again, also those that are up to date.")
         self._column = QVBoxLayout()
         column = QVBoxLayout(self)
         column.addLayout(self._column)
+        column.addWidget(self.clean)
         column.addWidget(self.panel)
 
     def show_plans(self, base: Path, plans: Plans) -> None:
@@ -60,6 +63,8 @@ class Preprocessing(QGroupBox):
             before = self.panel.button.previousInFocusChain()
             if before is not None:
                 QWidget.setTabOrder(before, box)
+        if self.boxes:
+            QWidget.setTabOrder(list(self.boxes.values())[-1], self.clean)
 
     def run(self) -> None:
         """Preprocess the ticked configurations."""
@@ -72,10 +77,12 @@ class Preprocessing(QGroupBox):
                 plans=self.plans.plans_name,
                 configurations=tuple(names),
                 memory_gb=read_preferences().memory_gb,
+                clean=self.clean.isChecked(),
             )
             self.panel.run(preprocess(self.state.workspace, request, as_before=True), done=self._done)
 
     def _done(self, result: Any) -> str:
+        self.clean.setChecked(False)  # what was asked for once is done
         self.state.written.emit()
         text = f"{counted(len(result.done), 'case')} preprocessed"
         were = "was" if len(result.skipped) == 1 else "were"

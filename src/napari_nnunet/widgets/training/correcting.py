@@ -15,7 +15,6 @@ from napari_nnunet.formats.dataset.objects import reference_file
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.dataset.class_table import as_stored
-from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import (
     ORIGIN,
     activate,
@@ -76,10 +75,12 @@ class Correcting:
         with pointer_away(self.viewer):
             added = [getattr(self.viewer, f"add_{kind}")(data, **options) for data, options, kind in layers]
         for layer in added:
-            if ORIGIN in layer.metadata and isinstance(layer, Labels):
+            if not isinstance(layer, Labels):
+                continue
+            if ORIGIN in layer.metadata:
                 layer.events.paint.connect(_keep)
-            elif DERIVED in layer.metadata:
-                layer.editable = False  # strokes there would be saved nowhere
+            else:  # the result, and what it got wrong: strokes there would be saved nowhere
+                layer.editable = False
         self.viewer.reset_view()
         if place is None:
             show_fullest_slice(self.viewer, added[-1])

@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyqtgraph
-from qtpy.QtCore import QEvent, QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QLabel, QTableWidget, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QModelIndex, QSignalBlocker, Qt, Signal
+from qtpy.QtGui import QPainter
+from qtpy.QtWidgets import (
+    QLabel,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_nnunet.events import EpochDone
 from napari_nnunet.formats.results.summary import CaseScore
@@ -19,10 +27,11 @@ from napari_nnunet.processes.follow import Training
 from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.widgets.frame.parts import Table, html_label
-from napari_nnunet.widgets.frame.words import as_text
+from napari_nnunet.widgets.frame.words import as_text, telling_parts
 from napari_nnunet.widgets.training.words import state_word
 
 _ROWS = 5  # seen without scrolling
+_MARGINS = 8  # pixels beside the text of a cell
 _MOST_CURVES = 100
 _LARGEST = 1e30  # of what is drawn; no loss of use comes near it
 _OBJECT_HEADS = {  # narrow, so that a dock shows them all
@@ -205,6 +214,7 @@ class ScoreTable(Table):
         super().__init__("Validation cases, worst first")
         self.scores: list[CaseScore] = []
         self.setTextElideMode(Qt.TextElideMode.ElideLeft)  # names that begin alike differ at their end
+        self.setItemDelegateForColumn(0, _Names(self))
         self.setToolTip("Double-click opens the case with reference, result and their differences.")
         self.cellDoubleClicked.connect(lambda row, _: self.opened.emit(row))
 
@@ -217,6 +227,7 @@ class ScoreTable(Table):
             "Mean Dice over the classes that occur in this case. The mean of all cases above is taken class by class."
         )
         self.fill([[score.name, *map(_dice_text, (score.mean, *score.dice.values()))] for score in self.scores])
+        self._name_whole()
 
     def show_objects(self, cases: Sequence[CaseScore], figures: Mapping[str, Mapping[str, Any]]) -> None:
         """Fill the table with what became of the objects of every case, the lowest AP first.
@@ -235,6 +246,36 @@ class ScoreTable(Table):
         for column, meaning in enumerate(_OBJECT_HEADS.values(), start=1):
             self.horizontalHeaderItem(column).setToolTip(meaning)
         self.fill([[score.name, *_object_cells(figures.get(score.name))] for score in self.scores])
+        self._name_whole()
+
+    def _name_whole(self) -> None:
+        for row, score in enumerate(self.scores):
+            item = self.item(row, 0)
+            if item is not None:
+                item.setToolTip(as_text(score.name))
+
+
+class _Names(QStyledItemDelegate):
+    """Draws of names that are wider than their column what tells them apart."""
+
+    _room: int | None = None  # pixels, while a name is drawn
+
+    def paint(self, painter: QPainter | None, option: QStyleOptionViewItem, index: QModelIndex) -> None:
+        """Draw a name."""
+        self._room = option.rect.width() - _MARGINS
+        super().paint(painter, option, index)
+        self._room = None
+
+    def initStyleOption(self, option: QStyleOptionViewItem | None, index: QModelIndex) -> None:
+        """Say what is drawn; a size that is asked for is that of the whole name."""
+        super().initStyleOption(option, index)
+        model, room = index.model(), self._room
+        if option is None or model is None or room is None:
+            return
+        measure = option.fontMetrics.horizontalAdvance
+        if measure(option.text) > room:
+            names = [str(model.index(row, 0).data()) for row in range(model.rowCount())]
+            option.text = telling_parts(names, lambda text: measure(text) <= room)[option.text]
 
 
 def _object_cells(figures: Mapping[str, Any] | None) -> list[str]:
