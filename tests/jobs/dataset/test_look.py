@@ -148,6 +148,8 @@ def test_the_masks_of_a_folder_are_judged_together(tmp_path):
     asked = [text for entry in found for text in entry.remarks if "masks of this folder" in text]
     assert len(asked) == 1
     assert asked[0].startswith("the 3 masks of this folder: The masks number their objects")
+    ways = [line for line in look_table(found) if "import it with" in line]
+    assert ways == ["    ! If that is right, import it with: --objects (all of them one class: --map nonzero=object)"]
     assert "as a mask" in look_at(tmp_path / "atlas_labels" / "c0.tif").remarks[-1], "alone, it may be objects as well"
 
 

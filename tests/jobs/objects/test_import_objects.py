@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from skimage.io import imsave
+from PIL import Image
+from skimage.io import imread, imsave
 
 from napari_nnunet.cli import main
 from napari_nnunet.errors import NnunetError
@@ -15,6 +16,7 @@ from napari_nnunet.formats.dataset.case_trash import OBJECTS
 from napari_nnunet.formats.dataset.objects import object_scheme, read_objects
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.import_folders import import_folders
 from napari_nnunet.jobs.objects.import_objects import import_objects
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 
@@ -106,3 +108,67 @@ def test_more_objects_than_a_picture_has_numbers_are_imported(tmp_path: Path) ->
     folder = drain(import_objects(Workspace.at(tmp_path / "ws"), request(root)))
     objects, _ = read_objects(folder / OBJECTS / "d.tif")
     assert len(np.unique(objects)) == side**2 + 1
+
+
+COLOURS = np.random.default_rng(3).integers(30, 255, (64, 3)).astype(np.uint8)
+
+
+def coloured(root: Path, *, cycle: int = 60, ground: int = 0, ending: str = ".png") -> Path:
+    """Three pictures with 12, 14 and 16 squares, each drawn in a colour; the colours begin anew after some."""
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    for i, name in enumerate("abc"):
+        drawn = np.full((60, 80, 3), ground, dtype=np.uint8)
+        for n in range(12 + 2 * i):
+            y, x = divmod(n, 4)
+            drawn[14 * y + 1 : 14 * y + 10, 18 * x + 2 : 18 * x + 12 + (5 * i + 7 * n) % 6] = COLOURS[
+                (n + 20 * i) % cycle
+            ]
+        image = np.random.default_rng(i).integers(0, 250, drawn.shape[:2])
+        imsave(root / "images" / f"{name}.png", image.astype(np.uint8), check_contrast=False)
+        imsave(root / "masks" / f"{name}{ending}", drawn, check_contrast=False)
+    return root
+
+
+def test_objects_in_colours_are_asked_about_and_numbered(tmp_path: Path) -> None:
+    root, workspace = coloured(tmp_path / "in"), Workspace.at(tmp_path / "ws")
+    with pytest.raises(NnunetError) as told:
+        drain(import_folders(workspace, request(root, objects=None)))
+    assert "The masks draw their objects in colours: up to 16 colours" in told.value.message
+    assert "If every colour is an object of its own, import with: --objects" in told.value.message
+    folder = drain(import_objects(workspace, request(root)))
+    objects, _ = read_objects(folder / "objectsTr" / "c.png")
+    assert np.unique(objects).tolist() == list(range(17))
+    drawn = imread(root / "masks" / "c.png")
+    for number in range(1, 17):
+        assert len(np.unique(drawn[objects == number], axis=0)) == 1
+    np.testing.assert_array_equal(objects > 0, drawn.any(axis=2))
+
+
+def test_objects_that_share_a_colour_are_told_apart(tmp_path: Path) -> None:
+    root, workspace = coloured(tmp_path / "in", cycle=3), Workspace.at(tmp_path / "ws")
+    folder = drain(import_objects(workspace, request(root)))
+    objects, _ = read_objects(folder / "objectsTr" / "b.png")
+    assert np.unique(objects).tolist() == list(range(15))
+
+
+def test_colours_without_black_and_of_a_jpeg_number_no_objects(tmp_path: Path) -> None:
+    workspace = Workspace.at(tmp_path / "ws")
+    with pytest.raises(NnunetError, match="The masks of a, b, c have nothing black"):
+        drain(import_objects(workspace, request(coloured(tmp_path / "white", ground=255))))
+    with pytest.raises(NnunetError, match="The masks of a, b, c hold fractions, classes or the values of a JPEG"):
+        drain(import_objects(workspace, request(coloured(tmp_path / "jpeg", ending=".jpg"))))
+
+
+def test_a_palette_whose_black_is_not_its_first_entry_has_a_background(tmp_path: Path) -> None:
+    root, workspace = coloured(tmp_path / "in"), Workspace.at(tmp_path / "ws")
+    for path in (root / "masks").iterdir():
+        colours, places = np.unique(imread(path).reshape(-1, 3), axis=0, return_inverse=True)
+        table = np.roll(colours, -1, axis=0)  # black comes last
+        picture = Image.fromarray(((places.reshape(60, 80) - 1) % len(colours)).astype(np.uint8), "P")
+        picture.putpalette(table.ravel().tolist())
+        picture.save(path)
+    folder = drain(import_objects(workspace, request(root)))
+    objects, _ = read_objects(folder / "objectsTr" / "a.png")
+    assert np.unique(objects).tolist() == list(range(13))
+    assert objects[0, 0] == 0

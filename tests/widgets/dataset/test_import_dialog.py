@@ -92,6 +92,21 @@ def test_numbered_objects_stay_objects(viewer, cases, home, folders, qtbot):
     listed(cases, qtbot, 3)
 
 
+def test_objects_in_colours_are_offered_as_objects(viewer, cases, home, folders, qtbot):
+    colours = np.random.default_rng(0).integers(40, 255, (60, 3)).astype(np.uint8)
+    colours[0] = 0
+    objects(folders[1])
+    for path in folders[1].iterdir():
+        iio.imwrite(path, colours[iio.imread(path)])
+    dialog = opened(cases, qtbot, *folders)
+    assert "draw their objects in colours: up to" in dialog.meaning.text()
+    assert dialog.objects.each.isChecked() and dialog.objects.each.text() == "Each colour is an object of its own, a"
+    press(dialog, qtbot)
+    found = read_objects(cases.form.head.raw / "objectsTr" / "img_2.png")[0]
+    assert np.unique(found).tolist() == list(range(23))
+    listed(cases, qtbot, 3)
+
+
 def test_numbers_that_look_like_classes_can_be_told_to_be_objects(viewer, cases, home, folders, qtbot):
     for i in range(3):
         mask = np.zeros((30, 30), np.uint8)

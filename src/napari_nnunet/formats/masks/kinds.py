@@ -75,14 +75,21 @@ class Recognised:
     ignore: int | None = None
     threshold: float | None = None
 
+    @property
+    def drawn(self) -> bool:
+        """Whether the masks are told apart by colours."""
+        return any(row.word.startswith("#") for row in self.rows)
+
 
 def to_look_at(facts: Mapping[str, MaskFacts]) -> tuple[str, ...]:
     """Return the masks whose pieces must be looked at before anything can be said; none for most folders."""
-    if in_colours(facts) or any(f.fractional or f.invalid or f.classes for f in facts.values()):
+    if any(f.fractional or f.invalid or f.classes for f in facts.values()):
         return ()
+    drawn = in_colours(facts)
+    facts = {name: by_colour(f) for name, f in facts.items()} if drawn else facts
     sets = {f.foreground for f in facts.values()}
     most = max((len(values) for values in sets), default=0)
-    few = most < _CLOSER and not _could_number([f.foreground for f in facts.values()])
+    few = most < _CLOSER and (drawn or not _could_number([f.foreground for f in facts.values()]))
     if few or (len(sets) == 1 and len(facts) > 1 and most <= 40 and gapless(next(iter(sets)))):
         return ()
     filled = (name for name, f in facts.items() if f.foreground)
@@ -108,12 +115,15 @@ def recognise(facts: Mapping[str, MaskFacts], pieces: Sequence[Pieces] = ()) -> 
     files = next((f.classes for f in facts.values() if f.classes), ())
     if files:
         return _class_files(FolderFacts(facts), files)
+    looks = _mean(pieces)
     if in_colours(facts):
-        return _colours(FolderFacts({name: by_colour(f) for name, f in facts.items()}))
+        folder = FolderFacts({name: by_colour(f) for name, f in facts.items()})
+        on_black = all(0 in f.counts for f in folder.facts)
+        objects = on_black and looks is not None and _are_objects(folder, looks)
+        return _objects(folder) if objects else _colours(folder)
     folder = FolderFacts(facts)
     if any(f.fractional for f in facts.values()):
         return _fractions(folder)
-    looks = _mean(pieces)
     if looks is not None:
         noise = _noise(folder, looks)
         if noise is not None:
@@ -270,10 +280,11 @@ def _size_by_value(folder: FolderFacts) -> float:
 
 def _objects(folder: FolderFacts) -> Recognised:
     most = max(len(f.foreground) for f in folder.facts)
+    do, what = ("draw their objects in colours", "colour") if folder.colour else ("number their objects", "number")
     text = (
-        f"The masks number their objects: up to {most} values, each one connected piece, and others in other cases. "
-        "nnU-Net learns classes, not numbers: where each number is an object, it learns cores and borders and tells "
-        "the objects apart; where all are one class, those that touch become one"
+        f"The masks {do}: up to {most} {'colours' if folder.colour else 'values'}, each one connected piece, and "
+        f"others in other cases. nnU-Net learns classes, not {what}s: where each {what} is an object, it learns cores "
+        "and borders and tells the objects apart; where all are one class, those that touch become one"
     )
     rows = (folder.row(0, BACKGROUND), folder.joined(NONZERO, folder.foreground, "object"))
     return Recognised("objects", rows, False, f"{text}.", {NONZERO: "object"})

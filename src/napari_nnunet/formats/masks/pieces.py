@@ -1,12 +1,13 @@
-"""How the voxels of a mask's values lie: in one piece each, or in specks."""
+"""How the voxels of a mask's values lie: in one piece each, or in specks; and pieces of colours with numbers."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_nnunet.formats.masks.facts import Pieces
-from napari_nnunet.formats.masks.stored import StoredMask
+from napari_nnunet.formats.masks.stored import StoredMask, on_palette
 
 _SAMPLED = 48  # values of a file that are looked at
 
@@ -37,3 +38,17 @@ def pieces_of(mask: StoredMask) -> Pieces:
         around = ndimage.binary_dilation(own, structure=near) & ~own
         touching += int(((part != 0) & around).any())
     return Pieces(single / len(chosen), float(np.median(means)), touching / len(chosen))
+
+
+def drawn_apart(mask: StoredMask) -> NDArray[np.int32]:
+    """Return numbers, from 1 on, for the connected pieces of each colour but black; shape ([Z,] Y, X)."""
+    colours = mask.array if mask.colours else on_palette(mask.array, mask.palette)
+    values, places = np.unique(colours, return_inverse=True)
+    places = places.reshape(colours.shape).astype(np.int32) + 1
+    near, objects, last = np.ones((3,) * colours.ndim, dtype=bool), np.zeros(colours.shape, np.int32), 0
+    for number, (value, box) in enumerate(zip(values, ndimage.find_objects(places), strict=True), start=1):
+        if value != 0 and box is not None:
+            parts, found = ndimage.label(places[box] == number, structure=near)
+            objects[box] += np.where(parts > 0, parts + last, 0).astype(np.int32)
+            last += found
+    return objects

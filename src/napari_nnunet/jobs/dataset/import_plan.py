@@ -280,12 +280,17 @@ def _told(facts: Mapping[str, MaskFacts], recognised: Recognised, request: Impor
         If the masks are none of objects where these are asked for, or have no degrees where there is a threshold.
     """
     if request.objects is not None:
-        wrong = [name for name, f in facts.items() if f.fractional or f.colours or f.classes]
+        wrong = [name for name, f in facts.items() if f.fractional or f.classes or (f.lossy and f.distinct > 2)]
         if wrong:
             listed = some(wrong)
             raise DatasetError(
-                f"The masks of {listed} hold colours, fractions or classes, not numbers of objects. Save them with a "
-                "whole number of its own for every object and 0 elsewhere (16-bit PNG, TIFF or NIfTI)."
+                f"The masks of {listed} hold fractions, classes or the values of a JPEG, not numbers of objects. Save "
+                "them with a whole number of its own for every object and 0 elsewhere (16-bit PNG, TIFF or NIfTI)."
+            )
+        if bright := [name for name, f in facts.items() if f.colours and 0 not in f.counts]:
+            raise DatasetError(
+                f"The masks of {some(bright)} have nothing black: the background of objects in colours is black. Save "
+                "them with a black background, or with a whole number of its own for every object and 0 elsewhere."
             )
         return Told({NONZERO: request.objects})
     told = as_meant(Told(request.mapping, request.class_names, request.ignore, request.threshold))
@@ -350,7 +355,7 @@ def ask(recognised: Recognised, sentence: str, *, unnamed: Sequence[str] = ()) -
         way = f"Give each of these a class too, for instance --map {ways[0]}, or {ways[1]}."
     elif recognised.kind == "objects":
         way = (
-            "If every number is an object of its own, import with: --objects"
+            f"If every {'colour' if recognised.drawn else 'number'} is an object of its own, import with: --objects"
             f"\nIf all of them are one class: {proposal}\nIf every value is a class of its own: --map each=class"
         )
     elif proposal:

@@ -364,7 +364,10 @@ def _mask_remarks(path: Path, masks: dict[str, MaskFacts] | None) -> tuple[tuple
 def _meaning(facts: Mapping[str, MaskFacts], paths: Mapping[str, Path]) -> tuple[str, str]:
     """Return what an import would ask about masks, and what answers it; empty where their meaning is certain."""
     found = recognise(facts, [pieces_of(read_mask(paths[name])) for name in to_look_at(facts)])
-    return ("", "") if found.certain else (found.sentence, words_of(found))
+    if found.certain:
+        return "", ""
+    way = words_of(found)
+    return found.sentence, f"--objects (all of them one class: {way})" if found.kind == "objects" else way
 
 
 def look_table(found: Sequence[Look]) -> list[str]:

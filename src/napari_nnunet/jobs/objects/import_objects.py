@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import make_folder
@@ -15,6 +13,8 @@ from napari_nnunet.formats.dataset.objects import numbered
 from napari_nnunet.formats.dataset.pairs import ImagePair
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import write_labels
+from napari_nnunet.formats.masks.facts import facts_of, in_colours
+from napari_nnunet.formats.masks.pieces import drawn_apart
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.dataset.import_case import placed_mask, read_image, sized, task
@@ -77,9 +77,10 @@ def import_objects(workspace: Workspace, request: ImportFoldersRequest, plan: Im
 def write_objects(pair: ImagePair, folder: Path, ending: str, apart: WhenApart) -> None:
     """Write the numbered objects of a case on its image's grid; runs in a worker process.
 
-    Numbers stay as they are where label files hold them; else they become 1, 2, 3, ... in their order.
+    Numbers stay as they are where label files hold them; else they become 1, 2, 3, ... in their order. Where the mask
+    is drawn in colours, every connected piece of a colour is an object: programs give several of them one colour.
     """
     volume = read_image(pair, apart)
     mask, _ = placed_mask(pair, volume, apart)
-    objects = numbered(np.asarray(mask.array), pair.mask.name)
+    objects = numbered(drawn_apart(mask) if in_colours({pair.name: facts_of(mask)}) else mask.array, pair.mask.name)
     write_labels(objects, sized(pair, volume).geometry, folder / f"{pair.name}{ending}")

@@ -213,10 +213,7 @@ class ObjectChoice(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.each = QRadioButton("Each number is an object of its own, a")
-        self.each.setToolTip(
-            "The numbers are kept. nnU-Net learns the core and the border of objects, and tells apart those that touch."
-        )
+        self.each = QRadioButton()
         self.classes = QRadioButton()
         self.classes.setToolTip("The table says which; values with the same class become one.")
         self.name = QLineEdit()
@@ -237,7 +234,13 @@ class ObjectChoice(QWidget):
     def offer(self, recognised: Recognised | None) -> None:
         """Offer both meanings where masks may number their objects, with what they look like chosen."""
         kind = "" if recognised is None else recognised.kind
-        whole = kind in ("classes", "unclear", "objects") and recognised is not None
+        whole = kind in ("classes", "unclear", "objects", "colours") and recognised is not None
+        drawn = recognised is not None and recognised.drawn
+        self.each.setText(f"Each {'colour' if drawn else 'number'} is an object of its own, a")
+        kept = "Every piece of a colour gets a number" if drawn else "The numbers are kept"
+        self.each.setToolTip(
+            f"{kept}. nnU-Net learns the core and the border of objects, and tells apart those that touch."
+        )
         with QSignalBlocker(self):
             one = kind == "objects"
             self.classes.setText("All of them are one class" if one else "The values are classes")
