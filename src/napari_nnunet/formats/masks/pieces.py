@@ -44,11 +44,11 @@ def drawn_apart(mask: StoredMask) -> NDArray[np.int32]:
     """Return numbers, from 1 on, for the connected pieces of each colour but black; shape ([Z,] Y, X)."""
     colours = mask.array if mask.colours else on_palette(mask.array, mask.palette)
     values, places = np.unique(colours, return_inverse=True)
-    places = places.reshape(colours.shape).astype(np.int32) + 1
+    ranks = places.reshape(colours.shape).astype(np.int32) + 1
     near, objects, last = np.ones((3,) * colours.ndim, dtype=bool), np.zeros(colours.shape, np.int32), 0
-    for number, (value, box) in enumerate(zip(values, ndimage.find_objects(places), strict=True), start=1):
+    for number, (value, box) in enumerate(zip(values, ndimage.find_objects(ranks), strict=True), start=1):
         if value != 0 and box is not None:
-            parts, found = ndimage.label(places[box] == number, structure=near)
+            parts, found = ndimage.label(ranks[box] == number, structure=near)
             objects[box] += np.where(parts > 0, parts + last, 0).astype(np.int32)
             last += found
     return objects
