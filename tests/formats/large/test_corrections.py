@@ -183,3 +183,31 @@ def test_values_of_another_type_are_written_where_the_file_can_hold_them(result)
     with pytest.raises(SettingsError, match=r"holds labels of type uint8, which cannot hold all values .* Paint with"):
         correct(result, CORNER, after, np.full(after.shape, 300))
     assert not (result / PENDING).exists() and np.array_equal(read_region(result, BOX), after)
+
+
+@pytest.mark.parametrize("step", ["_write_finest", "_write_coarser"])
+@pytest.mark.parametrize("error", [ImageError("Level 1 is odd. Save a copy."), MemoryError(), OSError(12, "no memory")])
+def test_our_own_sentences_and_a_full_memory_keep_their_meaning(result, monkeypatch, step, error):
+    before, after = corrected_region(result)
+    with monkeypatch.context() as patch:
+
+        def fails(*_):
+            raise error
+
+        patch.setattr(corrections, step, fails)
+        with pytest.raises(type(error)) as caught:
+            correct(result, CORNER, before, after)
+    assert caught.value is error and (result / PENDING).exists()
+    assert np.array_equal(read_region(result, BOX), after) and not (result / PENDING).exists()
+
+
+@pytest.mark.parametrize("error", [ImageError("r.zarr/0 promises too much. Export it again."), MemoryError()])
+def test_reading_a_region_wraps_neither_our_own_sentences_nor_a_full_memory(result, monkeypatch, error):
+    class Fails:
+        def __getitem__(self, _):
+            raise error
+
+    monkeypatch.setattr(corrections, "_opened", lambda *_: (None, [Fails()]))
+    with pytest.raises(type(error)) as caught:
+        read_region(result, BOX)
+    assert caught.value is error

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError, ResourceError, SettingsError, counted
+from napari_nnunet.errors import ImageError, NnunetError, ResourceError, SettingsError, counted, is_out_of_memory
 from napari_nnunet.formats.atomic import write_error, written_beside
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.large.label_image import MADE_HERE
@@ -146,7 +146,14 @@ def read_region_of(path: Path, corner: Sequence[int], shape: Sequence[int]) -> N
     try:
         return np.asarray(arrays[0][tuple(slice(c, c + n) for c, n in zip(corner, shape, strict=True))])
     except Exception as error:  # whatever a store raises for a chunk that is damaged
+        if _says_itself(error):
+            raise
         raise ImageError(f"{path} cannot be read here: {_text(error)}. Restore that part of it.") from error
+
+
+def _says_itself(error: Exception) -> bool:
+    """Whether an error says already what to do, or that memory ran out: no chunk is damaged then."""
+    return isinstance(error, NnunetError) or is_out_of_memory(error)
 
 
 def _text(error: Exception) -> str:
@@ -176,9 +183,13 @@ def _finish(path: Path) -> bool:
             group.attrs[MADE_HERE] = {**origin, _CORRECTED: {"voxels": voxels, "last": correction.word}}
         pending.unlink()
     except OSError as error:
+        if _says_itself(error):
+            raise
         told = write_error(path, error)
         raise ResourceError(f"{told.message} The correction is kept, and finished when it is opened again.") from error
     except Exception as error:  # whatever a store raises for a chunk that is damaged
+        if _says_itself(error):
+            raise
         raise ImageError(
             f"{where} could not be corrected: {_text(error)}. The correction is kept, and finished when the labels are "
             f"opened again. Restore that level; or delete {pending}, and the correction is in part of the levels only."
@@ -192,7 +203,11 @@ def _opened(path: Path, mode: str) -> tuple[Any, list[Any]]:
         group = zarr_library().open_group(str(path), mode=mode)
         origin = group.attrs.get(MADE_HERE)
     except Exception as error:  # whatever a store raises
-        raise ImageError(f"{path} cannot be opened as zarr: {' '.join(str(error).split())}") from error
+        if _says_itself(error):
+            raise
+        raise ImageError(
+            f"{path} cannot be opened as zarr: {_text(error)}. Check the path, or restore the folder."
+        ) from error
     if not isinstance(origin, dict):
         raise ImageError(
             f"{path} was not written by this program, so how its coarser levels were made is not known. Save a copy "
