@@ -80,6 +80,36 @@ def test_a_process_that_keeps_its_memory_does_not_ask_for_pages_again():
     assert faults("keep") < 0.2 * faults("give back")
 
 
+AS_DASK = """
+import resource, sys
+import numpy as np
+from napari_nnunet.engine.machine import keep_small_memory
+assert keep_small_memory() or sys.argv[1] == "not"
+for i in range(20):
+    if i == 5:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    x = np.ones(2**20, np.uint8)
+    del x
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone can be told to keep memory")
+def test_what_dask_tells_the_c_library_of_its_workers_is_undone_and_nobody_elses_words_are():
+    pytest.importorskip("distributed", reason="distributed is not installed: it comes with napari-nnunet[cluster]")
+    from dask import config
+
+    theirs = config.get("distributed.nanny.pre-spawn-environ")
+    assert str(theirs["MALLOC_TRIM_THRESHOLD_"]) == machine._DASK_TRIMS
+
+    def faults(trims, how):
+        command = [sys.executable, "-c", AS_DASK, how]
+        environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": trims}
+        return int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+
+    assert faults("65536", "undone") < 0.2 * faults("65537", "not")
+
+
 ENDS = """
 import os, sys, time
 from napari_nnunet.engine import machine

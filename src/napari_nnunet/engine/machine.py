@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +30,7 @@ __all__ = [
     "gpus",
     "has_gpu",
     "keep_memory",
+    "keep_small_memory",
     "shared_by",
 ]
 
@@ -41,6 +43,9 @@ _QUOTA = (Path("/sys/fs/cgroup/cpu.max"), Path("/sys/fs/cgroup/cpu/cpu.cfs_quota
 _PERIOD = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
 #: What glibc is told (mallopt): map nothing by itself, give nothing back, ask for 64 MB at a time.
 _KEEPING = ((-4, 0), (-1, 2**31 - 1), (-2, 64 * 2**20))
+#: Map from 32 MB on, give back from 64 MB on: glibc's own limits, once an array of 32 MB was freed.
+_USUAL = ((-3, 32 * 2**20), (-1, 64 * 2**20))
+_TRIM, _DASK_TRIMS = "MALLOC_TRIM_THRESHOLD_", "65536"  # dask's setting distributed.nanny.pre-spawn-environ
 
 
 def available_threads() -> int:
@@ -80,11 +85,25 @@ def keep_memory() -> bool:
     for again: a tenth to a fifth of a training step. Only for processes that do nothing but train, and before their
     first tensor: what a process held at its peak, it holds to its end.
     """
+    return _told(_KEEPING)
+
+
+def keep_small_memory() -> bool:
+    """Undo what dask tells the C library of its workers; returns whether there was something to undo.
+
+    They are started so that glibc gives back all it can after every array that is freed, and asks the system for each
+    one above 128 kB: two fifths of the time of a block went into pages that were filled with zeros. These are the
+    limits that glibc comes to by itself; what larger arrays took is given back at once as before.
+    """
+    return os.environ.get(_TRIM) == _DASK_TRIMS and _told(_USUAL)
+
+
+def _told(options: Sequence[tuple[int, int]]) -> bool:
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False  # macOS, Windows, musl
-    return all(mallopt(*option) == 1 for option in _KEEPING)
+    return all(mallopt(*option) == 1 for option in options)
 
 
 def give_memory_back() -> None:

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from napari_nnunet.engine.machine import SHARED_BY
+from napari_nnunet.engine.machine import SHARED_BY, keep_small_memory
 from napari_nnunet.processes.pool import guarded
 from napari_nnunet.version import __version__
 
@@ -132,6 +132,7 @@ def call(expected: Expected, shared_by: int, work: bytes) -> Any:
         why_unfit.cache_clear()  # what is put right is noticed
         return Unfit(import_module("distributed").get_worker().address, why)
     with _one_at_a_time:
+        keep_small_memory()
         os.environ[SHARED_BY] = str(shared_by)
         function, arguments = pickle.loads(work)
         return guarded(function, arguments)
