@@ -49,11 +49,13 @@ CORNER = tuple(lo for lo, _ in BOX)
 def test_a_correction_is_in_every_level_and_is_counted(result):
     labels = levels_of(result)[0]
     before, after = corrected_region(result)
-    count = correct(result, CORNER, before, after)
+    found = correct(result, CORNER, before, after)
+    count, whole = found.voxels, levels_of(result)[0]
+    assert found.gained == {v: n for v in range(3) if (n := int((whole == v).sum()) - int((labels == v).sum()))}
     assert count == (before != after).sum() == corrected_voxels(result)
     assert all(map(np.array_equal, levels_of(result), expected(labels, after)))
     assert not (result / PENDING).exists()
-    assert correct(result, CORNER, after, after) == 0 and corrected_voxels(result) == count
+    assert correct(result, CORNER, after, after).voxels == 0 and corrected_voxels(result) == count
 
 
 def test_only_chunks_with_a_change_are_written(result):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from docks import wait_until_said
+from docks import press, wait_until_said
 from napari.layers import Labels
+from qtpy.QtGui import QCloseEvent
+from qtpy.QtWidgets import QApplication, QMessageBox
 
 from formats_large import ome_zarr
 from helpers import make_model, smooth_image
@@ -14,6 +16,7 @@ from napari_nnunet.errors import SettingsError
 from napari_nnunet.formats.large import pyramid
 from napari_nnunet.formats.large.corrections import PENDING
 from napari_nnunet.widgets.files.label_image_layer import RESULT
+from napari_nnunet.widgets.files.unsaved import CloseGuard
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")
 pytest.importorskip("yaozarrs", reason="yaozarrs is not installed: it comes with napari-nnunet[large]")
@@ -64,6 +67,7 @@ def test_what_is_painted_in_the_region_in_view_goes_into_every_level(viewer, ope
         steps = tuple(round(a / b) for a, b in zip(SHAPE, level.shape, strict=True))
         assert np.array_equal(level, expected[tuple(slice(None, None, step) for step in steps)])
     assert f"{int((before != expected).sum())} voxels in {result}" in row.said.text().replace("\u200b", "")
+    assert not region.locked
     row.save.click()
     qtbot.waitUntil(lambda: "Nothing was changed" in row.said.text())
 
@@ -136,3 +140,71 @@ def test_a_mask_of_another_program_opens_as_labels(viewer, tmp_path):
     group.attrs["ome"] = {**group.attrs["ome"], "image-label": {"version": "0.5"}}
     (layer,) = viewer.open(str(path), plugin="napari-nnunet")
     assert isinstance(layer, Labels) and np.asarray(layer.data).sum() == 64 and not layer.editable
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What a closing window asks; the answer is the first that was put into the list."""
+    questions, answers = [], []
+
+    def question(_, title, text, buttons, default):
+        questions.append(text)
+        assert default == QMessageBox.StandardButton.Cancel
+        return answers.pop(0)
+
+    monkeypatch.setattr(QMessageBox, "question", question)
+    return questions, answers
+
+
+def test_a_window_with_corrections_that_are_not_saved_asks_before_it_closes(viewer, opened, qtbot, result, asked):
+    row, _ = opened
+    questions, answers = asked
+    region = region_of(viewer, qtbot, row)
+    guard = row.window().findChild(CloseGuard)
+    assert guard.may_close() and not questions  # nothing was painted yet
+    region.paint((10, 5, 6), 2)
+    assert region.locked  # so that the key that deletes layers leaves it
+    answers.append(QMessageBox.StandardButton.Cancel)
+    event = QCloseEvent()
+    QApplication.sendEvent(row.window(), event)
+    assert not event.isAccepted() and row.window().isVisible() and region in viewer.layers
+    assert questions == [f"'{region.name}' was corrected and is not saved. Save before napari closes?"]
+    before = levels_of(result)[0]
+    answers.append(QMessageBox.StandardButton.Discard)
+    assert guard.may_close() and np.array_equal(levels_of(result)[0], before)
+    answers.append(QMessageBox.StandardButton.Save)
+    assert guard.may_close() and not answers
+    assert np.array_equal(levels_of(result)[0][4:37], region.data) and not np.array_equal(region.data, before[4:37])
+    assert guard.may_close() and len(questions) == 3  # it is saved now
+
+
+def test_a_window_stays_open_where_its_corrections_cannot_be_saved(viewer, opened, qtbot, result, asked, monkeypatch):
+    row, _ = opened
+    warned = []
+    monkeypatch.setattr(QMessageBox, "warning", lambda _, title, text: warned.append(text))
+    region, before = region_of(viewer, qtbot, row), levels_of(result)[0]
+    region.data[0, 0, 0] = 9
+    asked[1].append(QMessageBox.StandardButton.Save)
+    assert not row.window().findChild(CloseGuard).may_close()
+    assert "holds the value 9, which is not a class here" in warned[0] and region.name in warned[0]
+    assert np.array_equal(levels_of(result)[0], before)
+
+
+def test_the_table_of_a_result_follows_its_corrections(viewer, dock, qtbot, tmp_path, monkeypatch):
+    monkeypatch.setattr(pyramid, "_COARSEST", 10)
+    dock.add_model(make_model(tmp_path).folder)
+    viewer.add_image(smooth_image(SHAPE)[0], units=["mm"] * 3, scale=(1.2, 1, 1), name="image")
+    dock.form.image.output_box.value = "Labels on disk"
+    dock.form.image.target.edit.setText(str(tmp_path / "own.zarr"))
+    wait_until_said(qtbot, dock, "GB of memory")
+    press(qtbot, dock)
+    viewer.dims.set_point(0, 20 * 1.2)
+    region = region_of(viewer, qtbot, dock.correct)
+    region.data[5:25, 3:30, 5:31] = 2
+    dock.correct.save.click()
+    qtbot.waitUntil(lambda: "The table has the volumes as they are now" in dock.correct.said.text())
+    labels = levels_of(tmp_path / "own.zarr")[0]
+    (line,) = dock.result.many.lines
+    assert [found.voxels for found in line.found] == [int((labels == value).sum()) for value in (1, 2)]
+    assert line.found[1].mm3 == pytest.approx(1.2 * (labels == 2).sum())
+    assert "Corrected by hand" in dock.result.many.note.text()

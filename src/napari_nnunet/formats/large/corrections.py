@@ -87,8 +87,24 @@ def read_region(path: Path, box: Sequence[tuple[int, int]]) -> NDArray[Any]:
     return read_region_of(path, [lo for lo, _ in box], [hi - lo for lo, hi in box])
 
 
-def correct(path: Path, corner: Sequence[int], before: NDArray[Any], after: NDArray[Any]) -> int:
-    """Put the voxels of a box that were changed into a result; returns how many these are.
+@dataclass(frozen=True)
+class Corrected:
+    """What a correction changed.
+
+    Parameters
+    ----------
+    voxels : int
+        How many were corrected.
+    gained : dict of int to int
+        By how many voxels each label value became more, or fewer, on disk.
+    """
+
+    voxels: int
+    gained: dict[int, int]
+
+
+def correct(path: Path, corner: Sequence[int], before: NDArray[Any], after: NDArray[Any]) -> Corrected:
+    """Put the voxels of a box that were changed into a result.
 
     Parameters
     ----------
@@ -108,7 +124,7 @@ def correct(path: Path, corner: Sequence[int], before: NDArray[Any], after: NDAr
     """
     changed = before != after
     if not changed.any():
-        return 0
+        return Corrected(0, {})
     with claimed(path.parent, f"{path} is already being written", part=path.name):
         _finish(path)
         there = read_region_of(path, corner, changed.shape)
@@ -129,7 +145,16 @@ def correct(path: Path, corner: Sequence[int], before: NDArray[Any], after: NDAr
         inside = changed[box]
         _write_pending(path, VoxelChange(secrets.token_hex(8), start, inside, kept[box][inside]))
         _finish(path)
-    return int(changed.sum())
+    return Corrected(int(changed.sum()), _gained(there[changed], kept[changed]))
+
+
+def _gained(before: NDArray[Any], after: NDArray[Any]) -> dict[int, int]:
+    """Return by how many voxels each value became more; values of which there are as many as before are left out."""
+    found: dict[int, int] = {}
+    for values, sign in ((before, -1), (after, 1)):
+        for value, count in zip(*np.unique(values, return_counts=True), strict=True):
+            found[int(value)] = found.get(int(value), 0) + sign * int(count)
+    return {value: count for value, count in found.items() if count}
 
 
 def finish_correction(path: Path) -> bool:

@@ -19,6 +19,7 @@ from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.preprocessed.plans import plan_files
 from napari_nnunet.formats.workspace import Workspace, is_folder
 from napari_nnunet.schema.requests.labelling import SuggestRequest
+from napari_nnunet.widgets.files.unsaved import Unsaved, ask_before_closing
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import FieldRows, add_row, chosen_file, field_widget
 from napari_nnunet.widgets.frame.head import Head
@@ -268,6 +269,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self._open = found
         labels = self._labels()
         self._kept = None if labels is None else _digest(labels.data)
+        ask_before_closing(self, "the proposal of Next", self._unsaved)
         self.viewer.reset_view()
         if labels is not None:
             activate(self.viewer, labels)
@@ -292,6 +294,12 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         if self._kept is None or labels is None or labels not in self.viewer.layers:
             return None
         return labels if _digest(labels.data) != self._kept else None
+
+    def _unsaved(self) -> list[Unsaved]:
+        """Return the open proposal if it would be lost with the window."""
+        labels = self._corrected()
+        how = f"Then press {self.take_button.text()} in Next."
+        return [] if labels is None else [Unsaved(labels.name, None, how)]
 
     def _may_go(self) -> bool:
         """Ask whether corrections that were not taken may go."""

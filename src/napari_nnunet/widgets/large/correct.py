@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -16,10 +17,12 @@ from numpy.typing import NDArray
 from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import NnunetError, counted
-from napari_nnunet.formats.large.corrections import MOST_VOXELS
+from napari_nnunet.events import drain
+from napari_nnunet.formats.large.corrections import MOST_VOXELS, Corrected
 from napari_nnunet.formats.large.label_image import CLOCK
 from napari_nnunet.jobs.large.correct import open_region, save_region
 from napari_nnunet.widgets.files.label_image_layer import RESULT, lock_what_is_on_disk
+from napari_nnunet.widgets.files.unsaved import Unsaved, ask_before_closing
 from napari_nnunet.widgets.frame.layers import (
     activate,
     add_layer,
@@ -76,6 +79,8 @@ class CorrectRow(QWidget):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.viewer, self.busy = viewer, False
+        #: Told by how many voxels each value became more in a result; returns whether a table is kept in step with it.
+        self.recount: Callable[[Path, Mapping[int, int]], bool] = lambda path, gained: False
         self.open = button("Correct what is in view", "Open this part of the labels on disk as a layer to paint in.")
         self.save = button("Save corrections", "Write what you painted into the labels on disk, at every zoom.")
         self.said = Sentence()
@@ -130,7 +135,7 @@ class CorrectRow(QWidget):
         self.said.setText(text)
         self.said.setVisible(bool(text))
 
-    def _run(self, job: Any, returned: Any, text: str) -> None:
+    def _run(self, job: Any, returned: Any, text: str, failing: Callable[[], object] = lambda: None) -> None:
         def ended() -> None:
             self.busy = False
             self.look()
@@ -141,6 +146,7 @@ class CorrectRow(QWidget):
 
         def failed(error: BaseException) -> None:
             ended()
+            failing()
             self._say(failure_text(error))
 
         self.busy = True
@@ -159,7 +165,9 @@ class CorrectRow(QWidget):
         place = placed_at(layer, corner)
         region = Labels(found.copy(), name=f"{layer.name} – corrections", colormap=layer.colormap, **place)
         region.features = layer.features
+        region.events.paint.connect(_keep)
         _REGIONS[region] = OpenRegion(path, corner, found)
+        ask_before_closing(self, "corrections of labels on disk", lambda: unsaved_regions(self.viewer))
         add_layer(self.viewer, region)
         activate(self.viewer, region)
         region.mode = "paint"
@@ -171,25 +179,62 @@ class CorrectRow(QWidget):
 
     def _save(self) -> None:
         layer = self._chosen(self._regions(), "the layer with your corrections")
-        region = _REGIONS[layer]
-        after = np.asarray(layer.data).copy()
-        if after.shape != region.before.shape:
-            raise NotReadyError(f"'{layer.name}' has another shape than the region it was opened with. Open it again.")
-        changed = after != region.before
-        _require_known(layer, after[changed], region.before.dtype)
-        job = save_region(region.path, region.corner, region.before, after.astype(region.before.dtype))
-        self._run(job, lambda count: self._saved(layer, region, after, count), "Saving…")
+        region, after = _REGIONS[layer], _corrected(layer)
+        layer.locked = False  # before the job: what is painted while it runs locks it again
+        job = save_region(region.path, region.corner, region.before, after)
+        self._run(
+            job, lambda found: self._saved(layer, region, after, found), "Saving…", lambda: setattr(layer, "locked", True)
+        )
 
-    def _saved(self, layer: Any, region: OpenRegion, after: NDArray[Any], count: int) -> None:
-        _REGIONS[layer] = replace(region, before=after.astype(region.before.dtype))
+    def _saved(self, layer: Any, region: OpenRegion, after: NDArray[Any], found: Corrected) -> None:
+        _REGIONS[layer] = replace(region, before=after)
         for other in self.viewer.layers:
             if other.metadata.get(RESULT) == str(region.path):
                 other.refresh()
-        self._say(
-            f"Corrected {counted(count, 'voxel')} in {region.path}. Tables and volumes above are those from before."
-            if count
-            else "Nothing was changed in this layer since it was opened or saved."
-        )
+        if not found.voxels:
+            self._say("Nothing was changed in this layer since it was opened or saved.")
+            return
+        counted_again = self.recount(region.path, found.gained)
+        more = " The table has the volumes as they are now." if counted_again else ""
+        self._say(f"Corrected {counted(found.voxels, 'voxel')} in {region.path}.{more}")
+
+
+def _keep(event: Any) -> None:
+    """Lock a region that somebody painted in: what is not saved does not go with the key that deletes layers."""
+    event.source.locked = True
+
+
+def _corrected(layer: Any) -> NDArray[Any]:
+    """Return a copy of a region as it is to be saved; raises NotReadyError where it cannot be."""
+    region, after = _REGIONS[layer], np.asarray(layer.data).copy()
+    if after.shape != region.before.shape:
+        raise NotReadyError(f"'{layer.name}' has another shape than the region it was opened with. Open it again.")
+    _require_known(layer, after[after != region.before], region.before.dtype)
+    return after.astype(region.before.dtype)
+
+
+def unsaved_regions(viewer: napari.viewer.Viewer) -> list[Unsaved]:
+    """Return the open regions that differ from what was read or saved last."""
+    found = []
+    for layer in viewer.layers:
+        region = _REGIONS.get(layer) if isinstance(layer, Labels) else None
+        if region is not None and not np.array_equal(np.asarray(layer.data), region.before):
+            found.append(Unsaved(layer.name, partial(_save_at_once, layer), "Then press Save corrections in Segment."))
+    return found
+
+
+def _save_at_once(layer: Labels) -> str:
+    """Save a region without a thread; returns why that failed."""
+    region = _REGIONS[layer]
+    try:
+        after = _corrected(layer)
+        drain(save_region(region.path, region.corner, region.before, after))
+    except NotReadyError as reason:
+        return str(reason)
+    except Exception as error:  # whatever it is, the window stays open and says so
+        return failure_text(error)
+    _REGIONS[layer] = replace(region, before=after)
+    return ""
 
 
 def _require_known(layer: Any, values: NDArray[Any], dtype: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from napari_nnunet.widgets.prediction.after import RecipeButton
 THIS, OPEN, FOLDER = "This image", "All open images", "A folder"
 _HEADS = ("Image", "State", "Time")
 _NAMED = 3
+CORRECTED = "Corrected by hand; the volumes are those of the labels as they are now."
 
 
 class ScopeRows(QObject):
@@ -113,6 +115,7 @@ class ManyTable(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[Line] = []
+        self.corrected = False
         self.recipes: dict[str, Mapping[str, Any]] = {}
         self.table = Table("Images", _HEADS, most=10)
         self.note = Sentence()
@@ -132,7 +135,7 @@ class ManyTable(QWidget):
 
     def clear(self) -> None:
         """Forget the images before."""
-        self.lines, self.recipes = [], {}
+        self.lines, self.recipes, self.corrected = [], {}, False
         self.recipe.folders = {}
         self.setVisible(False)
 
@@ -150,12 +153,19 @@ class ManyTable(QWidget):
         self.show_note()
         self.setVisible(True)
 
+    def correct(self, image: str, found: tuple[Found, ...]) -> None:
+        """Show what is in an image now that somebody corrected its labels."""
+        self.lines = [replace(line, found=found) if line.image == image else line for line in self.lines]
+        self.corrected = True
+        self.add([])
+
     def show_note(self) -> None:
         """Say what failed, and what the recipe stands for."""
         failed = [line for line in self.lines if line.state in ("lost", "failed")]
         said = [f"{line.image}: {line.reason}" for line in failed[:_NAMED]]
         if len(failed) > _NAMED:
             said.append(f"{len(failed) - _NAMED} more have no result; the CSV says why.")
+        said += [CORRECTED] if self.corrected else []
         self.note.setText("<br>".join(said))
         self.note.setVisible(bool(said))
         self.recipe.setVisible(bool(self.recipes))

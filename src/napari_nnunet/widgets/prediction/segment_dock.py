@@ -77,6 +77,8 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
         self.result = ResultView(viewer)
         self.large: LargeRun | None = None
         self.correct = CorrectRow(viewer)
+        self.correct.recount = self._recount
+        self._counted: tuple[LargeOrder, list[int]] | None = None  # what is on disk, and voxels of its label values
         self.offer = ReaderOffer()
         self.tour = Tour(self._stops())
         self.form.head.help.tour = self.tour.begin
@@ -218,7 +220,7 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
         if model.folder != sample_folder():
             with contextlib.suppress(NnunetError):
                 remember_model(model.folder)
-        self.large = None
+        self.large = self._counted = None
         if isinstance(request, FolderOrder):
             self._begin_folder(request)
         elif isinstance(request, LargeOrder):
@@ -287,6 +289,7 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
 
         def done(result: LargeResult) -> str:
             if result.counts:
+                self._counted = order, list(result.counts)
                 found = found_in(result.counts, order.model.dataset, order.voxel_mm)
                 self.result.many.add([Line(order.source.name, "done", result.seconds, found)])
             said = run.done(result)
@@ -296,6 +299,17 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
         self.panel.run(
             order.job(run.view), done=done, cancelled=run.cancelled, failed=run.failed, happened=run.happened
         )
+
+    def _recount(self, path: Path, gained: Mapping[int, int]) -> bool:
+        """Keep the table in step with labels on disk that were corrected; returns whether it is about these."""
+        if self._counted is None or self._counted[0].target != path or not self.result.many.lines:
+            return False
+        order, counts = self._counted
+        counts += [0] * (max(gained, default=0) + 1 - len(counts))
+        for value, more in gained.items():
+            counts[value] += more
+        self.result.many.correct(order.source.name, found_in(counts, order.model.dataset, order.voxel_mm))
+        return True
 
     def _begin_folder(self, order: FolderOrder) -> None:
         self.result.clear()

@@ -15,6 +15,7 @@ from napari_nnunet.formats.dataset.objects import reference_file
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.dataset.class_table import as_stored
+from napari_nnunet.widgets.files.unsaved import Unsaved, ask_before_closing
 from napari_nnunet.widgets.frame.layers import (
     ORIGIN,
     activate,
@@ -81,6 +82,7 @@ class Correcting:
                 layer.events.paint.connect(_keep)
             else:  # the result, and what it got wrong: strokes there would be saved nowhere
                 layer.editable = False
+        ask_before_closing(self._dock, "labels of cases", lambda: _painted(self.viewer))
         self.viewer.reset_view()
         if place is None:
             show_fullest_slice(self.viewer, added[-1])
@@ -149,3 +151,10 @@ class Correcting:
 def _keep(event: Any) -> None:
     """Lock labels that somebody painted in: what is not saved does not go with the key that deletes layers."""
     event.source.locked = True
+
+
+def _painted(viewer: napari.viewer.Viewer) -> list[Unsaved]:
+    """Return the labels of cases that were painted in and are not saved."""
+    cases = [layer for layer in viewer.layers if isinstance(layer, Labels) and ORIGIN in layer.metadata]
+    how = "Then select the layer and press 'Save the corrected reference' in Train."
+    return [Unsaved(layer.name, None, how) for layer in cases if layer.locked]

@@ -1,0 +1,119 @@
+"""What would be lost with napari's window: whoever closes it is asked first.
+
+napari itself asks about layers as such, until it is told not to ask in future.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from qtpy.QtCore import QEvent, QObject
+from qtpy.QtWidgets import QMainWindow, QMessageBox, QWidget
+
+from napari_nnunet.errors import some
+from napari_nnunet.widgets.frame.words import as_text
+
+_TITLE = "Corrections that are not saved"
+_SAVE, _DISCARD, _CANCEL = (
+    QMessageBox.StandardButton.Save,
+    QMessageBox.StandardButton.Discard,
+    QMessageBox.StandardButton.Cancel,
+)
+
+
+@dataclass(frozen=True)
+class Unsaved:
+    """Work that is in no file.
+
+    Parameters
+    ----------
+    name : str
+        Of its layer.
+    save : callable, optional
+        Saves it at once; returns why it could not, "" where it could. None where only a dock can.
+    how : str
+        What to press to save it.
+    """
+
+    name: str
+    save: Callable[[], str] | None
+    how: str
+
+
+class CloseGuard(QObject):
+    """Asks before a window closes.
+
+    Parameters
+    ----------
+    window : QMainWindow
+        napari's.
+    """
+
+    def __init__(self, window: QMainWindow) -> None:
+        super().__init__(window)
+        self._window = window
+        self._known: dict[str, Callable[[], Iterable[Unsaved]]] = {}
+        window.installEventFilter(self)
+
+    def add(self, key: str, unsaved: Callable[[], Iterable[Unsaved]]) -> None:
+        """Ask about what a function returns; another one with the same key takes its place."""
+        self._known[key] = unsaved
+
+    def eventFilter(self, _: QObject | None, event: QEvent | None) -> bool:
+        """Keep the window open where somebody wants that."""
+        if event is None or event.type() != QEvent.Type.Close:
+            return False
+        if self.may_close():
+            return False
+        event.ignore()
+        return True
+
+    def may_close(self) -> bool:
+        """Ask, if there is something to ask about."""
+        found = [one for unsaved in self._known.values() for one in unsaved()]
+        if not found:
+            return True
+        answer = self._asked(found)
+        if answer == _DISCARD:
+            return True
+        if answer != _SAVE:
+            return False
+        failed = [f"'{one.name}': {why}" for one in found if one.save is not None and (why := one.save())]
+        if failed:
+            QMessageBox.warning(self._window, _TITLE, as_text(" ".join(failed)))
+        return not failed
+
+    def _asked(self, found: Sequence[Unsaved]) -> QMessageBox.StandardButton:
+        names = some([f"'{one.name}'" for one in found])
+        several = len(found) > 1
+        text = f"{names} {'were' if several else 'was'} corrected and {'are' if several else 'is'} not saved."
+        buttons = _DISCARD | _CANCEL
+        if all(one.save is not None for one in found):
+            text += " Save before napari closes?"
+            buttons |= _SAVE
+        else:
+            ways = " ".join(dict.fromkeys(one.how for one in found))
+            text += f" Close napari and lose that? To save it, cancel. {ways}"
+        return QMessageBox.question(self._window, _TITLE, as_text(text), buttons, _CANCEL)
+
+
+def ask_before_closing(part: QWidget, key: str, unsaved: Callable[[], Iterable[Unsaved]]) -> None:
+    """Let napari's window ask about unsaved work before it closes.
+
+    Parameters
+    ----------
+    part : QWidget
+        A widget in that window; in none, nothing is asked.
+    key : str
+        Of whose work it is; the same again replaces what was said before.
+    unsaved : callable
+        Returns what is not saved now.
+    """
+    window: QWidget | None = part
+    while window is not None and not isinstance(window, QMainWindow):
+        window = window.parentWidget()
+    if window is None:
+        return
+    guard = window.findChild(CloseGuard) or CloseGuard(window)
+    guard.add(key, unsaved)
