@@ -182,9 +182,11 @@ class CorrectRow(QWidget):
         region, after = _REGIONS[layer], _corrected(layer)
         layer.locked = False  # before the job: what is painted while it runs locks it again
         job = save_region(region.path, region.corner, region.before, after)
-        self._run(
-            job, lambda found: self._saved(layer, region, after, found), "Saving…", lambda: setattr(layer, "locked", True)
-        )
+
+        def failed() -> None:
+            layer.locked = True
+
+        self._run(job, lambda found: self._saved(layer, region, after, found), "Saving…", failed)
 
     def _saved(self, layer: Any, region: OpenRegion, after: NDArray[Any], found: Corrected) -> None:
         _REGIONS[layer] = replace(region, before=after)
