@@ -113,6 +113,20 @@ def test_what_nobody_annotated_does_not_count():
     assert torch.equal(nothing.network.decoder.seg_layers[-1].weight, before)
 
 
+def test_what_is_drawn_of_many_features_stays_within_the_bytes_that_are_allowed(monkeypatch):
+    learner, allowed = learner_of(3), 400_000
+    target = downsample_target(truth_of(learner, 3), output_scales(STRIDES))
+    monkeypatch.setattr("napari_nnunet.engine.training.heads._BYTES", allowed)
+    fit = HeadFit(learner, 0, looks=4)
+    for _ in range(4):
+        fit.look(IMAGE, target)
+    drawn = [part for parts in fit._drawn.values() for part in parts]
+    held = sum(tensor.nbytes for part in drawn for tensor in (part.features, part.truth, part.counts, part.weights))
+    assert allowed / 3 < held <= allowed
+    assert len({len(part.weights) for part in fit._drawn[0]} | {0}) > 1
+    assert fit.fit() == [0, 1, 2]
+
+
 def test_a_solution_that_is_not_finite_is_dropped_and_not_called_fitted():
     learner = learner_of(3)
     truth = truth_of(learner, 3)

@@ -12,7 +12,7 @@ import pytest
 
 from helpers import TRAINED, make_trainable
 from napari_nnunet.cli import main
-from napari_nnunet.errors import NnunetError, ResourceError, SettingsError
+from napari_nnunet.errors import ModelError, NnunetError, ResourceError, SettingsError
 from napari_nnunet.events import Note, Progress, drain
 from napari_nnunet.formats.claim import Runner
 from napari_nnunet.formats.model.fold import FoldFolder
@@ -123,6 +123,15 @@ def test_what_is_trained_is_skipped_and_what_only_lacks_its_validation_is_valida
     assert "--c" in words["3d_cascade_fullres fold 0"][0].split() and words["3d_cascade_fullres fold 0"][1] == ()
     done, _ = ask(workspace, configurations=("3d_lowres",))
     assert done.jobs == ()
+
+
+def test_folds_that_would_begin_at_random_beside_a_continued_model_are_refused_before_any_job(workspace, tmp_path):
+    folder = workspace.results / TRAINED / MODEL.format("3d_fullres") / "fold_0"
+    FoldFolder(folder).note_origin(model=tmp_path)
+    with pytest.raises(ModelError, match=r"fold_0 cannot be resumed: it was ended .* begin with the model"):
+        ask(workspace, dry_run=True, configurations=("3d_fullres",), folds=(0,))
+    with pytest.raises(ModelError, match=r"fold_1 cannot be resumed: it was not begun, and fold_0 of the same model"):
+        ask(workspace, dry_run=True, configurations=("3d_fullres",), folds=(1,))
 
 
 def test_a_dry_run_prints_commands_for_other_schedulers(workspace, capsys):

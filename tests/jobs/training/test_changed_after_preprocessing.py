@@ -10,7 +10,8 @@ import pytest
 
 from helpers import TRAINED, Recipe, make_trainable
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.events import Note, Stage, drain
+from napari_nnunet.events import Note, Progress, Stage, drain
+from napari_nnunet.formats.preprocessed import digests
 from napari_nnunet.formats.preprocessed.cases import case_names, open_case, remove_case, store_case
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.workspace import Workspace
@@ -122,6 +123,24 @@ def test_a_single_case_is_taken_where_another_program_wrote_each_of_its_files(wo
     notes = [event.text for event in look_at_stored(data, ["c1"]) if isinstance(event, Note)]
     assert len(notes) == 1 and "Another program wrote" in notes[0]
     assert list(look_at_stored(data, ["c1"])) == []
+
+
+def test_two_damaged_cases_that_are_all_there_are_are_no_work_of_another_program(workspace):
+    data = data_of(workspace)
+    for name in ("c1", "c2"):
+        flip(data / f"{name}.b2nd")
+    with pytest.raises(DatasetError, match=r"2 of 2 preprocessed cases in .* do not hold .* \(c1, c2\)"):
+        drain(look_at_stored(data, ["c1", "c2"]))
+
+
+def test_what_is_compared_is_read_once_and_says_how_far_it_is(workspace, monkeypatch):
+    data, read = data_of(workspace), []
+    write_otherwise(data)
+    real = digests._digest
+    monkeypatch.setattr(digests, "_digest", lambda path: read.append(path) or real(path))
+    events = list(look_at_stored(data, case_names(data)))
+    assert len(read) == len(set(read)) == 3 * len(case_names(data))
+    assert [event.done for event in events if isinstance(event, Progress)] == [1, 2, 3, 4, 5]
 
 
 def test_a_damaged_journal_does_not_end_the_comparison(workspace):

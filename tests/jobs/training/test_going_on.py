@@ -23,7 +23,9 @@ from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import EpochDone, Note, Progress, Stage, drain
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.checkpoint import read_raw
+from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.jobs.training.improve import continued, matching_heads
+from napari_nnunet.jobs.training.prepare import check_training
 from napari_nnunet.jobs.training.train import train as train_job
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.model_name import continued_plans
@@ -184,8 +186,8 @@ def test_a_continuation_that_was_ended_before_its_first_step_is_not_resumed_at_r
     resumed = made.model_copy(update={"continue_from": None, "resume": True})
     with pytest.raises(ModelError) as found:
         drain(train_job(place, resumed))
-    assert "was ended before anything of it was saved, and was to continue" in str(found.value)
-    assert f"Start it again with --continue_from {model.resolve()}." in str(found.value)
+    assert "was ended before anything of it was saved, and was to begin with the model" in str(found.value)
+    assert f"Start it again: --continue_from {model.resolve()}." in str(found.value)
     assert "press 'Improve…' again" in found.value.in_window
     fold = model.parent / "nnUNetTrainer__ended__3d_fullres" / "fold_0"
     assert (fold / "continued_from.json").is_file()
@@ -193,13 +195,98 @@ def test_a_continuation_that_was_ended_before_its_first_step_is_not_resumed_at_r
     assert not (fold / "continued_from.json").is_file(), "a training of its own is compared with no model"
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_folds_that_were_to_continue_a_model_after_another_one_are_not_begun_at_random(trained, finished):
+    place, model = trained
+    asked = [request(continue_from=model, plans="several", epochs=1, iterations=1, validation=False)]
+    made = drain(continued(place, [*asked, asked[0].model_copy(update={"fold": 1})]))
+    job = train_job(place, made[0])
+    if finished:
+        drain(job)
+    else:
+        next(event for event in job if isinstance(event, Progress) and event.total == 3)
+        job.close()  # saved, and the other fold was not begun
+    later = made[1].model_copy(update={"continue_from": None, "resume": True})
+    for look in (train_job(place, later), check_training(place, [later])):
+        with pytest.raises(ModelError) as found:
+            drain(look)
+        assert "fold_1 cannot be resumed: it was not begun, and fold_0 of the same model began" in str(found.value)
+        assert f"Start it with that, too: --continue_from {model.resolve()}. To begin at" in str(found.value)
+    assert not (model.parent / "nnUNetTrainer__several__3d_fullres" / "fold_1").exists()
+    drain(train_job(place, made[1]))
+    drain(train_job(place, made[0].model_copy(update={"continue_from": None, "resume": True})))
+
+
+def test_the_shell_says_so_before_the_first_of_several_folds_goes_on(trained, capsys):
+    place, model = trained
+    drain(continued(place, [request(continue_from=model, plans="words")]))
+    fold = model.parent / "nnUNetTrainer__words__3d_fullres" / "fold_0"
+    FoldFolder(fold).note_origin(model=model)
+    (fold / "checkpoint_latest.pth").write_bytes(b"not looked at")
+    words = ["train", TRAINED, "3d_fullres", "0", "1", "--workspace", str(place.raw.parent), "-p", "words", "--c"]
+    assert main(words) == 1
+    assert "fold_1 cannot be resumed: it was not begun" in capsys.readouterr().err
+
+
+def test_weights_that_a_training_was_to_begin_with_are_not_forgotten(new_workspace):
+    place = new_workspace()
+    run(place)
+    weights = folder_of(place).final
+    asked = request(pretrained=weights, epochs=1, iterations=1, validation=False).model_copy(update={"fold": 1})
+    job = train_job(place, asked)
+    next(event for event in job if isinstance(event, Stage))
+    job.close()
+    resumed = asked.model_copy(update={"pretrained": None, "resume": True})
+    with pytest.raises(ModelError) as found:
+        drain(train_job(place, resumed))
+    assert f"it was ended before anything of it was saved, and was to begin with the weights {weights}" in str(
+        found.value
+    )
+    assert f"Start it again: -pretrained_weights {weights}." in str(found.value)
+    assert "Choose these weights at 'Begin with' and press Train." in found.value.in_window
+    drain(train_job(place, asked.model_copy(update={"pretrained": None})))
+    assert not (folder_of(place).path.parent / "fold_1" / "pretrained_weights.json").exists()
+
+
+def test_a_budget_that_fitting_used_up_is_said_and_no_looks_are_taken_beyond_a_quarter_of_it(trained, monkeypatch):
+    place, model = trained
+    ticks = itertools.count()
+    monkeypatch.setattr(
+        "napari_nnunet.jobs.training.improve.time", SimpleNamespace(monotonic=lambda: 5.0 * next(ticks))
+    )
+    looks = []
+    real = HeadFit.look
+    monkeypatch.setattr(HeadFit, "look", lambda *given: looks.append(1) or real(*given))
+    asked = request(continue_from=model, validation=False)
+    changes = {"epochs": None, "iterations": None, "validation_iterations": None}
+    for budget, expected in ((20.0, 1), (10.0, 1)):
+        looks.clear()
+        (made,) = drain(continued(place, [asked.model_copy(update={**changes, "time_budget": budget})]))
+        events = []
+        job = train_job(place, made)
+        for event in job:
+            events.append(event)
+            if isinstance(event, Stage) and event.name.startswith("Epoch"):
+                break
+        job.close()
+        assert len(looks) == expected
+        said = [note for note in of(Note, events) if "What c" in note.text]
+        if budget == 20.0:
+            assert "so 20 seconds allow" in said[0].text and "What came before took 10 s of them." in said[0].text
+        else:
+            assert said[0].level == "warning"
+            assert "What comes before the epochs took 10 s of 10 seconds" in said[0].text
+            assert "1 epoch of 5 steps are trained all the same. Give it more time." in said[0].text
+
+
 def test_the_time_of_fitting_is_taken_from_the_budget_and_not_called_time_of_epochs(trained, monkeypatch):
     place, model = trained
-    ticks, fitting = itertools.count(), iter((0.0, 8.0))
+    ticks, fitting, fit = itertools.count(), [0.0], HeadFit.fit
     clock = SimpleNamespace(time=time.time, monotonic=lambda: 0.05 * next(ticks))
     monkeypatch.setattr("napari_nnunet.jobs.training.session.time", clock)
     monkeypatch.setattr("napari_nnunet.jobs.training.train.time", clock)
-    monkeypatch.setattr("napari_nnunet.jobs.training.improve.time", SimpleNamespace(monotonic=lambda: next(fitting)))
+    monkeypatch.setattr("napari_nnunet.jobs.training.improve.time", SimpleNamespace(monotonic=lambda: fitting[-1]))
+    monkeypatch.setattr(HeadFit, "fit", lambda own: fitting.append(8.0) or fit(own))
     asked = request(continue_from=model, validation=False)
     changes = {"epochs": None, "iterations": None, "validation_iterations": None, "time_budget": 20.0}
     (made,) = drain(continued(place, [asked.model_copy(update=changes)]))

@@ -44,6 +44,8 @@ def train(requests: Sequence[TrainCommand], shell: Shell) -> int:
     if command.stop or (command.finish_in is not None and not command.resume):
         _ask(command, folds, workspace)
         return 0
+    for fold in folds if command.resume else ():
+        fold.require_begun()  # before the first of them, not when its turn comes
     if command.processes > 1 and "RANK" not in os.environ:
         _check_device(command)
     if "RANK" in os.environ:  # one of several processes, of which the first one stands in line
@@ -81,7 +83,10 @@ def _each(requests: Sequence[TrainCommand], shell: Shell) -> int:
         result = _one(request, requests[i:], shell)  # those before are trained: they are not put away
         if not (result.finished or request.validate_only):
             left = ", ".join(str(later.fold) for later in requests[i + 1 :])
-            print(f"Fold {request.fold} was stopped; --c resumes it." + (f" Not started: {left}." if left else ""))
+            told = f" Not started: {left}." if left else ""
+            if left and (request.continue_from or request.pretrained):
+                told += " Start these again as before: --c would begin them at random."
+            print(f"Fold {request.fold} was stopped; --c resumes it.{told}")
             return _ENDED_BY + result.signal if result.signal else 0
     return 0
 

@@ -22,6 +22,7 @@ from napari_nnunet.engine.training.loss import SegmentationLoss, unknown_heads, 
 
 _VOXELS = 8192  # of each batch and output: enough for 32 features after some batches, and few beside patches
 _LEAST_VOXELS = 32  # of each sample, however many are in a batch
+_BYTES = 256e6  # of all that is drawn; to fit the largest output, about three times its part is held beside
 _RIDGE = 1e-3  # pull towards the rows that are there: beside a loss of about 1, so that it decides where data do not
 _ITERATIONS = 100
 _LEAST = 1e-8
@@ -48,10 +49,13 @@ class HeadFit:
         Its output layers that count in the loss are replaced by :meth:`fit`; nothing else is.
     seed : int
         Of the voxels that are drawn.
+    looks : int
+        Batches that are looked at, at most: all that is drawn from them takes no more than 256 MB.
     """
 
     learner: Learner
     seed: int
+    looks: int = 32
     _drawn: dict[int, list[_Voxels]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -90,10 +94,17 @@ class HeadFit:
         finally:
             for hook in hooks:
                 hook.remove()
-        most = max(_LEAST_VOXELS, _VOXELS // len(image))
         for i, features in seen.items():
+            most = self._most(features, len(seen))
             for own, target in zip(features.float().cpu(), targets[i].cpu(), strict=True):
                 self._drawn.setdefault(i, []).append(self._draw(own[None], target[None], most))
+
+    def _most(self, features: Tensor, outputs: int) -> int:
+        """Return how many voxels are drawn of each sample of a batch (B, C, [z,] y, x)."""
+        samples, channels = features.shape[:2]
+        each = 4 * channels + 16 + 2 * self.learner.network.heads  # bytes of a voxel: features, truth, what counts
+        room = int(_BYTES / (outputs * self.looks * samples * each))
+        return max(1, min(room, max(_LEAST_VOXELS, _VOXELS // samples)))
 
     def _draw(self, features: Tensor, target: Tensor, most: int) -> _Voxels:
         """Draw as many voxels of every class of a sample as there are, at most an equal share each."""

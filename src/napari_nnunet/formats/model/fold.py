@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError, some
-from napari_nnunet.formats.atomic import made, write_error, write_json
+from napari_nnunet.formats.atomic import made, make_folder, write_error, write_json
 from napari_nnunet.formats.claim import Runner, claimed, hold, is_claimed, is_young, runner_of
 from napari_nnunet.formats.model.checkpoint import made_with, not_compared, told_apart
 from napari_nnunet.formats.trash import TRASH, trash_path
@@ -23,9 +23,14 @@ from napari_nnunet.schema.plans import Plans
 CALIBRATION_FILE = "calibration.json"  # of a model, or of an ensemble
 FINAL, BEST, LATEST = "checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"
 CONTINUED_FILE = "continued_from.json"  # the model that a training continues, and how good both are
+WEIGHTS_FILE = "pretrained_weights.json"  # the file of weights that a training begins with
 RUNS_FILE = "tracking.json"  # which run of a tracker a training that is resumed continues
 NOT_COMPARED = "could not be compared with the files in"
 _MOST_EPOCHS = 1_000_000
+_ORIGINS = (  # file, its key, the flag and what to press
+    (CONTINUED_FILE, "model", "--continue_from", "Choose that model in the list and press 'Improve…' again."),
+    (WEIGHTS_FILE, "weights", "-pretrained_weights", "Choose these weights at 'Begin with' and press Train."),
+)
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,43 @@ class FoldFolder:
             shell="Leave out --c and --val for that.",
             window="Press Train instead of Resume for that.",
         )
+
+    def note_origin(self, *, model: Path | None = None, weights: Path | None = None) -> None:
+        """Keep what a training begins with, before anything of it can be ended: whoever resumes it has to know."""
+        for name, key, path in ((CONTINUED_FILE, "model", model), (WEIGHTS_FILE, "weights", weights)):
+            if path is not None:
+                write_json(make_folder(self.path) / name, {key: str(path.resolve())})
+
+    def forget_origin(self) -> None:
+        """Remove what an earlier training began with."""
+        for name in (CONTINUED_FILE, WEIGHTS_FILE):
+            (self.path / name).unlink(missing_ok=True)
+
+    def require_begun(self) -> None:
+        """Check that a fold that is resumed does not begin at random, where it or another fold of its model did not.
+
+        Raises
+        ------
+        ModelError
+            If nothing of it was saved, and it was to begin with a model or with weights.
+        """
+        if self.checkpoints:
+            return
+        others = sorted(path for path in self.path.parent.glob("fold_*") if path != self.path)
+        for path in (self.path, *others):
+            for name, key, flag, window in _ORIGINS:
+                if not (path / name).is_file():
+                    continue
+                origin = message(path / name).get(key, f"another {key}")
+                ended, now = "was ended before anything of it was saved, and was to begin", "again"
+                if path != self.path:
+                    ended, now = f"was not begun, and {path.name} of the same model began", "with that, too"
+                raise ModelError(
+                    f"{self.path} cannot be resumed: it {ended} with the {key} {origin}. It would begin with random "
+                    "weights.",
+                    shell=f"Start it {now}: {flag} {origin}. To begin at random, leave --c out.",
+                    window=window,
+                )
 
     def put_aside(self) -> Path | None:
         """Move an earlier training to the model's trash; returns where it is, None if there was none."""

@@ -31,9 +31,9 @@ def is_touched(folder: Path, written: FilesFacts) -> bool:
                for name, facts in written.items())  # fmt: skip
 
 
-def is_altered(folder: Path, written: FilesFacts) -> bool:
-    """Whether a file holds something else than when it was written, or is gone; reads all of them."""
-    return any(_digest(folder / name) not in facts[2:] for name, facts in written.items())
+def changed_files(written: FilesFacts, now: FilesFacts) -> list[str]:
+    """Return the files that hold something else than when they were written, or are gone."""
+    return [name for name, facts in written.items() if name not in now or now[name][2] != facts[2]]
 
 
 def _digest(path: Path) -> str | None:

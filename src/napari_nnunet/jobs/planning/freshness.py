@@ -18,7 +18,7 @@ from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, survey
 from napari_nnunet.formats.model.fold import folds_in_use
 from napari_nnunet.formats.preprocessed.cases import MADE_ANEW, damage_of, preprocessed_files
-from napari_nnunet.formats.preprocessed.digests import facts_of_files, is_altered, is_touched
+from napari_nnunet.formats.preprocessed.digests import changed_files, facts_of_files, is_touched
 from napari_nnunet.formats.preprocessed.journal import BETWEEN, FilesFacts, Journal, how_joined, joined_at, usual
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.workspace import stamp
@@ -168,8 +168,10 @@ def look_at_stored(data: Path, names: Sequence[str]) -> Job[None]:
     Raises
     ------
     DatasetError
-        If some of them were changed; where all were, another program preprocessed them anew, which is said and noted.
-        Of a single case every file must be another one: a damaged one is not all of them.
+        If some of them were changed. Where every file of every case was written again since, and every case holds
+        something else, another program preprocessed them anew, which is said and noted: it may well have written the
+        same labels, byte by byte, but damage does not touch all files. Of a single case every file must hold
+        something else, for a copy of it is written again wholly, too.
     """
     journal = Journal.of(data)
     there = set(names)
@@ -178,40 +180,45 @@ def look_at_stored(data: Path, names: Sequence[str]) -> Job[None]:
     if not touched:
         return
     yield Stage(name=f"Comparing {counted(len(touched), 'preprocessed case')}", total=len(touched))
-    made, altered = journal.read(), list[str]()
+    made, altered = journal.read(), dict[str, FilesFacts]()
     for done, (name, files) in enumerate(touched.items(), start=1):
-        if not is_altered(data, files):
+        now = facts_of_files(data, name)
+        if not changed_files(files, now):
             with suppress(ResourceError):  # then they are read again the next time
-                _note_files(journal, made, data, name)
+                _note_files(journal, made, name, now)
         elif not damage_of(data, name):
-            altered.append(name)
+            altered[name] = now
         yield Progress(done=done, total=len(touched))
-    if len(altered) == len(there) and (len(altered) > 1 or _is_written_anew(data, written[altered[0]])):
+    if len(altered) == len(there) and all(
+        _is_written_anew(written[name], now, len(there)) for name, now in altered.items()
+    ):
         yield Note(
             level="warning",
             text=f"Another program wrote all preprocessed cases in {data} again: whether images and labels are still "
             "those that it preprocessed cannot be checked. Preprocess again where they were changed.",
         )
         with suppress(ResourceError):  # what is there now is what later changes, and cases that are added, differ from
-            for name in altered:
-                _note_files(journal, made, data, name)
+            for name, now in altered.items():
+                _note_files(journal, made, name, now)
     elif altered:
         raise DatasetError(
             f"{len(altered)} of {len(names)} preprocessed cases in {data} do not hold what preprocessing wrote "
-            f"({some(altered)}): their files were changed since, or damaged.",
+            f"({some(list(altered))}): their files were changed since, or damaged.",
             **MADE_ANEW,
         )
 
 
-def _is_written_anew(data: Path, files: FilesFacts) -> bool:
-    """Whether each of the files of a case holds something else than when it was written."""
-    return all(is_altered(data, {name: facts}) for name, facts in files.items())
+def _is_written_anew(before: FilesFacts, now: FilesFacts, cases: int) -> bool:
+    """Whether all files of an altered case were written again; of a single case, whether all hold something else."""
+    if cases == 1:
+        return len(changed_files(before, now)) == len(before)
+    return all(name in now and now[name][:2] != facts[:2] for name, facts in before.items())
 
 
-def _note_files(journal: Journal, made: Mapping[str, str], data: Path, name: str) -> None:
+def _note_files(journal: Journal, made: Mapping[str, str], name: str, now: FilesFacts) -> None:
     """Note what the files of a case are now; a damaged journal may not say what the case was made from."""
     if name in made:
-        journal.note([name], made[name], facts_of_files(data, name))
+        journal.note([name], made[name], now)
 
 
 _AGAIN = {

@@ -17,7 +17,7 @@ from napari_nnunet.engine.training.learner import first_convolution, load_pretra
 from napari_nnunet.engine.training.schedule import Schedule
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError, counted
 from napari_nnunet.events import Job, Note, Progress, Stage
-from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
+from napari_nnunet.formats.atomic import copy_file, write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset, reader_of
 from napari_nnunet.formats.model.checkpoint import read_raw
@@ -48,6 +48,7 @@ from napari_nnunet.schema.trainers import recipe_of
 
 T = TypeVar("T", bound=TrainRequest)
 _SAMPLES, _LOOKS = 32, 32  # that output layers are fitted to at least; batches at most
+_OF_BUDGET = 1 / 4  # of a time budget may go into looking, for what is left has to be learnt in it
 _FASTER, _FASTEST = 3, 0.003  # times the learning rate where classes are new, and up to which; docs/benchmarks.md
 _SHORTER = 4  # times: of the trainer's epochs, where nothing else is said
 
@@ -299,13 +300,16 @@ def fit_output_layers(session: Session) -> Job[None]:
     began = time.monotonic()
     names, source = session.order.info.labels.head_names, session.source.whole()
     least = min(_LOOKS, -(-_SAMPLES // session.order.configuration.batch_size))
-    fit = HeadFit(session.learner, session.seed)
+    budget = session.order.settings.time_budget
+    fit = HeadFit(session.learner, session.seed, looks=_LOOKS)
     yield Stage(name="Fitting the output layers", total=least)
     for index in range(_LOOKS):
         batch: Any = source.make(Place("train", 0, index))  # what is learnt from first
         fit.look(batch.image, batch.targets)
         yield Progress(done=min(index + 1, least), total=least)
         if index + 1 >= least and fit.seen >= {names.index(name) for name in begun["new"]}:
+            break
+        if budget is not None and time.monotonic() - began >= _OF_BUDGET * budget:
             break
     fitted = [names[head] for head in fit.fit()]
     rate = session.recipe.rate
@@ -334,11 +338,6 @@ def _fold_for(model: TrainedModel, wanted: Fold) -> Fold:
     if not there:
         raise ModelError(f"{model.folder} has no checkpoint at all; the training did not finish.")
     return wanted if wanted in there else there[0]
-
-
-def note_origin(order: Order, folder: Path) -> None:
-    """Keep which model a training continues, so that both are compared at the end, whenever that is."""
-    write_json(make_folder(order.folder.path) / CONTINUED_FILE, {"model": str(folder.resolve())})
 
 
 def compared(order: Order) -> Iterator[Note]:

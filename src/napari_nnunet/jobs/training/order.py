@@ -301,6 +301,8 @@ def _require_alike(
     """Refuse to go on with, or to train beside, what was trained with other rules."""
     name = ModelName(request.trainer, plans.plans_name, request.configuration)
     model = workspace.model(workspace.dataset_name(request.dataset), name)
+    if request.resume:
+        FoldFolder.at(model, request.fold).require_begun()
     own, others = request.resume or request.validate_only, not request.validate_only
     rules = plans, info, name.configuration
     doubts = require_same_rules(model, *rules, fold=request.fold, own=own, others=others, anew=anew)
@@ -391,9 +393,8 @@ def _never_seen(info: DatasetInfo, split: Split, data: Path) -> Job[None]:
 def _require_previous(folder: Path, split: Split, configuration: Configuration) -> None:
     missing = [name for name in (*split.train, *split.val) if next_stage_file(folder, name) is None]
     if missing:
-        listed = some(missing)
         raise DatasetError(
             f"{configuration.name} needs the segmentations that all folds of {configuration.previous_stage} made of "
-            f"their validation cases; {len(missing)} are missing in {folder} ({listed}). Train the folds of "
+            f"their validation cases; {len(missing)} are missing in {folder} ({some(missing)}). Train the folds of "
             f"{configuration.previous_stage} to their end first."
         )

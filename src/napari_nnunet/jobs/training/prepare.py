@@ -16,7 +16,6 @@ from napari_nnunet.errors import DatasetError, ModelError, NnunetError, Settings
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, open_dataset, reader_of, survey
 from napari_nnunet.formats.images.files import read_header, read_volume
-from napari_nnunet.formats.model.fold import CONTINUED_FILE, FoldFolder
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.preprocessed.plans import read_plans
@@ -27,7 +26,6 @@ from napari_nnunet.jobs.planning.folds import adopt_cases
 from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.jobs.prediction.voxel_size import far_voxels
 from napari_nnunet.jobs.training.order import changed_cases, make_order
-from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import PreprocessRequest
@@ -51,25 +49,6 @@ class Needs:
 
     cases: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
-
-
-def require_begun(folder: FoldFolder) -> None:
-    """Check that a fold that is resumed does not begin at random where it was to go on with a model.
-
-    Raises
-    ------
-    ModelError
-        If it was ended before anything of it was saved.
-    """
-    origin = folder.path / CONTINUED_FILE
-    if folder.checkpoints or not origin.is_file():
-        return
-    model = message(origin).get("model", "another model")
-    raise ModelError(
-        f"{folder.path} cannot be resumed: it was ended before anything of it was saved, and was to continue {model}.",
-        shell=f"Start it again with --continue_from {model}.",
-        window="Choose that model in the list and press 'Improve…' again.",
-    )
 
 
 def look_at_needs(workspace: Workspace, requests: Sequence[TrainRequest]) -> Job[Needs]:

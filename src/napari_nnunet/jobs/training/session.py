@@ -102,8 +102,7 @@ class Session:
 
     def load_batches(self) -> None:
         """Let the workers begin at the next step."""
-        recipe = self.recipe
-        self.loader.start(self.epoch, self.iteration, recipe.iterations, recipe.validation_iterations)
+        self.loader.start(self.epoch, self.iteration, self.recipe.iterations, self.recipe.validation_iterations)
 
     def set_rate(self) -> None:
         """Set the learning rate of this epoch."""
@@ -167,8 +166,8 @@ class Session:
         seconds = time.monotonic() - begun
         self._epoch_seconds += seconds
         self.spent += seconds
-        before = self._times[role]
-        self._times[role] = seconds if before == 0 else _SMOOTHING * before + (1 - _SMOOTHING) * seconds
+        before = self._times[role] or seconds
+        self._times[role] = _SMOOTHING * before + (1 - _SMOOTHING) * seconds
 
     @property
     def seconds_per_step(self) -> float:
@@ -190,8 +189,7 @@ class Session:
         better = self.log.add(
             train_loss=loss, val_loss=val_loss, dice=dice, rate=rate, begun=now - self._epoch_seconds, ended=now
         )
-        names = self.order.info.labels.head_names
-        names = names if self.order.info.labels.has_regions else names[1:]
+        names = self.order.info.labels.head_names[0 if self.order.info.labels.has_regions else 1 :]
         seconds, waited = self._epoch_seconds, self._waited
         self.epoch, self.iteration = self.epoch + 1, 0
         self.losses, self._epoch_seconds, self._waited = [], 0.0, 0.0
@@ -216,13 +214,15 @@ class Session:
 
     # --- how long ---
 
-    def fit_to_budget(self, seconds: float, step: float) -> None:
-        """Choose epochs and steps for the time there is; the workers restart with them."""
-        self.recipe = fit_to_budget(self.recipe, max(0.0, seconds - self.group.agree(self.aside)), step)
+    def fit_to_budget(self, seconds: float, step: float) -> float:
+        """Choose epochs and steps for the time there is, and return what of it is theirs; the workers restart."""
+        left = max(0.0, seconds - self.group.agree(self.aside))
+        self.recipe = fit_to_budget(self.recipe, left, step)
         self.schedule = Schedule(self.recipe, self.recipe.epochs)
         self.measured = True
         self.iteration = min(self.iteration, self.recipe.iterations)
         self.load_batches()
+        return left
 
     def obey(self) -> Job[bool]:
         """See what was asked for; returns whether to stop."""

@@ -18,13 +18,12 @@ from napari_nnunet.errors import ModelError, NnunetError, ResourceError, Setting
 from napari_nnunet.events import Ended, EpochDone, Job, Note, Previewed, Progress, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.checkpoint import epochs_in, read_raw
-from napari_nnunet.formats.model.fold import BEST, CONTINUED_FILE, FINAL, FoldFolder, give_way
+from napari_nnunet.formats.model.fold import BEST, FINAL, FoldFolder, give_way
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.arithmetic import REAL, step_key, training_choice, training_device
 from napari_nnunet.jobs.training.begin import Fresh, Start, begin, fresh_network, kept_arithmetic, require_the_same
-from napari_nnunet.jobs.training.improve import compared, continued, note_origin
+from napari_nnunet.jobs.training.improve import compared, continued
 from napari_nnunet.jobs.training.order import Order, make_order
-from napari_nnunet.jobs.training.prepare import require_begun
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
 from napari_nnunet.processes.follow import PREPARING
@@ -118,8 +117,6 @@ def train(workspace: Workspace, request: TrainRequest, anew: Sequence[Fold] = ()
     device = training_device(request, own_device(request.device))
     require_trackers(request.trackers)
     order = yield from make_order(workspace, request, anew=anew)
-    if resume:
-        require_begun(order.folder)
     choice = training_choice(request, order.architecture, device, order.configuration.patch_size)
     with joined_processes(choice.device) as group, ExitStack() as stack:
         # Each process of a group measures for itself; they compute alike.
@@ -177,7 +174,7 @@ def _make_room(folder: FoldFolder) -> Job[None]:
                 text=f"The earlier training of this fold was moved to {aside}; delete it when you no longer need it."
             )
         folder.events.unlink(missing_ok=True)
-        (folder.path / CONTINUED_FILE).unlink(missing_ok=True)
+        folder.forget_origin()
 
 
 def _others_aside(order: Order, anew: Sequence[Fold]) -> Job[None]:
@@ -242,17 +239,16 @@ def _run_of(order: Order) -> Run:
 
 
 def _last_figures(result: TrainResult) -> dict[str, float]:
-    found = result.validation
-    return {} if found is None or found.dice is None else {"validation/dice": found.dice}
+    return {} if (found := result.validation) is None or found.dice is None else {"validation/dice": found.dice}
 
 
 def _train(
     order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start: Start, request: TrainRequest
 ) -> Job[TrainResult]:
     with torch_threads(choice.threads), ExitStack() as stack:
+        if group.leads:
+            order.folder.note_origin(model=start.continue_from, weights=start.pretrained)
         yield Stage(name=PREPARING)
-        if start.continue_from is not None and group.leads:
-            note_origin(order, start.continue_from)  # before anything that can be ended
         session = yield from begin(order, fresh, choice, group, start)
         stack.callback(session.close)
         finished = yield from _learn(session)
@@ -322,12 +318,18 @@ def _fit_to_budget(session: Session) -> Job[bool]:
         if (yield from session.obey()):
             return False
     step = session.group.agree(sum(times[2:] or times) / len(times[2:] or times))
-    session.fit_to_budget(budget, step)
+    left = session.fit_to_budget(budget, step)
+    fitting = f"{counted(session.schedule.epochs, 'epoch')} of {counted(session.recipe.iterations, 'step')}"
     length = counted(round(budget / 60), "minute") if budget >= _IN_MINUTES else counted(round(budget), "second")
-    yield Note(
-        text=f"A step takes {step:.2f} s, so {length} allow {counted(session.schedule.epochs, 'epoch')} of "
-        f"{counted(session.recipe.iterations, 'step')}."
-    )
+    if session.aside and left <= session.schedule.epochs * session.recipe.iterations * step / 2:
+        yield Note(
+            level="warning",
+            text=f"What comes before the epochs took {session.aside:.0f} s of {length}, and a step takes {step:.2f} s. "
+            f"Hardly anything can be learnt in what is left; {fitting} are trained all the same. Give it more time.",
+        )
+        return True
+    before = f" What came before took {session.aside:.0f} s of them." if budget - left >= 1 else ""
+    yield Note(text=f"A step takes {step:.2f} s, so {length} allow {fitting}.{before}")
     return True
 
 
@@ -382,8 +384,7 @@ def _step(session: Session) -> Job[None]:
     loss, cases = session.learn()
     if math.isfinite(loss):
         return
-    suspects = session.suspects()
-    who = ", ".join(sorted(set(suspects or cases)))
+    who = ", ".join(sorted(set((suspects := session.suspects()) or cases)))
     if session.learner.scaler is not None and not suspects and session.left_out <= _SKIPS:
         yield Note(level="warning", text=f"float16 overflowed on {who}; this step was skipped.")
         return
