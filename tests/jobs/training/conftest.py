@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from trainings import NEW, folder_of, run
 
-from helpers import make_trainable
+from helpers import TRAINED, dataset_json, make_trainable
+from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.training import logbook
 
@@ -38,3 +41,19 @@ def new_workspace(tmp_path):
         return Workspace.at(make_trainable(tmp_path / "own", recipe, **options))
 
     return make
+
+
+@pytest.fixture
+def trained(new_workspace):
+    """A workspace with a trained model, whose dataset then got a class more and other values; and the model's folder."""
+    place = new_workspace()
+    run(place)
+    model = folder_of(place).path.parent
+    raw = place.raw / TRAINED
+    dataset_json(raw, labels=NEW)
+    for path in sorted((raw / "labelsTr").iterdir()):
+        labels, geometry = read_labels(path)
+        changed = np.choose(labels, [0, 2, 1]).astype(np.uint8)
+        changed[0:2, 0:5, 0:5] = 3
+        write_labels(changed, geometry, path)
+    return place, model
