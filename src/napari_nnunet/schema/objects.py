@@ -105,21 +105,28 @@ class ObjectRule(BaseModel):
     smallest: int = Field(1, ge=1)
     smallest_seed: int = Field(1, ge=1)
     split: float | None = Field(None, gt=0)
+    neck: float | None = Field(None, gt=0, lt=1)
     sure: float = Field(0.0, ge=0, le=1)
 
     @classmethod
     def mean(cls, rules: list[ObjectRule]) -> ObjectRule:
-        """Return the rule for several folds together; the default for none. Seeds are cut where most folds cut them."""
+        """Return the rule for several folds together; the default for none.
+
+        Seeds are cut where most folds cut them, and by the measure of necks that most of these use.
+        """
         if not rules:
             return cls()
         count = len(rules)
-        cuts = [rule.split for rule in rules if rule.split is not None]
+        necks = [rule.neck for rule in rules if rule.neck is not None]
+        cuts = [rule.split for rule in rules if rule.neck is None and rule.split is not None]
+        cut, by_share = 2 * (len(necks) + len(cuts)) > count, len(necks) >= len(cuts)
         return cls(
             seed=sum(rule.seed for rule in rules) / count,
             inside=sum(rule.inside for rule in rules) / count,
             smallest=round(sum(rule.smallest for rule in rules) / count),
             smallest_seed=round(sum(rule.smallest_seed for rule in rules) / count),
-            split=sum(cuts) / len(cuts) if 2 * len(cuts) > count else None,
+            split=sum(cuts) / len(cuts) if cut and not by_share else None,
+            neck=sum(necks) / len(necks) if cut and by_share else None,
             sure=sum(rule.sure for rule in rules) / count,
         )
 

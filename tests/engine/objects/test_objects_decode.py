@@ -29,15 +29,15 @@ def probabilities(shape: tuple[int, ...], seed: int, smooth: float = 1.0) -> tup
     st.integers(1, 9),
     st.sampled_from([1.0, 2.0]),
     st.integers(1, 6),
-    st.sampled_from([None, 0.1, 0.5]),
+    st.sampled_from([{}, {"split": 0.1}, {"split": 0.5}, {"neck": 0.2}, {"neck": 0.6}]),
     st.sampled_from([0.0, 0.7]),
 )
 @settings(max_examples=80, deadline=None)
 def test_pieces_give_what_the_whole_gives(
-    shape: tuple[int, ...], seed: int, planes: int, width: float, smallest: int, split: float | None, sure: float
+    shape: tuple[int, ...], seed: int, planes: int, width: float, smallest: int, cut: dict[str, float], sure: float
 ) -> None:
     core, inside = probabilities(shape, seed)
-    rule = Rule(width, smallest=smallest, smallest_seed=2, split=split, sure=sure)
+    rule = Rule(width, smallest=smallest, smallest_seed=2, sure=sure, **cut)
     voxel = (3.0, 1.0, 1.0)[-len(shape) :]
     whole = decode(core, inside, rule, voxel)
     pieces = np.empty(shape, dtype=np.uint32)

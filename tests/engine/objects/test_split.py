@@ -63,3 +63,25 @@ def test_a_part_too_large_to_be_looked_at_at_once_is_left(monkeypatch: pytest.Mo
     _, core = balls((40, 80), [(20, 20), (20, 36)], 9.0, (1.0, 1.0))
     monkeypatch.setattr("napari_nnunet.engine.objects.split._LARGEST", 100)
     assert decode(core, core, Rule(2.0, split=0.75)).max() == 1
+
+
+@pytest.mark.parametrize("shape", [(60, 180), (29, 60, 180)], ids=["discs", "balls"])
+def test_a_share_of_the_height_cuts_necks_of_all_sizes(shape: tuple[int, ...]) -> None:
+    middle = shape[0] // 2
+    depth = (middle,) * (len(shape) - 2)
+    large, core = balls(shape, [(*depth, 30, 28), (*depth, 30, 70)], 24.0, (1.0,) * len(shape))
+    small, more = balls(shape, [(*depth, 30, 130), (*depth, 30, 139)], 5.0, (1.0,) * len(shape))
+    ragged = core.copy()
+    for angle in np.arange(0.5, 2.6, 0.4):  # noses, which are no objects
+        y, x = round(30 - 25 * np.sin(angle)), round(28 + 25 * np.cos(angle))
+        ragged[..., y - 3 : y + 4, x - 3 : x + 4] = 1
+    truth = np.where(small, small + 2, large)
+    together = np.maximum(ragged, more)
+    found = decode(together, together, Rule(2.0, neck=0.2))
+    assert Matching.of(truth, found).counts(0.7) == (4, 0, 0)
+    assert decode(core, core, Rule(2.0, split=30.0, neck=0.2)).max() == 2, "the share goes first"
+
+
+def test_a_shallow_neck_is_kept_by_a_large_share() -> None:
+    _, core = balls((60, 120), [(30, 36), (30, 81)], 24.0, (1.0, 1.0))  # a pass at a third of the middles' height
+    assert [int(decode(core, core, Rule(2.0, neck=neck)).max()) for neck in (0.3, 0.9)] == [2, 1]

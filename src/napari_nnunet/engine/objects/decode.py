@@ -46,7 +46,10 @@ class Rule:
         Size below which a part of the core is no seed.
     split : float or None
         How much lower than both middles a neck must be for a part of the core to be cut into two seeds, as a length;
-        None never cuts. See `napari_nnunet.engine.objects.split`.
+        None does not ask. See `napari_nnunet.engine.objects.split`.
+    neck : float or None
+        The same as a share of the lower middle's own height, between 0 and 1, for objects of all sizes; goes before
+        `split`. Where both are None, nothing is cut.
     sure : float
         Mean probability of core or border below which an object is left out.
     """
@@ -57,11 +60,17 @@ class Rule:
     smallest: int = 1
     smallest_seed: int = 1
     split: float | None = None
+    neck: float | None = None
     sure: float = 0.0
 
     def steps(self, voxel: Sequence[float]) -> int:
         """Return how many voxels a seed grows: over the border it lost, twice, for cores come out too small."""
         return math.ceil((2 * math.ceil(self.width - 1e-6) + 2) / min(voxel) - 1e-6)
+
+    def cut(self, smallest: int, voxel: Sequence[float]) -> Cut | None:
+        """Return where seeds are cut, whose pieces have at least `smallest` voxels; None where they are not."""
+        height = self.split if self.neck is None else self.neck
+        return None if height is None else Cut(height, smallest, voxel, relative=self.neck is not None)
 
     def voxels(self, size: int, voxel: Sequence[float]) -> int:
         """Return a size in voxels of a picture."""
@@ -127,8 +136,8 @@ def decode_into(
     slabs = [(start, min(start + planes, size)) for start in range(0, size, planes)]
     smallest = rule.voxels(rule.smallest_seed, voxel)
     numbers = _seeds(objects, read, slabs, rule.seed, smallest)
-    if rule.split is not None:
-        numbers = cut_seeds(objects, lambda window: read(window)[0], slabs, numbers, Cut(rule.split, smallest, voxel))
+    if (cut := rule.cut(smallest, voxel)) is not None:
+        numbers = cut_seeds(objects, lambda window: read(window)[0], slabs, numbers, cut)
     _grow(objects, read, slabs, (rule.inside, steps), numbers, _pace(voxel))
     _join_rest(objects, read, slabs, rule, int(numbers.max(initial=0)))
     sums = object_sums(objects, read, slabs) if rule.sure > 0 else None

@@ -3,8 +3,9 @@
 A part that fills the ellipse of its own second moments is one object and left alone. In any other, every voxel gets a
 height: its distance from the part's edge times the squared probability of core, slightly smoothed. Maxima that stand
 out from the pass between them (h-maxima, Soille 1999) are middles of objects, and a watershed (Vincent and Soille 1991)
-divides the part among them. Each part is looked at as a whole, so that nothing depends on how a picture is cut into
-slabs.
+divides the part among them. How much they stand out is a length, or a share of their own height: h-maxima of the
+height's logarithm, which finds the same necks in objects of all sizes. Each part is looked at as a whole, so that
+nothing depends on how a picture is cut into slabs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from scipy import ndimage
 _FULL = 0.95  # of its ellipse; two discs that touch fill 0.89 of theirs
 _LARGEST = 1 << 24  # voxels of the box of a part that is cut
 _SMOOTH = 0.7  # network edges
+_MIDDLE = 1.0  # network edges; what is lower is no middle when shares count, of which a ragged edge has any
+_FLAT = 1e-3  # a height whose logarithm is taken for that of 0
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,31 @@ class Cut:
     Parameters
     ----------
     height : float
-        How much a middle stands out from the pass to a higher one, in network edges.
+        How much a middle stands out from the pass to a higher one, in network edges or as a share of itself.
     smallest : int
         Voxels below which a piece is not cut off.
     voxel : sequence of float
         Edges of a voxel as multiples of the network's finest edge.
+    relative : bool
+        Whether the height is a share, between 0 and 1.
     """
 
     height: float
     smallest: int
     voxel: Sequence[float]
+    relative: bool = False
+
+    def middles(self, height: NDArray[np.float32], inside: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+        """Return the maxima that stand out, numbered from 1 on, and their number."""
+        least, surface = self.height, height
+        if self.relative:
+            inside = inside & (height > _MIDDLE)
+            least, surface = -math.log1p(-self.height), np.log(np.maximum(height, np.float32(_FLAT)))
+        # not skimage's h_maxima, which keeps two middles of exactly one height however shallow the pass between them is
+        morphology = skimage.morphology  # type: ignore[attr-defined]
+        lowered = morphology.reconstruction(surface - np.float32(least), surface)
+        found, count = ndimage.label(morphology.local_maxima(lowered) & inside)
+        return found, int(count)
 
 
 def cut_seeds(
@@ -156,7 +174,7 @@ def _pieces(mask: NDArray[np.bool_], core: NDArray[np.float32], cut: Cut) -> NDA
     inside = np.pad(mask, 1)
     distance = np.asarray(ndimage.distance_transform_edt(inside, sampling=tuple(cut.voxel)), dtype=np.float32)
     height = ndimage.gaussian_filter(distance * np.pad(core, 1) ** 2, [_SMOOTH / edge for edge in cut.voxel]) * inside
-    middles, count = ndimage.label(skimage.morphology.h_maxima(height, cut.height) & inside)  # type: ignore[attr-defined]
+    middles, count = cut.middles(height, inside)
     if count > 1:
         pieces = skimage.segmentation.watershed(-height, middles, mask=inside)
         small = np.bincount(pieces.reshape(-1), minlength=count + 1) < cut.smallest
