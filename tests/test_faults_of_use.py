@@ -263,6 +263,9 @@ BAD_INPUT = {
     "two windows on one dataset": [
         "test_changed_elsewhere::test_two_windows_see_what_the_other_did",
         "test_changed_elsewhere::test_what_another_window_is_doing_is_waited_for",
+        "test_two_windows::test_a_training_of_one_window_is_paused_resumed_and_discarded_in_the_other",
+        "test_two_windows::test_a_model_that_one_window_removes_is_gone_in_the_other_and_comes_back",
+        "test_two_windows::test_both_windows_label_for_one_dataset",
     ],
 }
 FAULTS = {**LOST, **WRONG, **DEAD_ENDS, **SAID}

@@ -17,6 +17,7 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Stage
 from napari_nnunet.formats.dataset.case_files import Case
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
+from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.jobs.labelling.suggestion import Standing, Suggestion, Suggestions
 from napari_nnunet.schema.requests.labelling import SuggestRequest
 from napari_nnunet.widgets.frame.state import state_of
@@ -122,6 +123,20 @@ def test_a_correction_is_given_up_only_after_a_question(opened, home, found, ask
     opened.open_place(0)
     qtbot.waitUntil(lambda: opened._open is found.chosen[0])
     assert not asked.called
+
+
+def test_labels_that_somebody_else_saved_since_a_place_was_suggested_are_asked_about(opened, home, asked, qtbot):
+    saved = home / "nnUNet_raw" / OURS / "labelsTr" / "u0.nii.gz"
+    write_nifti(saved, np.ones(SHAPE, np.uint8))
+    write_nifti(saved.parents[1] / "imagesTr" / "u0_0000.nii.gz", smooth_image(SHAPE, seed=0)[0])
+    paint(opened)
+    opened.take()
+    assert "The labels of 'u0' were changed elsewhere since it was suggested." in asked.call_args.args[2]
+    assert not opened.busy and read_labels(saved)[0].all()
+    asked.return_value = QMessageBox.StandardButton.Yes
+    opened.take()
+    wait_until_idle(qtbot, opened)
+    assert read_labels(saved)[0].sum() == 9
 
 
 def test_what_is_painted_after_a_correction_was_given_up_is_asked_about_again(opened, asked):

@@ -15,9 +15,9 @@ from qtpy.QtWidgets import QFileDialog, QFormLayout, QGroupBox, QHBoxLayout, QMe
 
 from napari_nnunet.errors import ModelError, NnunetError, counted
 from napari_nnunet.events import Job
-from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info
 from napari_nnunet.formats.preprocessed.plans import plan_files
-from napari_nnunet.formats.workspace import Workspace, is_folder
+from napari_nnunet.formats.workspace import Workspace, is_folder, stamp
 from napari_nnunet.schema.requests.labelling import SuggestRequest
 from napari_nnunet.widgets.files.unsaved import Unsaved, ask_before_closing
 from napari_nnunet.widgets.frame.dock import RequestDock
@@ -72,6 +72,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self._opening = Latest(self)
         self._asked_of: Path | None = None
         self._kept: str | None = None  # digest of the open proposal as it was opened, or taken
+        self._known: dict[str, tuple[int, int] | None] = {}  # labels of cases as they were when they were suggested
         self.head = Head(self.state, Workspace.dataset_names, page="labelling.md")
         self.source_box = field_widget(
             SuggestRequest, "source", label="Unlabelled images", widget_type=FileEdit, mode="d", nullable=True
@@ -185,6 +186,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self._remove_layers()
         self._open = None
         self.found, self.left, self._asked_of = found, list(found.chosen), raw
+        self._known = {one.place.case: _stored(raw, one.place.case) for one in found.chosen}
         self._show()
         self.open_place(0)
         return f"{len(found.chosen)} of {found.considered} places. {about_time(60 * found.minutes)} together."
@@ -336,11 +338,22 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         if found is None or folder is None or layer is None or layer not in self.viewer.layers:
             self.panel.say("Open a place first; its labels were closed.")
             return
+        if _stored(folder, found.place.case) != self._known.get(found.place.case) and not self._replaces(found):
+            return
         labels = np.array(layer.data)  # people go on painting
         job, digest = take_correction(folder, found.place, found.image, labels), _digest(labels)
         self.panel.run(job, done=lambda case: self._taken(found, case, digest))
 
+    def _replaces(self, found: Suggestion) -> bool:
+        """Ask whether labels that somebody else saved meanwhile are to be replaced."""
+        name = found.place.case
+        text = f"The labels of '{name}' were changed elsewhere since it was suggested. Replace what they hold here? "
+        text += "The earlier ones go to the dataset's trash folder."
+        button = QMessageBox.question(self, "Labels changed", as_text(text))
+        return button == QMessageBox.StandardButton.Yes
+
     def _taken(self, found: Suggestion, case: TrainingCase, digest: str) -> str:
+        self._known[case.name] = stamp(case.label)
         if self._open is found:
             self._kept = digest
         self._drop(found)
@@ -359,6 +372,14 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self._show()
         if self._coming is None:  # else somebody chose another one meanwhile
             self.open_place(0)
+
+
+def _stored(raw: Path, case: str) -> tuple[int, int] | None:
+    """Return a stamp of the labels of a case, None where it has none."""
+    try:
+        return stamp(raw / "labelsTr" / f"{case}{read_info(raw).file_ending}")
+    except (NnunetError, OSError):
+        return None  # what is wrong with the dataset is said where it is written
 
 
 def _digest(labels: NDArray[Any]) -> str:

@@ -12,6 +12,7 @@ from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QGroupBox, QInputDialog, QVBoxLayout
 
 from napari_nnunet.errors import ImageError, counted
+from napari_nnunet.formats.claim import moving
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.model.model_trash import bring_training_back, folds_in_trash
 from napari_nnunet.formats.workspace import stamp
@@ -362,5 +363,6 @@ class TrainWidget(RequestDock[Asked, Needs]):
 
 
 def _put_away(folder: FoldFolder) -> None:
-    if folder.put_aside() is None:
-        shutil.rmtree(folder.path, ignore_errors=True)
+    with moving(folder.path, f"Fold {folder.fold} of {folder.path.parent.name} is already being moved"):
+        if folder.put_aside() is None:
+            shutil.rmtree(folder.path, ignore_errors=True)
