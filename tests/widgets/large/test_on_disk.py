@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -305,3 +306,63 @@ def test_a_time_series_and_several_layers_are_written_as_one_image(viewer, dock,
         folds=(0,),
     )  # fmt: skip
     assert np.array_equal(layer.data[0][:], zarr.open(str(found.path / "0"), mode="r")[:])
+
+
+class Holed:
+    """An array of which some planes cannot be read, until they are restored."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.ndim, self.restored = array, array.shape, array.dtype, 3, False
+
+    def __getitem__(self, key):
+        if not self.restored and key[0].stop > 20:
+            raise OSError("checksum of chunk 2.0.0 is wrong")
+        return self.array[key]
+
+
+def test_a_chunk_that_cannot_be_read_is_named_and_once_restored_the_rest_is_done(
+    viewer, ready, model, qtbot, tmp_path, target
+):
+    holed = Holed(smooth_image(SHAPE)[0])
+    viewer.layers["image"].data = da.from_array(holed, chunks=(4, 40, 36), name=False, meta=np.zeros((0, 0, 0), "f4"))
+    wait_until_said(qtbot, ready, "GB of memory")
+    press(qtbot, ready)
+    said = ready.panel.status.text()
+    assert "of image cannot be read: checksum of chunk 2.0.0 is wrong" in said and "restore that part of it" in said
+    holed.restored = True
+    qtbot.waitUntil(lambda: ready.panel.button.isEnabled())
+    press(qtbot, ready)
+    assert "The labels are in" in ready.panel.status.text()
+    assert chunks_of(target) == undisturbed(tmp_path, model)
+
+
+def test_a_disk_that_is_full_at_a_chunk_loses_nothing(viewer, ready, model, qtbot, tmp_path, target, monkeypatch):
+    from zarr.storage import LocalStore
+
+    put, count = LocalStore.set, []
+
+    async def full(self, key, value, *more, **named):
+        if "labels" in str(self.root) and "/c/" in f"/{key}":
+            count.append(key)
+            if len(count) > 6:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return await put(self, key, value, *more, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "set", full)
+        press(qtbot, ready)
+    said = ready.panel.status.text()
+    assert "No space left while writing" in said and "--continue" not in said
+    wait_until_said(qtbot, ready, "Will continue")
+    press(qtbot, ready)
+    assert chunks_of(target) == undisturbed(tmp_path, model)
+
+
+def test_what_another_model_began_is_told_before_run_is_pressed(viewer, ready, held, qtbot, tmp_path, target):
+    cancelled(ready, held, qtbot)
+    wait_until_said(qtbot, ready, "Will continue")
+    other = make_model(tmp_path / "other", Recipe(name="Dataset002_Other"), seed=5)
+    ready.add_model(other.folder)
+    ready.form.preset_box.value = "fast"
+    wait_until_said(qtbot, ready, "was begun with another model")
+    assert not ready.panel.button.isEnabled() and ready.panel.remedy.text() == "Choose another name"

@@ -57,6 +57,8 @@ class LargeImage:
     place : ImagePlace, optional
         Where it lies, if ``geometry`` does not say that: no patient's directions are known of OME-Zarr and layers, so
         that models which turn images take them as they lie.
+    behind : tuple of Path
+        Files that other processes read, where the arrays are in this one.
 
     Raises
     ------
@@ -73,6 +75,7 @@ class LargeImage:
     notes: tuple[str, ...] = ()
     again: Callable[[], LargeImage] | None = None
     place: ImagePlace | None = None
+    behind: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         shapes = [tuple(int(n) for n in array.shape) for array in self.arrays]

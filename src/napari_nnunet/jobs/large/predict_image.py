@@ -48,6 +48,7 @@ from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.large import PredictImageSettings
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
+DONE = "Writing the result"  # the stage that begins when all blocks are there
 _FIRST = "first-stage.zarr"  # within an unfinished result
 _FILES = "A .nii.gz or .nrrd keeps it, where the labels fit into memory twice."
 
@@ -122,7 +123,7 @@ def predict_image(
     asked = asked or PredictImageSettings()
     if asked.cluster is None or workers is not None:
         return (yield from _predicted(model, image, target, asked, workers, view))
-    need = Elsewhere(asked.cluster, (model.folder, *image.files), target.parent, network=True)
+    need = Elsewhere(asked.cluster, (model.folder, *image.files, *image.behind), target.parent, network=True)
     require_sendable(image)
     with team(need) as found:
         yield from result_of(found.gathered())
@@ -162,7 +163,7 @@ def _predicted(
         work = _Work(model, image, labels, journal, settings, budget, stamp, workers, asked.memory_gb, view)
         facts = yield from surveyed(image, journal, limited_axis(model, image))
         filling = yield from _filled(work, facts)
-        yield Stage(name="Writing the result")
+        yield Stage(name=DONE)
         if _is_zarr(target):
             labels.complete(made_of(known, journal, image))
             journal.remove()

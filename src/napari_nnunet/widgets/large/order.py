@@ -32,10 +32,12 @@ from napari_nnunet.widgets.frame.worker import lazy
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.large.expected import ExpectedCost, expect_image
+    from napari_nnunet.jobs.large.layer import predict_layer
     from napari_nnunet.jobs.large.predict_image import LargeResult, predict_image
     from napari_nnunet.jobs.large.view import View
 else:
     expect_image = lazy("napari_nnunet.jobs.large.expected:expect_image")
+    predict_layer = lazy("napari_nnunet.jobs.large.layer:predict_layer")
     predict_image = lazy("napari_nnunet.jobs.large.predict_image:predict_image")
 
 #: What the form calls this way of putting out labels.
@@ -64,6 +66,8 @@ class LargeOrder:
         Where the result goes.
     other : callable
         Proposes another name.
+    cluster : str, optional
+        Whose workers compute; None for this process.
     """
 
     model: TrainedModel
@@ -74,6 +78,7 @@ class LargeOrder:
     voxel_mm: tuple[float, ...] | None
     target: Path
     other: Callable[[], object]
+    cluster: str | None = None
 
     @property
     def source(self) -> Image:
@@ -90,6 +95,12 @@ class LargeOrder:
         """Whether some of it was done before, in this session or another one."""
         return self.place.begun
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that the layers were read from; none where one of them does not know its own."""
+        paths = [getattr(getattr(layer, "source", None), "path", None) for layer in self.layers]
+        return tuple(dict.fromkeys(Path(path) for path in paths if path)) if all(paths) else ()
+
     def image(self) -> LargeImage:
         """Return what is segmented; nothing is read."""
         channels = len(self.model.dataset.channel_names)
@@ -99,10 +110,12 @@ class LargeOrder:
     @property
     def asked(self) -> PredictImageSettings:
         """How it is segmented: what was begun is continued."""
-        return PredictImageSettings.like(self.settings, carry_on=True)
+        return PredictImageSettings.like(self.settings, carry_on=True, cluster=self.cluster)
 
     def job(self, view: View) -> Job[LargeResult]:
         """Return the job, which goes on with what was begun."""
+        if self.cluster is not None:
+            return predict_layer(self.model, self.image(), self.files, self.target, self.asked)
         return predict_image(self.model, self.image(), self.target, self.asked, None, view)
 
     def expected(self) -> Job[ExpectedCost]:
@@ -133,10 +146,15 @@ class LargeOrder:
         else:
             guess = "" if own.measured else " (a first estimate)"
             lines.append(f"{about_time(own.seconds * image.times)}{guess} and more, as blocks overlap")
-        lines[-1] += f", on {own.choice}, with {found.budget.bytes / _GB:.1f} GB of memory"
+        if self.cluster is None:
+            lines[-1] += f", on {own.choice}, with {found.budget.bytes / _GB:.1f} GB of memory"
+        else:
+            lines[-1] += f", by this computer alone; workers of {self.cluster} share it"
+            lines.append("All voxels are compared with those of the layer's files first, which the workers read")
         if image.unsaid:
             lines.append(image.unsaid.removesuffix("."))
-        lines.append("Blocks in view come first; what is finished stays, whatever happens")
+        first = "Blocks in view come first; what" if self.cluster is None else "What"
+        lines.append(f"{first} is finished stays, whatever happens")
         return ".<br>".join(lines) + "."
 
 
@@ -162,7 +180,13 @@ def place_of(layer: Image, axes: str, voxel_mm: tuple[float, ...] | None) -> Ima
 
 
 def large_order(
-    known: Any, text: str, *, whole: bool, choose: Callable[[], object], other: Callable[[], object]
+    known: Any,
+    text: str,
+    cluster: str | None = None,
+    *,
+    whole: bool,
+    choose: Callable[[], object],
+    other: Callable[[], object],
 ) -> LargeOrder:
     """Return what segmenting a layer block by block means.
 
@@ -172,6 +196,8 @@ def large_order(
         The same, in memory.
     text : str
         Where the result goes, as it was typed.
+    cluster : str, optional
+        Whose workers compute.
     whole : bool
         Whether all of the image is asked for.
     choose, other : callable
@@ -204,7 +230,13 @@ def large_order(
         )
     if not target.is_absolute() or not target.parent.is_dir():
         raise NotReadyError(f"The folder {target.parent} is not there. Choose another one for the result.")
-    order = LargeOrder(known.model, known.settings, known.layers, known.axes, known.grid, known.voxel_mm, target, other)
+    own_words = (known.model, known.settings, known.layers, known.axes, known.grid, known.voxel_mm)
+    order = LargeOrder(*own_words, target, other, cluster)
+    if cluster is not None and not order.files:
+        raise NotReadyError(
+            f"Workers of a cluster read files, and of which file '{known.source.name}' was read is not known. Save it, "
+            "as zarr for instance, and open that; or leave 'Cluster' empty."
+        )
     if target.exists() and not order.continues:
         raise NotReadyError(
             f"{target} already exists.{by_hand(target)} To look at it, drop it on napari; to segment again, choose "

@@ -350,7 +350,8 @@ class SegmentForm(Form):
             return request
         target = image.target
         whole = image.takes_all
-        return large_order(request, target.text, whole=whole, choose=target.browse, other=target.propose_other)
+        words = target.text, image.cluster.cluster()
+        return large_order(request, *words, whole=whole, choose=target.browse, other=target.propose_other)
 
     def require_near(self, model: TrainedModel, request: SegmentRequest) -> None:
         """Check that the voxels fit another model too; raises NotReadyError with a button that confirms them."""

@@ -17,6 +17,7 @@ from napari_nnunet.widgets.frame.forms import LayerForm, add_row, distinct, let_
 from napari_nnunet.widgets.frame.layers import full_resolution, place_seen, position_in, voxel_size_mm
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 from napari_nnunet.widgets.frame.words import as_text, size_text
+from napari_nnunet.widgets.large.cluster_row import ClusterRow
 from napari_nnunet.widgets.large.order import ON_DISK
 from napari_nnunet.widgets.large.target_row import TargetRow
 from napari_nnunet.widgets.prediction.many import FolderOrder, OpenImages, folder_order, open_images
@@ -66,13 +67,14 @@ class ImageForm(LayerForm):
         self._folder_size = ""
         for widget in (self.axes_box, self.spacing_edit, self.region_box, self.time_box, self.output_box):
             add_row(self.rows, widget)
-        self.target = TargetRow(self.rows)
+        self.target, self.cluster = TargetRow(self.rows), ClusterRow(self.rows)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(group)
         let_shrink(self)
         self.scope.changed.connect(self._scope_chosen)
-        self.target.changed.connect(self._changed)
+        for row in (self.target, self.cluster):
+            row.changed.connect(self._changed)
         self.spacing_edit.changed.connect(self._size_typed)
         for box in (self.axes_box, self.region_box, self.time_box, self.output_box):
             box.changed.connect(self._changed)
@@ -192,7 +194,7 @@ class ImageForm(LayerForm):
         spacing = typed_spacing(text, "YX" if flat else "ZYX") if text else None
         images, results = (edit.text().strip() for edit in (self.scope.images, self.scope.results))
         settings = settings.replace(probabilities=self.output_box.value != OUTPUTS[0])
-        return folder_order(self.model, settings, images, results, spacing)
+        return folder_order(self.model, settings, images, results, spacing, self.cluster.cluster())
 
     def layers(self) -> tuple[Image | None, ...]:
         """Return the chosen layers, one per channel; None for "in the first layer"."""
@@ -263,6 +265,7 @@ class ImageForm(LayerForm):
             self.rows.setRowVisible(self.time_box.native, one and "T" in self.axes)
             to_disk = one and self.output_box.value == ON_DISK
             self.target.show(visible=to_disk)
+            self.cluster.show(visible=to_disk or self.scope.scope == FOLDER)
             if to_disk and self.model is not None:
                 with self._quietly():
                     self.target.propose(self._first, self.model.configuration.name)

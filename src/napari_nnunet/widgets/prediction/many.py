@@ -175,7 +175,12 @@ def groups_of(model: TrainedModel, images: Sequence[Image]) -> list[tuple[Image 
 
 
 def folder_order(
-    model: TrainedModel | None, settings: PredictSettings, images: str, results: str, spacing: tuple[float, ...] | None
+    model: TrainedModel | None,
+    settings: PredictSettings,
+    images: str,
+    results: str,
+    spacing: tuple[float, ...] | None,
+    cluster: str | None = None,
 ) -> FolderOrder:
     """Return what segmenting a folder means.
 
@@ -195,7 +200,7 @@ def folder_order(
     if not is_folder(Path(results).parent):
         raise NotReadyError(f"The folder {Path(results).parent} is not there. Choose another one for the results.")
     try:
-        own = {"source": (Path(images),), "target": Path(results), "spacing": spacing}
+        own = {"source": (Path(images),), "target": Path(results), "spacing": spacing, "cluster": cluster}
         folder = PredictFolderRequest.like(settings, **own, keep_finished=True, table=True)
     except SettingsError as error:
         raise NotReadyError(error.in_window) from error

@@ -1,0 +1,122 @@
+"""An image that somebody has open is segmented by workers of a cluster, which read it from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from napari_nnunet.engine.large.boxes import cut_into_boxes
+from napari_nnunet.errors import ImageError, NnunetError, SettingsError, some
+from napari_nnunet.events import Job, Progress, Pump, Stage
+from napari_nnunet.formats.large.level import Level
+from napari_nnunet.formats.large.opening import Say, open_image
+from napari_nnunet.formats.large.place import ImagePlace
+from napari_nnunet.formats.large.source import LargeImage
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.jobs.large.predict_image import DONE, LargeResult, predict_image
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.requests.large import PredictImageSettings
+
+_PIECE = 8e6  # values that are compared together
+_INSTEAD = "Leave 'Cluster' empty, so that this process computes, or segment the file in a shell (predict_image)."
+
+
+def predict_layer(
+    model: TrainedModel,
+    image: LargeImage,
+    files: Sequence[Path],
+    target: Path,
+    asked: PredictImageSettings,
+) -> Job[LargeResult]:
+    """Segment an image that is open here on a cluster; see :func:`~.predict_image.predict_image`.
+
+    Workers cannot see arrays of this process. They read its files, once every voxel there was found to be the one that
+    is open here: an array may have been changed, cut or turned since it was read.
+
+    Parameters
+    ----------
+    model, target, asked : TrainedModel, Path, PredictImageSettings
+        As there; ``asked.cluster`` names the workers.
+    image : LargeImage
+        What is open.
+    files : sequence of Path
+        Where it was read from; empty where nobody knows.
+
+    Raises
+    ------
+    SettingsError
+        If files are not known, or hold something else.
+    ImageError
+        If files were changed meanwhile; what is finished is kept.
+    """
+    there = _opened(image, files)
+    stamp = there.stamp()
+    yield from _require_same(image, there)
+    if there.again is None:
+        raise ValueError("what opens files says how they are opened again")
+    again = partial(_as_here, there.again, image.geometry, image.place, image.name)
+    sent = replace(image, behind=there.files, again=again)
+    with Pump(predict_image(model, sent, target, asked)) as pump:
+        for event in pump:
+            if isinstance(event, Stage) and event.name == DONE and there.stamp() != stamp:
+                raise ImageError(
+                    f"The files of {image.name} were changed while they were read, so that its parts do not belong "
+                    f"together. Delete {target}.unfinished, and begin again when nothing writes to them any more."
+                )
+            yield event
+    return pump.result
+
+
+def _opened(image: LargeImage, files: Sequence[Path]) -> LargeImage:
+    """Open the files of an image at the level that is as large; raises SettingsError where that is none of theirs."""
+    if not files:
+        raise SettingsError(f"Workers cannot see {image.name}: of which file it was read is not known. {_INSTEAD}")
+
+    def best(levels: Sequence[Level]) -> int:
+        sizes = [tuple(n for n, a in zip(level.shape, level.letters, strict=True) if a in "ZYX") for level in levels]
+        return sizes.index(image.shape) if image.shape in sizes else 0
+
+    try:
+        there = open_image(files, Say(spacing=image.geometry.spacing, best=best))
+    except NnunetError as error:
+        raise SettingsError(f"Workers cannot read {image.name} from its files: {error.message} {_INSTEAD}") from error
+    own, theirs = ((one.times, one.channels, *one.shape) for one in (image, there))
+    if own != theirs:
+        raise _differs(image, there, f"time points, channels and voxels are {_x(theirs)} there and {_x(own)} here")
+    return there
+
+
+def _as_here(again: Callable[[], LargeImage], geometry: Geometry, place: ImagePlace | None, name: str) -> LargeImage:
+    """Open the files elsewhere, and take them for what they are called and where they lie here."""
+    return replace(again(), geometry=geometry, place=place, name=name)
+
+
+def _require_same(image: LargeImage, there: LargeImage) -> Job[None]:
+    """Raise SettingsError if files hold other voxels than what is open."""
+    boxes = list(cut_into_boxes(there.shape_3d, there.chunk_3d, _PIECE / there.channels))
+    total, done = len(boxes) * there.times, 0
+    yield Stage(name="Comparing the layer with its files", total=total)
+    for time in range(there.times):
+        for box in boxes:
+            here, theirs = image.read(box, time), there.read(box, time)
+            real = here.dtype.kind == "f" and theirs.dtype.kind == "f"
+            if not np.array_equal(here, theirs, equal_nan=real):
+                at = ", ".join(f"{axis} {lo} to {hi - 1}" for axis, (lo, hi) in zip("zyx", box, strict=True))
+                raise _differs(image, there, f"voxels differ within {at}")
+            done += 1
+            yield Progress(done=done, total=total)
+
+
+def _differs(image: LargeImage, there: LargeImage, how: str) -> SettingsError:
+    files = some([str(file) for file in there.files])
+    return SettingsError(
+        f"Workers would read {files}, which is not what is open as {image.name}: {how}. Open the file again. {_INSTEAD}"
+    )
+
+
+def _x(numbers: Sequence[int]) -> str:
+    return " x ".join(map(str, numbers))
