@@ -280,3 +280,23 @@ def test_places_of_a_class_too_large_to_be_put_in_order_are_all_its_own_and_none
         assert len({tuple(row) for row in rows.tolist()}) == len(rows)
         assert (labels[tuple(rows[:, 1:].T)] == key).all()
         assert np.allclose(rows[:, 1:].mean(axis=0), (29.5, 44.5, 199.5), rtol=0.03)
+
+
+def test_channels_whose_places_are_to_be_ignored_are_those_of_a_case_in_memory(tmp_path, opened):
+    folder = raw(tmp_path, ".nii", np.int16, channels=2)
+    plans = planned(folder)
+    second = volume((17, 26, 23), 1, np.int16)[0]
+    write_nifti(folder / "imagesTr" / "c0_0001.nii", second, (3.0, 1.2, 0.9))
+    dataset = open_dataset(folder)
+    case, labels = dataset.cases[0], dataset.info.labels
+    configuration, made = plans.configuration("3d_fullres"), []
+    for memory in (1e9, SMALL):
+        place, staging = tmp_path / f"made{memory}", tmp_path / f"staging{memory}"
+        place.mkdir()
+        staging.mkdir()
+        with pytest.raises(ImageError, match="c0_0001.nii"):
+            preprocess_case(case, plans, [(configuration, place)], labels, staging, room=memory)
+        preprocess_case(case, plans, [(configuration, place)], labels, staging, apart="ignore", room=memory)
+        made.append(open_case(place, "c0"))
+    assert len(opened) == 2 and np.array_equal(made[0].labels[:], made[1].labels[:])
+    assert np.abs(made[0].data[:] - made[1].data[:]).max() < 2e-6 * np.abs(made[0].data[:]).max()

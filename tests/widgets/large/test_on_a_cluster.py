@@ -69,7 +69,7 @@ def test_a_layer_that_is_not_what_its_file_holds_is_not_sent(viewer, ready, qtbo
     wait_until_said(qtbot, ready, "workers of local:1 share it")
     press(qtbot, ready)
     said = ready.panel.status.text().replace("\u200b", "")
-    assert "image.zarr, which is not what is open as image: voxels differ within z 0 to 23" in said
+    assert "image.zarr/0, which is not what is open as image: voxels differ within z 0 to 23" in said
     assert "Leave 'Cluster' empty" in said and not list(tmp_path.glob("labels*"))
     viewer.layers["image"].data = changed[:20]
     wait_until_said(qtbot, ready, "workers of local:1 share it")

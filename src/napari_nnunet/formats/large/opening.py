@@ -54,6 +54,8 @@ class Say:
         Chooses a level.
     reader : callable, optional
         Returns the class of nnU-Net's that reads a file (a path) for a model, None for that of the file's kind.
+    ignores_place : bool
+        Whether channels of one shape are taken as they are, wherever their files say that they lie.
     """
 
     level: str | None = None
@@ -61,6 +63,7 @@ class Say:
     spacing: tuple[float, ...] | None = None
     best: Callable[[Sequence[Level]], int] | None = None
     reader: Callable[[Path], str | None] | None = None
+    ignores_place: bool = False
 
 
 def open_image(paths: Sequence[Path | str], say: Say | None = None) -> LargeImage:
@@ -89,7 +92,7 @@ def open_image(paths: Sequence[Path | str], say: Say | None = None) -> LargeImag
     first = replace(first, again=partial(open_image, where, replace(say, level=level, best=None)))
     if len(opened) == 1:
         return first
-    for other in opened[1:]:
+    for other in [] if say.ignores_place else opened[1:]:
         sizes = (other.geometry.spacing, first.geometry.spacing)
         if other.axes != first.axes or not np.allclose(*sizes, rtol=_ROUNDING, atol=0):
             raise ImageError(

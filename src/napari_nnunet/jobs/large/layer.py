@@ -22,7 +22,7 @@ from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.large import PredictImageSettings
 
 _PIECE = 8e6  # values that are compared together
-_INSTEAD = "Leave 'Cluster' empty, so that this process computes, or segment the file in a shell (predict_image)."
+_INSTEAD = "Leave 'Cluster' empty, so that this process computes."
 
 
 def predict_layer(

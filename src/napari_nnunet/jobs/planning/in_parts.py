@@ -70,7 +70,7 @@ def open_lazily(case: TrainingCase, reader: str, apart: WhenApart) -> LazyCase:
     ImageError
         If files cannot be read, or do not lie on one grid.
     """
-    say = Say(reader=lambda _: reader)
+    say = Say(reader=lambda _: reader, ignores_place=apart == "ignore")
     image, labels = open_image(case.images, say), open_image([case.label], say)
     headers = [read_header(path, reader=reader) for path in (case.images[0], case.label)]
     geometry, own = (header.geometry for header in headers)

@@ -25,7 +25,7 @@ _MEMORY = re.compile(r"\d{1,9}(\.\d{1,9})? ?[KMGT]i?B", re.IGNORECASE | re.ASCII
 _LARGEST = 1 << 20  # bytes of a settings file
 JOBS = Path("~/.napari-nnunet-jobs")  # where files of jobs go if nothing else is said
 JOBS_OF = "Name local, local:N (so many at a time on this computer) or a .toml file about Slurm."
-_ALLOWED = (
+ANY = (
     "Give the address of a dask scheduler (tcp://host:8786), local:N for N workers on this computer, or a .toml file "
     "about Slurm, PBS, LSF or SGE."
 )
@@ -113,18 +113,20 @@ class Queue(Request):
 Where: TypeAlias = Scheduler | Local | Queue
 
 
-def where(text: str) -> Where:
+def where(text: str, window: str = JOBS_OF) -> Where:
     """Return what ``--cluster`` names.
 
     Parameters
     ----------
     text : str
         ``tcp://host:port``, ``local``, ``local:N``, ``FILE.toml``, or ``slurm:FILE.toml`` (pbs, lsf, sge alike).
+    window : str
+        What a window says is allowed: :data:`JOBS_OF` where trainings are submitted, :data:`ANY` elsewhere.
 
     Raises
     ------
     SettingsError
-        If it is nothing of these, or the file does not say what it must. In a window only trainings are submitted.
+        If it is nothing of these, or the file does not say what it must.
     """
     found = _ADDRESS.fullmatch(text)
     if found is not None and int(found[3]) < 65536:
@@ -137,16 +139,16 @@ def where(text: str) -> Where:
         return Local(count)
     kind, colon, rest = text.partition(":")
     if colon and kind in _SYSTEMS:
-        return _read(Path(rest), kind)
+        return _read(Path(rest), kind, window)
     if text.lower().endswith(".toml"):
-        return _read(Path(text), None)
-    raise SettingsError(f"The cluster {text!r} is not understood.", shell=_ALLOWED, window=JOBS_OF)
+        return _read(Path(text), None, window)
+    raise SettingsError(f"The cluster {text!r} is not understood.", shell=ANY, window=window)
 
 
-def _read(path: Path, kind: str | None) -> Queue:
+def _read(path: Path, kind: str | None, window: str) -> Queue:
     """Read a settings file; ``kind`` is what was typed before its name."""
     if not path.expanduser().exists():
-        raise SettingsError(f"{path} does not exist.", shell=_ALLOWED, window=JOBS_OF)
+        raise SettingsError(f"{path} does not exist.", shell=ANY, window=window)
     try:
         content = tomllib.loads(read_text(path.expanduser(), SettingsError, largest=_LARGEST))
     except (ValueError, RecursionError) as error:  # no TOML, a number of thousands of digits, or nested too deeply

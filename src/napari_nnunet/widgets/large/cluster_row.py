@@ -6,7 +6,7 @@ from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QWidget
 
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.processes.cluster.where import where
+from napari_nnunet.processes.cluster.where import ANY, where
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.words import as_text
@@ -62,9 +62,9 @@ class ClusterRow(QObject):
         if not text:
             return None
         try:
-            where(text)  # whether somebody answers there is found out when it runs
+            where(text, ANY)  # whether somebody answers there is found out when it runs
         except SettingsError as error:
-            raise NotReadyError(error.message) from error
+            raise NotReadyError(error.in_window) from error
         return text
 
     def _browse(self) -> None:
