@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from docks import wait_until_idle
 from napari.components import ViewerModel
-from qtpy.QtWidgets import QMessageBox
+from qtpy.QtWidgets import QMainWindow, QMessageBox
 
 from helpers import make_dataset, smooth_image, write_nifti
 from napari_nnunet.engine.labelling.queries import Spot
@@ -20,6 +20,7 @@ from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.jobs.labelling.suggestion import Standing, Suggestion, Suggestions
 from napari_nnunet.schema.requests.labelling import SuggestRequest
+from napari_nnunet.widgets.files.unsaved import CloseGuard
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.labelling import next_dock
 
@@ -64,10 +65,11 @@ def found(home):
 
 @pytest.fixture
 def dock(found, home, qtbot, monkeypatch, asked):
-    viewer = ViewerModel()
+    viewer, window = ViewerModel(), QMainWindow()
     state_of(viewer).choose(dataset=OURS)
     dock = next_dock.NextWidget(viewer)
-    qtbot.addWidget(dock)
+    qtbot.addWidget(window)
+    window.setCentralWidget(dock)
 
     def suggest(*_):
         yield Stage(name="ranking")
@@ -123,6 +125,19 @@ def test_a_correction_is_given_up_only_after_a_question(opened, home, found, ask
     opened.open_place(0)
     qtbot.waitUntil(lambda: opened._open is found.chosen[0])
     assert not asked.called
+
+
+def test_a_window_with_a_correction_asks_before_it_closes(opened, asked):
+    guard = opened.window().findChild(CloseGuard)
+    assert guard.may_close() and not asked.called
+    layer = paint(opened)
+    asked.return_value = QMessageBox.StandardButton.Cancel
+    assert not opened.window().close() and layer in opened.viewer.layers
+    said = asked.call_args.args[2]
+    assert said.startswith("'u0 proposal' was corrected and is not saved. Close napari and lose that?")
+    assert f"Then press {opened.take_button.text()} in Next." in said
+    asked.return_value = QMessageBox.StandardButton.Discard
+    assert guard.may_close()
 
 
 def test_labels_that_somebody_else_saved_since_a_place_was_suggested_are_asked_about(opened, home, asked, qtbot):

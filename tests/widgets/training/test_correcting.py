@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from qtpy.QtWidgets import QMessageBox, QWidget
+from qtpy.QtWidgets import QMainWindow, QMessageBox, QWidget
 
 from helpers import make_dataset
 from napari_nnunet.errors import DatasetError
@@ -19,6 +19,7 @@ from napari_nnunet.jobs.dataset.cases import NewCase
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.widgets.dataset.class_table import as_stored, is_sparse, remember_values, set_sparse
 from napari_nnunet.widgets.files.reader import case_layers
+from napari_nnunet.widgets.files.unsaved import CloseGuard
 from napari_nnunet.widgets.frame.layers import ORIGIN, case_origin
 from napari_nnunet.widgets.training import correcting
 from napari_nnunet.widgets.training.correcting import Correcting
@@ -164,6 +165,23 @@ def test_strokes_are_not_deleted_before_they_are_saved_and_none_go_where_nothing
     assert labels in viewer.layers and "c0 result" not in viewer.layers
     assert saving(viewer, labels) == [None]
     assert not labels.locked
+
+
+def test_a_window_with_painted_labels_asks_before_it_closes(raw, asked, qtbot):
+    viewer, window = ViewerModel(), QMainWindow()
+    qtbot.addWidget(window)
+    layers = drain(score_layers(raw, "c0", raw / "labelsTr" / "c0.nii.gz"))
+    Correcting(viewer, window, Mock(), Mock())._add(layers, None)
+    guard, labels = window.findChild(CloseGuard), viewer.layers["c0 labels"]
+    assert guard.may_close() and not asked.called
+    labels.selected_label = 1
+    labels.paint((1, 1, 1), 1)
+    asked.return_value = QMessageBox.StandardButton.Cancel
+    assert not window.close()
+    assert "'c0 labels' was corrected and is not saved." in asked.call_args.args[2]
+    assert "Then select the layer and press 'Save the corrected reference' in Train." in asked.call_args.args[2]
+    labels.locked = False  # as when it is saved
+    assert guard.may_close()
 
 
 def test_strokes_that_come_while_labels_are_saved_keep_them_locked(raw, saving, monkeypatch):

@@ -111,9 +111,9 @@ def ask_before_closing(part: QWidget, key: str, unsaved: Callable[[], Iterable[U
         Returns what is not saved now.
     """
     window: QWidget | None = part
-    while window is not None and not isinstance(window, QMainWindow):
+    while isinstance(window, QWidget) and not isinstance(window, QMainWindow):
         window = window.parentWidget()
-    if window is None:
+    if not isinstance(window, QMainWindow):
         return
     guard = window.findChild(CloseGuard) or CloseGuard(window)
     guard.add(key, unsaved)
