@@ -19,6 +19,7 @@ from napari_nnunet.engine.network import device
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.workspace import Workspace, default_folder
 from napari_nnunet.jobs import arithmetic
+from napari_nnunet.schema.names import typed
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.schema.requests.training import TrainSettings
 
@@ -158,17 +159,17 @@ def _advice() -> list[str]:
     if nvidia_driver() and not torch.version.cuda:
         advice.append(
             "An NVIDIA GPU was found, but torch was installed for the CPU only. Install the CUDA build:\n"
-            f"{sys.executable} -m pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu128"
+            f"{typed(sys.executable)} -m pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu128"
         )
     elif nvidia_driver() and not torch.cuda.is_available():
         advice.append("An NVIDIA GPU was found, but torch cannot use it; its driver may be too old. Update the driver.")
     short = ".".join(str(torch.__version__).split(".")[:2])
     if short in _BAD_TORCH:
         advice.append(
-            f"torch {torch.__version__}: {_BAD_TORCH[short]}.\n{sys.executable} -m pip install -U 'torch!=2.9.*'"
+            f"torch {torch.__version__}: {_BAD_TORCH[short]}.\n{typed(sys.executable)} -m pip install -U 'torch!=2.9.*'"
         )
     if not device.has_openvino() and not torch.cuda.is_available():
-        advice.append(f"OpenVINO makes prediction on the CPU faster:\n{sys.executable} -m pip install openvino")
+        advice.append(f"OpenVINO makes prediction on the CPU faster:\n{typed(sys.executable)} -m pip install openvino")
     folder = next(p for p in (default_folder(), *default_folder().parents) if p.exists())
     if not os.access(folder, os.W_OK):
         advice.append(f"{folder} cannot be written to; set --workspace or nnU-Net's variables to another folder.")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from napari_nnunet.errors import ModelError
-from napari_nnunet.schema.names import Fold, fault_of
+from napari_nnunet.schema.names import Fold, fault_of, typed
 
 DEFAULT_TRAINER = "nnUNetTrainer"
 DEFAULT_PLANS = "nnUNetPlans"
@@ -85,8 +85,8 @@ class ModelName:
     @property
     def flags(self) -> str:
         """What the command line needs besides the configuration: nothing if both names are the usual ones."""
-        plans = f" -p {self.plans}" if self.plans != DEFAULT_PLANS else ""
-        return plans + (f" -tr {self.trainer}" if self.trainer != DEFAULT_TRAINER else "")
+        plans = f" -p {typed(self.plans)}" if self.plans != DEFAULT_PLANS else ""
+        return plans + (f" -tr {typed(self.trainer)}" if self.trainer != DEFAULT_TRAINER else "")
 
 
 def label_of(folder: str) -> str:

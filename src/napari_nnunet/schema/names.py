@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
 import unicodedata
 from typing import Literal
 
@@ -47,6 +50,12 @@ def fault_of(name: str, most: int = MOST_BYTES) -> str | None:
 def shown(name: str) -> str:
     """Return a name for a message, which control characters could break or colour."""
     return name if name.isprintable() else repr(name)
+
+
+def typed(*words: object, windows: bool = os.name == "nt") -> str:
+    """Return words as they are typed in a shell of this computer: quoted where they have blanks or signs of its own."""
+    texts = [str(word) for word in words]
+    return subprocess.list2cmdline(texts) if windows else shlex.join(texts)
 
 
 def is_plain(name: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from napari_nnunet.engine.network.device import choose, has_openvino
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.model.eight_bit import EightBit, EightBitMeasured
+from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.arithmetic import processor
 from napari_nnunet.jobs.prediction.estimate import usable_presets
@@ -86,9 +89,15 @@ def test_a_file_that_is_no_json_is_done_without(model, volume):
     assert drain(predict(model, volume, EIGHT)).recipe["precision"] != "int8"
 
 
-def test_a_model_that_was_not_quantised_says_how(model, volume):
+def test_a_model_that_was_not_quantised_says_how(model, volume, tmp_path):
     with pytest.raises(ModelError, match="was not quantised"):
         drain(predict(model, volume, EIGHT))
+    blank = tmp_path / "my model"
+    shutil.copytree(model.folder, blank)
+    with pytest.raises(ModelError) as found:
+        drain(predict(load_model(blank), volume, EIGHT))
+    command = re.search(r"Run '(napari-nnunet .*)', or choose", str(found.value))[1]
+    assert shlex.split(command) == ["napari-nnunet", "quantize", "-m", str(blank)]
 
 
 @pytest.mark.parametrize("changes", [{"device": "mps"}, {"backend": "torch"}])

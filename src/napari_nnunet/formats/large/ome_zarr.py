@@ -18,6 +18,7 @@ from napari_nnunet.formats.large.unpacking import bounded
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import GIVEN, OME, Geometry
+from napari_nnunet.schema.names import typed
 
 _MOST_LEVELS = 100
 _MOST_VOXELS = 1 << 50  # 2 petabytes of 16 bits
@@ -338,7 +339,7 @@ def _check_levels(levels: Sequence[Level], name: str) -> None:
                     f"{finest.shape[axis]} x {finest.scale[axis]:g} = {ends[0]:g} long, but level {level.path} is "
                     f"{level.shape[axis]} x {level.scale[axis]:g} = {ends[1]:g}. Write the pyramid again, or name one "
                     "of its arrays instead of the image.",
-                    shell=f"For instance -i {name}/{finest.path} --spacing ...",
+                    shell=f"For instance -i {typed(f'{name}/{finest.path}')} --spacing ...",
                 )
 
 

@@ -27,7 +27,7 @@ from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER, ModelName
-from napari_nnunet.schema.names import Fold, is_plain
+from napari_nnunet.schema.names import Fold, is_plain, typed
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.schema.requests.prediction import Average
@@ -147,7 +147,7 @@ class TrainedModel:
                 raise ModelError(f"{self.folder} has no checkpoint at all; the training did not finish.")
             raise ModelError(
                 f"No fold of {self.folder} has a {checkpoint}; it has {' and '.join(names)}.",
-                shell=f"Choose that one (-chk {names[0]}).",
+                shell=f"Choose that one (-chk {typed(names[0])}).",
                 window="Choose that checkpoint.",
             )
         for fold in folds:

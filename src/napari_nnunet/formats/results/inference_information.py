@@ -9,7 +9,7 @@ from typing import Any
 from napari_nnunet.errors import ModelError
 from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.model_name import ModelName
-from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.names import Fold, typed
 
 INFORMATION = "inference_information.json"
 OBJECTS_KEY = "napari_nnunet_mean_average_precision"  # nnU-Net passes it over
@@ -74,7 +74,7 @@ def read_best(results: Path) -> Best:
     if not path.exists():
         raise ModelError(
             f"{path} does not exist: the models of {results.name} have not been compared yet. Run "
-            f"'napari-nnunet find_best_configuration {results.name}' first."
+            f"'napari-nnunet find_best_configuration {typed(results.name)}' first."
         )
     content = read_object(path, ModelError)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.schema.cleaning import Target, target_word
 from napari_nnunet.schema.json_text import message, read_object
+from napari_nnunet.schema.names import typed
 
 _NAME = "recipe.json"
 _AXES = ("first", "second", "third")
@@ -93,17 +93,17 @@ def as_command(recipe: Recipe, *, source: str = "INPUT_FOLDER", target: str = "O
             words += [f"--{name}", *map(str, asked[name])] if asked.get(name) else []
         words += ["--any_spacing"] if asked.get("any_spacing") else []
         words += ["--save_probabilities"] if several or recipe.get("probabilities") else []
-        lines.append(shlex.join(words))
+        lines.append(typed(*words))
     if several:
         words = ["napari-nnunet", "ensemble", "-i", *outputs, "-o", target]
         words += ["--hard"] if recipe.get("method") == "hard" else []
         words += ["--weights", *(repr(float(w)) for w in recipe["weights"])] if recipe.get("weights") else []
-        lines.append(shlex.join(words))
+        lines.append(typed(*words))
     if steps:
         words = ["napari-nnunet", "apply_postprocessing", "-i", target, "-o", f"{target}_PP"]
         file = recipe.get("postprocessing_file")
         what = ["-pp_pkl_file", str(file)] if file else ["--keep_largest", *map(target_word, _targets(recipe))]
-        lines.append(shlex.join([*words, *what]))
+        lines.append(typed(*words, *what))
     return "\n".join(lines) + "\n"
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.results.inference_information import Best
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.model_name import ModelName
+from napari_nnunet.schema.names import typed
 
 
 def instructions(workspace: Workspace, best: Best) -> str:
@@ -21,7 +21,7 @@ def instructions(workspace: Workspace, best: Best) -> str:
         "",
         "One command does everything (fill in INPUT_FOLDER and OUTPUT_FOLDER):",
         "",
-        f"napari-nnunet predict_best -d {best.dataset} -i INPUT_FOLDER -o OUTPUT_FOLDER{where}",
+        f"napari-nnunet predict_best -d {typed(best.dataset)} -i INPUT_FOLDER -o OUTPUT_FOLDER{where}",
         "",
         "The same step by step; nnU-Net's own commands begin with nnUNetv2_ instead of 'napari-nnunet ' and have no "
         "--workspace:",
@@ -41,7 +41,7 @@ def instructions(workspace: Workspace, best: Best) -> str:
             "Postprocessing, once all cases are predicted:",
             "",
             f"napari-nnunet apply_postprocessing -i OUTPUT_FOLDER -o OUTPUT_FOLDER_PP -pp_pkl_file "
-            f"{shlex.quote(str(best.postprocessing))} -plans_json {shlex.quote(str(best.plans_file))}",
+            f"{typed(best.postprocessing)} -plans_json {typed(best.plans_file)}",
         ]
     return "\n".join([*lines, ""])
 
@@ -60,7 +60,7 @@ def _flag(name: str, workspace: Workspace) -> str:
     """Return the flag that leads to the workspace; none where nnU-Net's variables or the user's folder do."""
     if workspace == Workspace.resolve(None):
         return ""
-    return f" {name} {shlex.quote(str(workspace.results.parent))}"
+    return f" {name} {typed(workspace.results.parent)}"
 
 
 def _predict_lines(
@@ -78,6 +78,6 @@ def _predict_lines(
 
 def _predict_line(best: Best, model: ModelName, folds: str, output: str, where: str) -> str:
     return (
-        f"napari-nnunet predict -d {best.dataset} -i INPUT_FOLDER -o {output} -f {folds} -tr {model.trainer} "
-        f"-c {model.configuration} -p {model.plans}{where}"
+        f"napari-nnunet predict -d {typed(best.dataset)} -i INPUT_FOLDER -o {output} -f {folds} "
+        f"-tr {typed(model.trainer)} -c {typed(model.configuration)} -p {typed(model.plans)}{where}"
     )

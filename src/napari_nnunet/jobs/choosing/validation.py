@@ -8,6 +8,7 @@ from typing import Any
 
 from napari_nnunet.errors import DatasetError, ModelError, some
 from napari_nnunet.schema.model_name import ModelName
+from napari_nnunet.schema.names import typed
 
 FOUND_OBJECTS = "objects"  # folder beside the classes: numbered objects, where a dataset has such
 VALIDATE_FIRST = {
@@ -58,9 +59,9 @@ def validation_members(models: Sequence[Path], folds: Sequence[Any], ending: str
 def validate_command(model: Path, folds: Sequence[Any]) -> str:
     """Return the command that validates folds of a model again and keeps the probabilities."""
     name = ModelName.of(model.name)
-    which, more = ("CONFIGURATION", "") if name is None else (name.configuration, name.flags)
+    which, more = ("CONFIGURATION", "") if name is None else (typed(name.configuration), name.flags)
     listed = " ".join(str(fold) for fold in folds)
-    return f"'napari-nnunet train {model.parent.name} {which} {listed}{more} --val --npz'."
+    return f"'napari-nnunet train {typed(model.parent.name)} {which} {listed}{more} --val --npz'."
 
 
 def npz_of(path: Path, ending: str) -> Path:

@@ -30,6 +30,7 @@ from napari_nnunet.jobs.dataset.import_case import (
 )
 from napari_nnunet.processes.pool import run_cases
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
+from napari_nnunet.schema.names import typed
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.schema.requests.mask_words import NONZERO, map_words
 
@@ -96,7 +97,7 @@ class ImportPlan:
             also, also_there = (
                 (f"\n{self.question.message}", f"\n{self.question.in_window}") if self.question else ("", "")
             )
-            names = " ".join(sorted(self.problems)) if len(self.problems) <= _NAMES else "NAME ..."
+            names = typed(*sorted(self.problems)) if len(self.problems) <= _NAMES else "NAME ..."
             raise DatasetError(
                 head,
                 shell=f"\n{lines}\nRepair them, or leave them out (--skip {names}).{also}",

@@ -13,7 +13,7 @@ from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.crossval import dataset_folds, validated_folds
 from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_cases
-from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.names import Fold, typed
 from napari_nnunet.schema.requests.labelling import JudgedBy
 
 
@@ -105,8 +105,8 @@ def best_model(workspace: Workspace, dataset: str, wanted: JudgedBy) -> TrainedM
         raise ModelError(
             f"{dataset} has no trained model{_said(wanted)} yet, so that nothing is known of unlabelled images. Label "
             "a few cases as different as your images are, and train on them first.",
-            shell=f"Train one: 'napari-nnunet plan_and_preprocess -d {dataset}', then 'napari-nnunet train {dataset} "
-            "3d_fullres 0 --time-budget 10m' (pictures: 2d).",
+            shell=f"Train one: 'napari-nnunet plan_and_preprocess -d {typed(dataset)}', then 'napari-nnunet train "
+            f"{typed(dataset)} 3d_fullres 0 --time-budget 10m' (pictures: 2d).",
             window="Add the cases in the Training cases dock, then press 'Train this'.",
         )
     return max(trained, key=lambda model: max(_time(path) for path in model.folder.glob("fold_*/*.pth")))

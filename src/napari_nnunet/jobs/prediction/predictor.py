@@ -22,7 +22,7 @@ from napari_nnunet.formats.model.eight_bit import EightBit
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.schema.architecture import Architecture
-from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.names import Fold, typed
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
 _MOST = 10  # a five-member ensemble of cascades needs as many for every image
@@ -123,7 +123,7 @@ def _with_ranges(
     if not model.eight_bit_path.is_file():
         raise ModelError(
             f"{model.name} was not quantised: there is no {model.eight_bit_path.name} in its folder.",
-            shell=f"Run 'napari-nnunet quantize -m {model.folder}', or choose another --precision.",
+            shell=f"Run 'napari-nnunet quantize -m {typed(model.folder)}', or choose another --precision.",
             window="Press 'Make 8-bit' in the Models dock, or choose another precision.",
         )
     try:

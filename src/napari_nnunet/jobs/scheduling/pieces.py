@@ -16,7 +16,7 @@ from napari_nnunet.jobs.dataset.splits import SPLITS_FILE
 from napari_nnunet.jobs.training.order import make_order, plans_to_train
 from napari_nnunet.processes.submitted import Submitted, submitted
 from napari_nnunet.schema.model_name import ModelName
-from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.names import Fold, typed
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.choosing import FindBestRequest
 from napari_nnunet.schema.requests.training import TrainAllRequest, TrainCommand, TrainSettings
@@ -184,7 +184,7 @@ class _Finding:
             raise SettingsError(
                 f"{name} needs the segmentations of all folds of {previous}, of which {', '.join(map(str, missing))} "
                 f"{'is' if len(missing) == 1 else 'are'} not trained.",
-                shell=f"Train these, too: --configurations {previous} {name.partition(' ')[0]} --folds all.",
+                shell=f"Train these, too: --configurations {typed(previous, name.partition(' ')[0])} --folds all.",
                 window=f"Tick {previous} and all folds, too.",
             )
 

@@ -25,6 +25,7 @@ from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.jobs.prediction.predictor import Predictor, build_predictor
 from napari_nnunet.jobs.sharing.bioimage import how_far, package, require_sayable
 from napari_nnunet.jobs.sharing.export import place_of_zip, workplace
+from napari_nnunet.schema.names import typed
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.plans import Resampling
 from napari_nnunet.schema.requests.prediction import PredictSettings
@@ -160,7 +161,7 @@ def _measured(model: TrainedModel) -> EightBitMeasured:
         raise ModelError(
             f"{model.name} was not quantised: what its layers need in 8-bit arithmetic, and how much accuracy that "
             "costs, is found on its training and validation cases first.",
-            shell=f"Run 'napari-nnunet quantize -m {model.folder}', or export without --int8.",
+            shell=f"Run 'napari-nnunet quantize -m {typed(model.folder)}', or export without --int8.",
             window="Press 'Make 8-bit' in the Models dock, or switch 8-bit off.",
         )
     if not measured.is_accurate:

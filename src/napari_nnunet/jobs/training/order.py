@@ -36,7 +36,7 @@ from napari_nnunet.schema.dataset import (
 )
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import ModelName
-from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.names import Fold, typed
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 from napari_nnunet.schema.trainers import TrainerRecipe
@@ -201,9 +201,10 @@ def make_order(
     data = base / configuration.data_identifier
     names = case_names(data) if data.is_dir() else []
     if not names:
+        words = typed("-d", dataset_name, "-plans_name", request.plans, "-c", configuration.name)
         raise DatasetError(
             f"{configuration.name} is not preprocessed: there are no cases in {data}.",
-            shell=f"Run 'preprocess -d {dataset_name} -plans_name {request.plans} -c {configuration.name}' first.",
+            shell=f"Run 'preprocess {words}' first.",
             window=f"Tick {configuration.name} in the Plan dock and press Preprocess.",
         )
     yield from _require_alike(workspace, plans, info, request, anew)
@@ -283,12 +284,11 @@ def _refuse_stale(
 ) -> Job[None]:
     stale, count = changed_cases(workspace, plans, configuration, data)
     if stale:
-        listed = some(stale)
+        words = typed("-d", data.parent.name, "-plans_name", plans.plans_name, "-c", configuration.name)
         raise DatasetError(
             f"{of_all(len(stale), count, 'case was', 'cases were')} added, changed or planned otherwise since "
-            f"preprocessing ({listed}).",
-            shell=f"Run 'preprocess -d {data.parent.name} -plans_name {plans.plans_name} -c {configuration.name}"
-            f"{_FLAGS[usual(joined_at(data.parent))]}'; only these are made again.",
+            f"preprocessing ({some(stale)}).",
+            shell=f"Run 'preprocess {words}{_FLAGS[usual(joined_at(data.parent))]}'; only these are made again.",
             window="Press Preprocess in the Plan dock; only these are made again.",
         )
     yield from look_at_unrecorded(workspace.raw / data.parent.name, data, names)
