@@ -17,7 +17,7 @@ import napari_nnunet
 from helpers import Recipe, make_model
 from napari_nnunet.cli import main
 from napari_nnunet.errors import ModelError, ResourceError, SettingsError
-from napari_nnunet.events import drain
+from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.sharing.catalogue import address_of, fetch_model, list_models
 from napari_nnunet.jobs.sharing.export import export_models
@@ -254,6 +254,52 @@ def test_of_a_web_address_nothing_else_may_be_behind_it(mark):
         read(f"https://lab.example.org/models.json{mark}")
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "models.json?ed25519=KEY", "models.json?v=2&ed25519=KEY", "models.json?ED25519=KEY&v=2", "?ed-25519:KEY",
+        "models.json?sha256=SUM", "models.json?v=1;sha256=SUM", "models.json%23ed25519=KEY", "models.json%23sha256=SUM",
+        "models.json?v=%26ed25519%3DKEY", "models.json?sha256=SUM#ed25519=KEY", "models.json?ed25519=KEY#ed25519=KEY",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["https", "http"])
+def test_a_mark_in_the_middle_of_an_address_is_not_passed_over(kind, place):
+    key = base64.b64encode(bytes(32)).decode()
+    whole = f"{kind}://example.org/{place}".replace("KEY", key).replace("SUM", "0" * 64)
+    with pytest.raises(SettingsError, match="in the middle, where it demands nothing"):
+        drain(list_models(ListModelsRequest(catalogue=whole)))
+
+
+@pytest.mark.parametrize("query", ["?ed25519s=1", "?signed=25519", "?v=2", "?x-amz-signature=sha256", "?a=1&sha=2"])
+def test_another_query_is_none(query, monkeypatch):
+    asked = []
+
+    def fetched(address, folder, most):
+        asked.append(address)
+        raise ResourceError("offline")
+
+    monkeypatch.setattr("napari_nnunet.jobs.sharing.catalogue._fetched", fetched)
+    with pytest.raises(ResourceError):
+        drain(list_models(ListModelsRequest(catalogue=f"https://example.org/models.json{query}")))
+    assert asked == [f"https://example.org/models.json{query}"]
+
+
+def test_the_signature_of_an_address_with_a_query_lies_beside_the_file(monkeypatch):
+    asked = []
+
+    def fetched(address, folder, most):
+        asked.append(address)
+        path = folder / "models.json"
+        path.write_text("{}", encoding="utf-8")
+        return path
+
+    monkeypatch.setattr("napari_nnunet.jobs.sharing.catalogue._fetched", fetched)
+    key = base64.b64encode(bytes(32)).decode()
+    with pytest.raises(ModelError, match="not a signature|no signature"):
+        drain(list_models(ListModelsRequest(catalogue=f"https://example.org/models.json?v=2&a=b#ed25519={key}")))
+    assert asked == ["https://example.org/models.json?v=2&a=b", "https://example.org/models.json.sig?v=2&a=b"]
+
+
 @pytest.mark.parametrize("name", ["cases #2.json", "a#key=b.json"])
 def test_a_file_may_have_such_a_mark_in_its_name(shared, name):
     path = write(shared, entry(shared), name=name)
@@ -288,3 +334,51 @@ def test_a_key_signs_the_zip_by_its_checksum(shared, tmp_path):
     path = write(shared, entry(shared, sha256="0" * 64), name="wrong_sum.json")
     with pytest.raises(ResourceError, match="is not the file that the catalogue"):
         fetch(tmp_path, f"{path}#ed25519={signed(path)}")
+
+
+def said_of(folder, key, *, written=None):
+    """Write and sign a catalogue of a date; returns what is said of it."""
+    path = write(folder, entry(folder), name="dated.json", **({} if written is None else {"written": written}))
+    heard = []
+    drain(list_models(ListModelsRequest(catalogue=f"{path}#ed25519={signed(path, key)}")), heard.append)
+    return [(event.level, event.text) for event in heard if isinstance(event, Note)]
+
+
+def test_a_signed_catalogue_that_is_older_than_one_read_before_is_said_to_be(shared, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    key = Ed25519PrivateKey.generate()
+    assert said_of(shared, key, written="2026-03-01") == []
+    assert said_of(shared, key, written="2026-03-02T12:00:00+02:00") == []
+    assert said_of(shared, key, written="2026-03-02T10:00:00Z") == []  # the same moment
+    ((level, text),) = said_of(shared, key, written="2026-03-01")
+    assert level == "warning"
+    assert "was written 2026-03-01 00:00+00:00" in text and "(2026-03-02 12:00+02:00)" in text
+    assert said_of(shared, key, written="2026-03-01")  # the newest stays the newest
+    assert said_of(shared, Ed25519PrivateKey.generate(), written="2020-01-01") == []  # of another key
+    assert said_of(shared, key, written="2026-03-03") == []
+    assert said_of(shared, key, written="9999-12-31T23:59:59-12:00") == []
+
+
+def test_a_signed_catalogue_without_a_date_is_said_to_have_none(shared, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    ((level, text),) = said_of(shared, Ed25519PrivateKey.generate())
+    assert level != "warning" and "does not say when it was written" in text
+
+
+def test_what_is_remembered_of_catalogues_may_be_damaged_or_not_writable(shared, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    key = Ed25519PrivateKey.generate()
+    said_of(shared, key, written="2026-03-02")
+    remembered = next(tmp_path.rglob("catalogues.json"))
+    for damaged in ("", "[]", '{"x": 3}', "{"):
+        remembered.write_text(damaged)
+        assert said_of(shared, key, written="2026-03-01") == []
+    monkeypatch.setenv("XDG_DATA_HOME", str(shared / "sent.zip"))
+    assert said_of(shared, key, written="2026-03-01") == []
+
+
+@pytest.mark.parametrize("written", ["yesterday", [], {}])
+def test_a_date_that_is_none_is_refused(shared, written):
+    path = write(shared, entry(shared), name="odd.json", written=written)
+    with pytest.raises(ModelError, match="is not a catalogue of models: .*written"):
+        read(path)

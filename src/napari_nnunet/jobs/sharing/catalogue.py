@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin
 
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
@@ -23,6 +24,7 @@ from napari_nnunet.formats.model.download import download
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.sharing.install import Installed, download_model, install_zip
+from napari_nnunet.jobs.sharing.rollback import look_at_age
 from napari_nnunet.jobs.sharing.signature import (
     SIGNATURE_ENDING,
     check_signature,
@@ -44,6 +46,7 @@ _WEB = ("http://", "https://")
 _DEMAND = re.compile(
     r"#\s*(sha(?![a-z])|ed\W*\d|ed\w*25519|key|[\w\s-]*[=:])", re.IGNORECASE
 )  # what may be meant as a mark
+_MISPLACED = re.compile(r"[?&;#]\s*(sha-?256|ed-?25519)\s*[=:]", re.IGNORECASE)  # a mark where a server alone sees it
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
 # Without what a terminal obeys, or what turns the order of letters.
@@ -106,6 +109,7 @@ class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     format_version: Annotated[int, Ge(0)]
+    written: datetime | None = None
     models: tuple[CatalogueEntry, ...]
 
 
@@ -119,10 +123,13 @@ class Catalogue:
         Where the file lies, without a checksum.
     entries : tuple of CatalogueEntry
         With whole addresses, in the order of the file.
+    written : datetime, optional
+        When it was written, as it says itself.
     """
 
     address: str
     entries: tuple[CatalogueEntry, ...]
+    written: datetime | None = None
 
     def entry(self, name: str) -> CatalogueEntry:
         """Return a model by its name; raises ModelError where there is none."""
@@ -180,7 +187,7 @@ def list_models(request: ListModelsRequest) -> Job[Catalogue]:
         if key is not None:
             beside = path.with_name(path.name + SIGNATURE_ENDING)
             check_signature(content, read_signature(beside, address), key, address)
-        return _catalogue(address, path, content, checksum)
+        return (yield from _aged(_catalogue(address, path, content, checksum), key))
     with TemporaryDirectory() as folder:
         path = _fetched(address, Path(folder), _LARGEST)
         content = read_content(path, ModelError, largest=_LARGEST)
@@ -190,7 +197,15 @@ def list_models(request: ListModelsRequest) -> Job[Catalogue]:
             except ResourceError as error:
                 raise unsigned(address, error.message) from error
             check_signature(content, read_signature(beside, address), key, address)
-        return _catalogue(address, path, content, checksum)
+        return (yield from _aged(_catalogue(address, path, content, checksum), key))
+
+
+def _aged(catalogue: Catalogue, key: bytes | None) -> Job[Catalogue]:
+    """Return a catalogue; of one that is signed, say where it is older than it should be."""
+    said = None if key is None else look_at_age(catalogue.address, key, catalogue.written)
+    if said is not None:
+        yield said
+    return catalogue
 
 
 def _parted(typed: str) -> tuple[str, str | None, bytes | None]:
@@ -201,6 +216,11 @@ def _parted(typed: str) -> tuple[str, str | None, bytes | None]:
         return address, checksum, None
     address, signed, written = typed.partition(_KEY_MARK)
     _refuse_demands(address)
+    if address.startswith(_WEB) and (found := _MISPLACED.search(unquote(address))):
+        raise SettingsError(
+            f"{address} has a {found[1]} in the middle, where it demands nothing. Put it behind the whole address, "
+            f"with a plain '#' before it: {_MARK}... or {_KEY_MARK}...."
+        )
     if signed:
         if address.startswith(_WEB) and not _place(address).partition("://")[2].partition("/")[2]:
             raise SettingsError(
@@ -274,7 +294,8 @@ def _catalogue(address: str, path: Path, content: bytes, checksum: str | None) -
     twice = next((name for name, times in names.items() if times > 1), None)
     if twice is not None:
         raise ModelError(f"{address} has two models with the name {twice}.")
-    return Catalogue(address, tuple(e.model_copy(update={"url": _whole(e.url, address, path)}) for e in read.models))
+    entries = tuple(e.model_copy(update={"url": _whole(e.url, address, path)}) for e in read.models)
+    return Catalogue(address, entries, read.written)
 
 
 def _whole(url: str, address: str, path: Path) -> str:
