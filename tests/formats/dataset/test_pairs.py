@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.formats.dataset.pairs import pair_folders, why_left
+from napari_nnunet.formats.dataset.pairs import masks_beside, pair_folders, why_left
 
 
 @pytest.fixture
@@ -219,3 +219,25 @@ def test_one_folder_is_not_images_and_masks_at_once(tmp_path):
 def test_a_file_of_the_same_name_can_be_left_out(pair):
     found = pair(["a.png", "a.tif", "b.png"], ["a.png", "b.png"], skip=("a.tif",))
     assert [p.images[0].name for p in found.pairs] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("images", "there", "found"),
+    [
+        ("images", ["masks"], "masks"),
+        ("embryos", ["Labels"], "Labels"),
+        ("pictures", ["ground_truth", "readme"], "ground_truth"),
+        ("imagesTr", ["labelsTr", "imagesTs", "labelsTs", "masks"], "labelsTr"),
+        ("imagesTr", ["masks"], None),
+        ("images", ["masks", "labels"], None),
+        ("images", ["maskings"], None),
+        ("masks", [], None),
+        ("images", [], None),
+    ],
+)
+def test_a_folder_of_masks_is_proposed_only_where_it_is_the_only_one(tmp_path, images, there, found):
+    for name in (images, *there):
+        (tmp_path / name).mkdir()
+    (tmp_path / "segmentations").touch()  # a file
+    assert masks_beside(tmp_path / images) == (None if found is None else tmp_path / found)
+    assert masks_beside(tmp_path / "gone" / "images") is None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from casework import listed, show
 from qtpy.QtCore import QPoint, Qt
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QPushButton
 
 from helpers import make_dataset, smooth_image
 from napari_nnunet.formats.dataset.objects import object_scheme, read_objects
@@ -278,3 +278,51 @@ def test_a_name_that_is_taken_is_said_before_anything_is_pressed(viewer, cases, 
     dialog._name_typed("Cells")
     assert dialog.panel.button.isEnabled() and "already exists" not in dialog.notes.text()
     dialog.reject()
+
+
+def choose(dialog, monkeypatch, folder):
+    """Choose a folder of images by its button."""
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(folder))
+    next(b for b in dialog.findChildren(QPushButton) if b.accessibleName() == "Browse for the folder of images").click()
+
+
+def test_masks_beside_the_images_are_proposed_and_go_with_them_but_not_those_that_were_chosen(
+    viewer, cases, home, folders, monkeypatch
+):
+    other = home / "other" / "images"
+    for folder in (other, other.parent / "masks", home / "alone" / "images"):
+        folder.mkdir(parents=True)
+    dialog = cases.import_dialog()
+    choose(dialog, monkeypatch, folders[0])
+    assert dialog.masks.text() == str(folders[1])
+    choose(dialog, monkeypatch, other)
+    assert dialog.masks.text() == str(other.parent / "masks")
+    choose(dialog, monkeypatch, home / "alone" / "images")
+    assert dialog.masks.text() == ""  # those of other images are not kept
+    dialog.masks.setText(str(folders[1]))
+    choose(dialog, monkeypatch, other)
+    assert dialog.masks.text() == str(folders[1])
+    dialog.reject()
+
+
+def test_cases_for_a_dataset_that_is_there_are_only_imported(viewer, cases, home, folders, qtbot):
+    make_dataset(home, cases=2)
+    dialog = opened(cases, qtbot, *folders)
+    assert dialog.go_on.isVisible() and dialog.go_on.isEnabled()
+    dialog.target.setCurrentIndex(1)
+    assert not dialog.go_on.isVisible()
+    dialog.reject()
+
+
+def test_what_an_import_says_only_at_its_end_is_read_before_anything_is_planned(viewer, cases, home, folders, qtbot):
+    raw = make_dataset(home, cases=2)
+    for notes, went_on in (([], True), (["known"], True), (["known", "new"], False)):
+        pressed = []
+        cases.go_on = lambda pressed=pressed: pressed.append(True)
+        dialog = cases.import_dialog()
+        dialog.onward = True
+        dialog.notes.setText("This is known.")
+        cases._imported(raw, notes, dialog)
+        assert bool(pressed) is went_on
+        assert all(note in cases.panel.status.text() for note in notes)
+        dialog.reject()

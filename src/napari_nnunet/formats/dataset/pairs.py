@@ -28,6 +28,23 @@ from napari_nnunet.formats.dataset.channel_files import (
 from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.masks.class_files import ClassFiles, find_class_files, parted
 from napari_nnunet.formats.regular import no_folder
+from napari_nnunet.formats.workspace import is_folder
+
+_MASKS = ("masks", "mask", "labels", "label", "segmentations", "segmentation", "annotations", "ground_truth",
+          "groundtruth", "gt")  # fmt: skip
+
+
+def masks_beside(images: Path) -> Path | None:
+    """Return the folder beside a folder of images that can only be its masks: the only one that is called like them.
+
+    ``imagesTr`` has ``labelsTr``, whatever else lies there.
+    """
+    if images.name == "imagesTr":
+        return images.with_name("labelsTr") if is_folder(images.parent / "labelsTr") else None
+    spelled = (name for word in _MASKS for name in (word, word.capitalize(), word.upper()))
+    found = {path.resolve(): path for name in spelled if is_folder(path := images.parent / name)}
+    found.pop(images.resolve(), None)
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 @dataclass(frozen=True)

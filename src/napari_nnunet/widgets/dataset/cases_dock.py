@@ -117,8 +117,15 @@ class CasesWidget(RequestDock[NewCase, None]):
         """Return a new dialog that makes a dataset of two folders, or adds them to the chosen one."""
         dialog = ImportDialog(self.state.workspace, self, dataset=self.form.head.dataset)
         dialog.panel.guard = self.state.require_workspace
-        dialog.imported.connect(lambda folder, notes: self.panel.add(self._arrived(folder), notes))
+        dialog.imported.connect(lambda folder, notes: self._imported(folder, notes, dialog))
         return dialog
+
+    def _imported(self, folder: Path, notes: Sequence[str], dialog: ImportDialog) -> None:
+        """Show what was imported; check and plan it where that was asked for, and no note is new."""
+        self.panel.add(self._arrived(folder), notes)
+        shown = dialog.notes.text()  # before it was imported; the Plan dock would hide others
+        if dialog.onward and not self._planned and all(note in shown for note in notes):
+            self.go_on()
 
     def json_dialog(self) -> JsonDialog:
         """Return a new dialog that writes the dataset.json of the chosen folder."""

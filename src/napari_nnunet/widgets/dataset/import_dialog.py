@@ -20,15 +20,23 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_nnunet.errors import NnunetError, counted
+from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Note, Progress
 from napari_nnunet.formats.dataset.new_dataset import folder_name, name_to_be, telling_name
+from napari_nnunet.formats.dataset.pairs import masks_beside
 from napari_nnunet.formats.workspace import Workspace, is_folder
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
-from napari_nnunet.widgets.dataset.import_tables import ColourChoice, ObjectChoice, PairTable, ValueTable
+from napari_nnunet.widgets.dataset.import_tables import (
+    ColourChoice,
+    ObjectChoice,
+    PairTable,
+    ValueTable,
+    counts_text,
+    obstacle,
+)
 from napari_nnunet.widgets.files.look_dialog import look_button
-from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel
-from napari_nnunet.widgets.frame.parts import Sentence, button
+from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel, RunState
+from napari_nnunet.widgets.frame.parts import Sentence, button, next_button
 from napari_nnunet.widgets.frame.ready import sizes_in
 from napari_nnunet.widgets.frame.words import failure_text, noted, split_words
 from napari_nnunet.widgets.frame.worker import Latest, lazy
@@ -55,7 +63,7 @@ _LATER_MS = 400  # after the last letter of a folder's name
 class ImportDialog(RunDialog):
     """Two folders, what they hold, and a button that imports it.
 
-    Emits ``imported`` with the folder of the dataset and the notes of the import.
+    Emits ``imported`` with the folder of the dataset and the notes of the import; ``onward``: plan it at once.
 
     Parameters
     ----------
@@ -74,7 +82,7 @@ class ImportDialog(RunDialog):
         self.workspace = workspace
         self.plan: ImportPlan | None = None
         self._trouble: str | None = None
-        self._named = False
+        self._named, self._proposed = False, ""  # the latter: the folder of masks that was found beside the images
         self._looking, self._drawing, self._doubting = Latest(self), Latest(self), Latest(self)
         self._swapped = False
         self._pictures = pictures = Path(tempfile.mkdtemp(prefix="nnunet-pairs-"))
@@ -90,6 +98,7 @@ class ImportDialog(RunDialog):
         self._later.timeout.connect(self._look)
         for edit in (self.images, self.masks, self.suffixes, self.spacing):
             edit.textChanged.connect(self._folders_changed)
+        self.images.editingFinished.connect(self._propose_masks)
         self.subfolders.toggled.connect(self._folders_changed)
         self.target.currentIndexChanged.connect(self._target_chosen)
         self.name.textEdited.connect(self._name_typed)
@@ -100,6 +109,8 @@ class ImportDialog(RunDialog):
         self.swap.clicked.connect(self._swap)
         self.close_button.clicked.connect(self.reject)
         self.panel.start = self.run
+        self.panel.idle.connect(self._update)
+        self.go_on.clicked.connect(lambda: self.run(onward=True))
         self._target_chosen()
 
     def _make(self, dataset: str | None) -> None:
@@ -124,13 +135,14 @@ class ImportDialog(RunDialog):
         self.swap = button("Swap the folders", "Take the images for the masks and the masks for the images.")
         self.look = look_button(self._chosen, lambda: self.subfolders.isChecked())
         self.panel = RunPanel("Import")
+        self.onward = False
+        self.go_on = next_button("Import, check and plan", "Import; where nothing is wrong, plan, and show the plan.")
         self.close_button = button("Close", "Import nothing.")
 
     def _lay_out(self) -> None:
         self.form = form = QFormLayout()
         for label, edit in (("Images", self.images), ("Masks", self.masks)):
-            line = QWidget()
-            row = QHBoxLayout(line)
+            row = QHBoxLayout(line := QWidget())
             row.setContentsMargins(0, 0, 0, 0)
             browse = button("Browse…")
             browse.setAccessibleName(f"Browse for the folder of {label.lower()}")
@@ -164,13 +176,21 @@ class ImportDialog(RunDialog):
         column = QVBoxLayout(self)
         column.addLayout(form)
         column.addWidget(scroll, 1)
-        column.addWidget(self.panel)
-        column.addWidget(self.close_button)
+        for part in (self.panel, self.go_on, self.close_button):
+            column.addWidget(part)
 
     def _browse(self, edit: QLineEdit, label: str) -> None:
         folder = QFileDialog.getExistingDirectory(self, f"Folder of {label.lower()}", edit.text())
         if folder:
             edit.setText(folder)
+            self._propose_masks()
+
+    def _propose_masks(self) -> None:
+        """Fill in the folder of masks beside the images, where nobody chose one."""
+        images, masks = self.images.text().strip(), self.masks.text().strip()
+        if images and masks in ("", self._proposed):
+            self._proposed = str(masks_beside(Path(images)) or "")
+            self.masks.setText(self._proposed)
 
     def _chosen(self) -> list[Path]:
         return [Path(edit.text()) for edit in (self.images, self.masks) if edit.text().strip()]
@@ -197,6 +217,7 @@ class ImportDialog(RunDialog):
         new = self.target.currentData() is None
         for part in (self.name, self.channels):
             self.form.setRowVisible(part, new)
+        self.go_on.setVisible(new)
         self._folders_changed()
 
     def _folders_changed(self, _: Any = None) -> None:
@@ -319,13 +340,13 @@ class ImportDialog(RunDialog):
         reason = self._trouble
         counts = meaning = notes = ""
         if self.plan is not None and reason is None:
-            counts = _counts(self.plan)
+            counts = counts_text(self.plan)
             recognised = self.plan.recognised
             meaning = "" if recognised is None else recognised.sentence
             if meaning and self.objects.kind is None:
                 meaning += " Several values may become one class."
             reason, twin = self._about_name()
-            reason = _SWAPPED if self._swapped else _obstacle(self.plan) or reason
+            reason = _SWAPPED if self._swapped else obstacle(self.plan) or reason
             notes = "" if reason else " ".join(filter(None, (twin, self._known(self.plan))))
         elif reason is None:
             reason = "Reading the masks…"
@@ -335,6 +356,7 @@ class ImportDialog(RunDialog):
             sentence.setVisible(bool(text))
         self.swap.setVisible(self._swapped)
         self.panel.set_ready(reason)
+        self.go_on.setEnabled(reason is None and self.panel.state is RunState.IDLE)
 
     def _about_name(self) -> tuple[str | None, str]:
         """Return why the dataset cannot be called so, and what is to be known where it can."""
@@ -356,8 +378,10 @@ class ImportDialog(RunDialog):
         warnings = [event.in_window or event.text for event in events if event.level == "warning"]
         return " ".join(noted(warnings, _NOTES, "are said while it runs"))
 
-    def run(self) -> None:
+    def run(self, *, onward: bool = False) -> None:
         """Import what is shown."""
+        self.onward = onward
+        self.go_on.setEnabled(False)
         if self.plan is not None:
             request = self.request()
             job = import_planned if request.objects is None else import_objects
@@ -374,23 +398,3 @@ class ImportDialog(RunDialog):
             job.stop()
         shutil.rmtree(self._pictures, ignore_errors=True)
         super().done(result)
-
-
-def _counts(plan: ImportPlan) -> str:
-    left = f", {counted(len(plan.left_out), 'file')} left out" if plan.left_out else ""
-    channels = "" if plan.unlike else f", {counted(len(plan.channels), 'channel')}"
-    return f"<b>{counted(len(plan.cases), 'pair')}</b>{channels}{left}."
-
-
-def _obstacle(plan: ImportPlan) -> str | None:
-    """Return what prevents an import, with what to do in this dialog."""
-    if plan.problems:
-        name, error = next(iter(plan.problems.items()))
-        more = f" and {len(plan.problems) - 1} more" if len(plan.problems) > 1 else ""
-        return f"{name}{more} cannot be imported: {error.in_window.rstrip('.')}. Untick what is to be left out."
-    if not plan.cases:
-        return "Nothing is left to import."
-    if plan.question is not None:
-        first, without = (text.partition("\n")[0] for text in (plan.question.in_window, plan.question.message))
-        return first if first != without else f"{first} Say below what each value becomes."
-    return None

@@ -28,7 +28,7 @@ from napari_nnunet.widgets.frame.words import size_text, times_text
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.dataset.import_case import PlannedCase
-    from napari_nnunet.jobs.dataset.import_plan import LeftOut
+    from napari_nnunet.jobs.dataset.import_plan import ImportPlan, LeftOut
 
 _SHOWN = 300  # pairs in the table; all are imported
 _SIDE = 40  # of a picture
@@ -264,3 +264,24 @@ def _plain(word: str) -> bool:
     except SettingsError:
         return False
     return True
+
+
+def counts_text(plan: ImportPlan) -> str:
+    """Return how many pairs there are, and what is left out."""
+    left = f", {counted(len(plan.left_out), 'file')} left out" if plan.left_out else ""
+    channels = "" if plan.unlike else f", {counted(len(plan.channels), 'channel')}"
+    return f"<b>{counted(len(plan.cases), 'pair')}</b>{channels}{left}."
+
+
+def obstacle(plan: ImportPlan) -> str | None:
+    """Return what prevents an import, with what to do in this dialog."""
+    if plan.problems:
+        name, error = next(iter(plan.problems.items()))
+        more = f" and {len(plan.problems) - 1} more" if len(plan.problems) > 1 else ""
+        return f"{name}{more} cannot be imported: {error.in_window.rstrip('.')}. Untick what is to be left out."
+    if not plan.cases:
+        return "Nothing is left to import."
+    if plan.question is not None:
+        first, without = (text.partition("\n")[0] for text in (plan.question.in_window, plan.question.message))
+        return first if first != without else f"{first} Say below what each value becomes."
+    return None
