@@ -32,10 +32,9 @@ def test_flags_of_a_model_with_blanks_in_its_names_are_words():
     assert shlex.split(ModelName("my trainer", "my plans", "2d").flags) == ["-p", "my plans", "-tr", "my trainer"]
 
 
-#: Behind a flag that is proposed: what is a number, one of a few words, or quoted already.
+#: Behind a flag that is proposed: what is a number or one of a few words, was quoted before, or goes to no shell.
 SAFE = {
-    "typed", "map_words", "way", "ways", "count", "stray", "recognised", "batch", "own", "command", "output", "folds",
-    "what", "names",
+    "typed", "map_words", "way", "ways", "stray", "recognised", "own", "command", "output", "names", "processes", "user",
 }  # fmt: skip
 
 
