@@ -17,7 +17,7 @@ from napari_nnunet.formats.trash import TRASH, trash_path
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import EnsembleName
-from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.names import Fold, typed
 from napari_nnunet.schema.plans import Plans
 
 CALIBRATION_FILE = "calibration.json"  # of a model, or of an ensemble
@@ -214,7 +214,7 @@ class FoldFolder:
                 raise ModelError(
                     f"{self.path} cannot be resumed: it {ended} with the {key} {origin}. It would begin with random "
                     "weights.",
-                    shell=f"Start it {now}: {flag} {origin}. To begin at random, leave --c out.",
+                    shell=f"Start it {now}: {flag} {typed(origin)}. To begin at random, leave --c out.",
                     window=window,
                 )
 
