@@ -98,6 +98,15 @@ def test_patients_that_folds_part_are_pointed_out_with_the_pattern(raw):
         (raw / "imagesTr" / f"c{i}_0000.nii.gz").rename(raw / "imagesTr" / f"{name}_0000.nii.gz")
         (raw / "labelsTr" / f"c{i}.nii.gz").rename(raw / "labelsTr" / f"{name}.nii.gz")
     assert says(raw, "splits_final.json: anna_left, anna_right look like images of one patient", "--group_by '")
+    table = raw / "groups.csv"
+    table.write_text("case,group\nanna_left,a\nanna_right,a\nbob_left,b\nbob_right,b\n")
+    assert not says(raw, "look like images of one patient"), "the folds that will be made keep them together"
+    parting = [{"train": ["anna_left", "bob_left", "bob_right"], "val": ["anna_right"]}]
+    (raw / "splits_final.json").write_text(json.dumps(parting))
+    assert says(raw, "1 group has cases in training and validation at once (a)")
+    table.write_text("case,group\nanna_left\n")
+    assert says(raw, "error: splits_final.json", "has no group")
+    table.unlink()
     apart = [{"train": ["bob_left", "bob_right"], "val": ["anna_left", "anna_right"]}]
     (raw / "splits_final.json").write_text(json.dumps(apart))
     assert not says(raw, "look like images of one patient")

@@ -49,8 +49,8 @@ def test_the_folds_that_training_would_make_are_shown_and_nothing_is_written(wor
     assert [(row.train, row.val) for row in found.rows] == [(3, 1)] * 4
     assert not found.stored
     assert not _file(workspace).exists()
-    assert "look like images of one patient" in found.warnings[0]
-    assert "--group_by '" in found.warnings[0]
+    assert "look like images of one patient" in found.warnings[0].text
+    assert "--group_by '" in found.warnings[0].text
 
 
 def test_groups_stay_together_and_are_shown(workspace):
@@ -138,7 +138,7 @@ def test_a_case_in_no_fold_is_named(workspace):
     _file(workspace).parent.mkdir(parents=True)
     _file(workspace).write_text(json.dumps([{"train": list(NAMES[:2]), "val": [NAMES[2]]}]))
     warnings = look_at_folds(workspace, DATASET, FoldSettings()).warnings
-    assert any("1 of 4 cases is in no fold and never used: bob_right" in text for text in warnings)
+    assert any("1 of 4 cases is in no fold and never used: bob_right" in note.text for note in warnings)
 
 
 def test_planning_makes_the_folds_that_are_asked_for_and_says_first_what_cannot_be(workspace):
@@ -185,6 +185,6 @@ def test_groups_that_somebody_gave_the_dataset_are_kept_together_without_being_a
     assert tuple(drain(settled_splits(workspace, DATASET, NAMES, FoldSettings()))) == found.splits  # as training does
     write_groups(raw, {"anna_left": "one", "bob_left": "one", "anna_right": "two", "bob_right": "two"})
     (warning,) = look_at_folds(workspace, DATASET, FoldSettings()).warnings
-    assert warning.startswith("2 groups have cases in training and validation at once (one, two)")
+    assert warning.text.startswith("2 groups have cases in training and validation at once (one, two)")
     write_groups(raw, {})
     assert not (raw / "groups.csv").exists()

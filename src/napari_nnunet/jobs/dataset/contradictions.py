@@ -12,6 +12,7 @@ from napari_nnunet.engine.image.likeness import alike
 from napari_nnunet.engine.training.splits import Split
 from napari_nnunet.errors import NnunetError, some
 from napari_nnunet.formats.dataset.case_trash import OBJECTS
+from napari_nnunet.formats.dataset.groups import Groups
 from napari_nnunet.formats.dataset.objects import look_at_drawn
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset
 from napari_nnunet.formats.masks.facts import MaskFacts
@@ -19,7 +20,7 @@ from napari_nnunet.formats.masks.kinds import recognise, to_look_at
 from napari_nnunet.formats.masks.pieces import pieces_of
 from napari_nnunet.formats.masks.stored import read_mask
 from napari_nnunet.jobs.dataset.case_checks import CaseFacts, Problem
-from napari_nnunet.jobs.dataset.splits import apart_warning, never_see
+from napari_nnunet.jobs.dataset.splits import apart_warning, never_see, parted_groups
 from napari_nnunet.schema.dataset import LabelScheme
 
 _LEAST_OF_CT = 10.0  # Hounsfield units between the darkest and the brightest voxels; 0 to 1 is no CT any more
@@ -121,7 +122,9 @@ def number_problems(dataset: RawDataset, facts: Mapping[str, CaseFacts]) -> Iter
     yield Problem("warning", "labelsTr", shell, in_window=window)
 
 
-def fold_problems(scheme: LabelScheme, facts: Mapping[str, CaseFacts], splits: Sequence[Split]) -> Iterable[Problem]:
+def fold_problems(
+    scheme: LabelScheme, facts: Mapping[str, CaseFacts], splits: Sequence[Split], groups: Groups | None = None
+) -> Iterable[Problem]:
     """Name classes that only one case has, or that the training of a fold never sees, and patients that folds part."""
     for value in scheme.foreground_labels:
         holders = sorted(name for name, fact in facts.items() if value in fact.labels)
@@ -138,9 +141,11 @@ def fold_problems(scheme: LabelScheme, facts: Mapping[str, CaseFacts], splits: S
             shell = f"{text} Move one of them in splits_final.json, or group the cases otherwise"
             window = f"{text} Make other folds with 'Folds…' in the Train dock"
             yield Problem("warning", "splits_final.json", shell, in_window=window)
-    sentence = apart_warning(splits, sorted(facts))
-    if sentence is not None:
-        yield Problem("warning", "splits_final.json", sentence.rstrip("."))
+    for text in parted_groups(splits, groups) if groups else ():
+        yield Problem("warning", "splits_final.json", text.rstrip("."))
+    note = None if groups else apart_warning(splits, sorted(facts))
+    if note is not None:
+        yield Problem("warning", "splits_final.json", note.text.rstrip("."), in_window=note.in_window.rstrip("."))
 
 
 def thin_problems(facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
@@ -168,6 +173,11 @@ def twin_problems(facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
         if facts[first].digest != facts[second].digest:
             text = (
                 f"the images of these cases{f', {how},' if how else ''} are nearly the same; where one is a copy of "
-                "the other, they must not be in training and validation at once (--group_by)"
+                "the other, they must not be in training and validation at once"
             )
-            yield Problem("warning", f"{first}, {second}", text)
+            yield Problem(
+                "warning",
+                f"{first}, {second}",
+                f"{text} (--group_by)",
+                in_window=f"{text}: give them one group in 'Groups' of the Training cases dock, or remove one of them",
+            )

@@ -7,12 +7,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_nnunet.engine.training.splits import FOLDS, Split, make_splits
+from napari_nnunet.engine.training.splits import FOLDS, Split, group_splits, make_splits
 from napari_nnunet.errors import DatasetError, counted, some
-from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups
+from napari_nnunet.events import Note
+from napari_nnunet.formats.dataset.groups import Groups, likely_pattern, read_groups
 from napari_nnunet.schema.json_text import read_json, shortened
 
 SPLITS_FILE = "splits_final.json"
+_TOGETHER = "fill in 'Groups' in the Training cases dock, or make folds of groups with 'Folds…' in the Train dock."
 NEW_FOLDS = "Make new folds with 'Folds…' in the Train dock, or train the fold 'all'."
 
 
@@ -51,6 +53,13 @@ def five_splits(cases: Sequence[str]) -> tuple[Split, ...]:
             "There is only one case, so none is left for validation. Train the fold 'all', or add cases."
         )
     return make_splits(cases, min(FOLDS, len(cases)))
+
+
+def usual_splits(cases: Sequence[str], groups: Groups | None) -> tuple[Split, ...]:
+    """Return the folds that are made where nobody asks for others: nnU-Net's, or such that keep groups together."""
+    if groups is None:
+        return five_splits(cases)
+    return group_splits(groups.of, min(FOLDS, len(set(groups.of.values()))))
 
 
 def in_both(split: Split) -> list[str]:
@@ -143,7 +152,7 @@ def _counted(names: Sequence[str]) -> str:
     return f"the case {names[0]} is" if len(names) == 1 else f"{len(names)} cases ({some(names)}) are"
 
 
-def apart_warning(splits: Sequence[Split], cases: Sequence[str]) -> str | None:
+def apart_warning(splits: Sequence[Split], cases: Sequence[str]) -> Note | None:
     """Return what to say where names look like several images of a patient, and folds part these; None if not."""
     pattern = likely_pattern(cases)
     if pattern is None:
@@ -156,8 +165,25 @@ def apart_warning(splits: Sequence[Split], cases: Sequence[str]) -> str | None:
         return None
     group = min(parted)
     members = sorted(name for name in cases if of[name] == group)
-    return (
+    text = (
         f"{some(members)} look like images of one patient, but would be in training and validation at once, as those "
-        f"of {len(parted)} patients are: the scores come out too high. Where that is so, keep them together with "
-        f"--group_by '{pattern}'."
+        f"of {len(parted)} patients are: the scores come out too high. Where that is so,"
     )
+    return Note(
+        level="warning", text=f"{text} keep them together with --group_by '{pattern}'.", in_window=f"{text} {_TOGETHER}"
+    )
+
+
+def parted_groups(splits: Sequence[Split], groups: Groups) -> list[str]:
+    """Return what is said of groups that folds part; nothing where they keep them together."""
+    of = groups.of
+    parted: set[str] = set()
+    for split in splits:
+        parted |= {of[name] for name in split.train if name in of} & {of[name] for name in split.val if name in of}
+    if not parted:
+        return []
+    what = counted(len(parted), "group has", "groups have")
+    return [
+        f"{what} cases in training and validation at once ({some(sorted(parted))}): the scores come out too high. Make "
+        "folds that keep them together."
+    ]

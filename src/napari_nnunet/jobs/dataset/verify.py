@@ -14,6 +14,7 @@ import numpy as np
 from napari_nnunet.engine.machine import available_memory
 from napari_nnunet.errors import DatasetError, NnunetError, counted, of_all, some
 from napari_nnunet.events import Job, Stage
+from napari_nnunet.formats.dataset.groups import read_groups, stored_groups
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, survey
 from napari_nnunet.formats.images.files import adapter_for
 from napari_nnunet.formats.preprocessed.journal import joined_at
@@ -38,7 +39,7 @@ from napari_nnunet.jobs.dataset.contradictions import (
     thin_problems,
     twin_problems,
 )
-from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, five_splits, fold_faults, read_splits
+from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, fold_faults, read_splits, usual_splits
 from napari_nnunet.processes.pool import Task, run_cases
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import INSIDE
@@ -136,13 +137,15 @@ def _contradictions(workspace: Workspace, dataset: RawDataset, facts: Mapping[st
     if there is None and len(facts) < 2:
         return
     try:
-        splits = five_splits(sorted(facts)) if there is None else read_splits(there)
-    except DatasetError as error:
+        table = stored_groups(dataset.folder)
+        groups = None if table is None else read_groups(sorted(facts), table)
+        splits = usual_splits(sorted(facts), groups) if there is None else read_splits(there)
+    except NnunetError as error:
         yield Problem("error", SPLITS_FILE, error.message)
         return
     for text in fold_faults(splits, [case.name for case in dataset.cases]):
         yield Problem("warning", SPLITS_FILE, text)
-    yield from fold_problems(dataset.info.labels, facts, splits)
+    yield from fold_problems(dataset.info.labels, facts, splits, groups)
 
 
 def _report(name: str, cases: int, problems: Iterable[Problem]) -> DatasetReport:

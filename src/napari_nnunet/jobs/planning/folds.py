@@ -20,7 +20,14 @@ from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.model.fold import folds_in_use
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, apart_warning, five_splits, fold_faults, read_splits
+from napari_nnunet.jobs.dataset.splits import (
+    SPLITS_FILE,
+    apart_warning,
+    five_splits,
+    fold_faults,
+    parted_groups,
+    read_splits,
+)
 from napari_nnunet.schema.requests.planning import FoldSettings, FoldsRequest
 
 _PATIENCE = 10.0  # seconds; folds are made at once
@@ -59,14 +66,14 @@ class FoundFolds:
         What was kept together, where that was asked for.
     stored : bool
         Whether splits_final.json says so already.
-    warnings : tuple of str
+    warnings : tuple of Note
         What to look at before hours are spent.
     """
 
     splits: tuple[Split, ...]
     groups: Groups | None = None
     stored: bool = False
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Note, ...] = ()
 
     @property
     def rows(self) -> tuple[FoldRow, ...]:
@@ -113,7 +120,7 @@ def fold_job(workspace: Workspace, request: FoldsRequest) -> Job[FoundFolds]:
         name = workspace.dataset_name(request.dataset)
         return (yield from make_folds(workspace, name, _cases(workspace, name), request))
     found = look_at_folds(workspace, request.dataset, request)
-    yield from (Note(level="warning", text=text) for text in found.warnings)
+    yield from found.warnings
     return found
 
 
@@ -165,7 +172,7 @@ def make_folds(workspace: Workspace, name: str, cases: Sequence[str], request: F
     base = workspace.preprocessed / name
     with _settling(workspace, name):
         found = folds_of(base, cases, request, own_groups(workspace, name))
-        yield from (Note(level="warning", text=text) for text in found.warnings)
+        yield from found.warnings
         return found if found.stored else (yield from _exchange(workspace, name, cases, found))
 
 
@@ -271,7 +278,7 @@ def settled_splits(
             return read_splits(path)
         found = folds_of(path.parent, cases, request, own_groups(workspace, name))
         write_splits(path, found.splits)
-    yield from (Note(level="warning", text=text) for text in found.warnings)
+    yield from found.warnings
     yield Note(
         text=f"Made {counted(len(found.splits), 'fold')} of {counted(len(cases), 'case')}{_in_groups(found)}: {path}."
     )
@@ -297,10 +304,10 @@ def _in_groups(found: FoundFolds) -> str:
     return "" if found.groups is None else f" in {counted(len(set(found.groups.of.values())), 'group')}"
 
 
-def _warnings(splits: Sequence[Split], groups: Groups | None, cases: Sequence[str]) -> list[str]:
+def _warnings(splits: Sequence[Split], groups: Groups | None, cases: Sequence[str]) -> Iterator[Note]:
     found = [f"{SPLITS_FILE}, {text}." for text in fold_faults(splits, cases)]
     if groups is None:
-        found += [sentence for sentence in (apart_warning(splits, cases),) if sentence]
+        yield from filter(None, [apart_warning(splits, cases)])
     else:
         found += [f"{groups.remark}."] if groups.remark else []
         if groups.alone:
@@ -308,10 +315,10 @@ def _warnings(splits: Sequence[Split], groups: Groups | None, cases: Sequence[st
                 f"{of_all(len(groups.alone), len(cases), 'case is', 'cases are')} not named by {groups.by}: "
                 f"{some(groups.alone)}. Do they belong to a group?"
             )
-        found += [*_parted(splits, groups), *_spelt_alike(groups)]
+        found += [*parted_groups(splits, groups), *_spelt_alike(groups)]
         if max(Counter(groups.of.values()).values()) == 1:
             found.append(f"{groups.by} finds a group of its own for every case, so that nothing is kept together.")
-    return [*found, *unused_warning(splits, cases)]
+    yield from (Note(level="warning", text=text) for text in (*found, *unused_warning(splits, cases)))
 
 
 def _spelt_alike(groups: Groups) -> list[str]:
@@ -329,21 +336,6 @@ def _plain(group: str) -> str:
     whole = re.sub(r"(?<=\d)\.0+$", "", group.casefold())  # as tables write whole numbers
     marked = re.sub(r"[\W_]+", "-", re.sub(r"(?<!\d)0+(?=\d)", "", whole))
     return re.sub(r"(?<!\d)-|-(?!\d)", "", marked)
-
-
-def _parted(splits: Sequence[Split], groups: Groups) -> list[str]:
-    """Return what is said of groups that folds part; nothing where they keep them together."""
-    of = groups.of
-    parted: set[str] = set()
-    for split in splits:
-        parted |= {of[name] for name in split.train if name in of} & {of[name] for name in split.val if name in of}
-    if not parted:
-        return []
-    what = counted(len(parted), "group has", "groups have")
-    return [
-        f"{what} cases in training and validation at once ({some(sorted(parted))}): the scores come out too high. Make "
-        "folds that keep them together."
-    ]
 
 
 def unused_warning(splits: Sequence[Split], cases: Sequence[str]) -> tuple[str, ...]:

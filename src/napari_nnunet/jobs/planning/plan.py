@@ -280,7 +280,7 @@ def _fold(workspace: Workspace, dataset: RawDataset, request: PlanRequest) -> Jo
     take_raw_folds(workspace, dataset.name)
     if len(names) > 1:
         found = folds_of(base, names, request, own_groups(workspace, dataset.name))
-        yield from (Note(level="warning", text=text) for text in found.warnings)
+        yield from found.warnings
 
 
 def _own_configurations(target: Path) -> dict[str, Any] | None:

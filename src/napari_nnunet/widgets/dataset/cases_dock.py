@@ -28,7 +28,7 @@ from napari_nnunet.widgets.dataset.class_table import as_painted, new_classes, r
 from napari_nnunet.widgets.dataset.dataset_dialog import DatasetDialog
 from napari_nnunet.widgets.dataset.import_dialog import ImportDialog
 from napari_nnunet.widgets.dataset.json_dialog import JsonDialog
-from napari_nnunet.widgets.dataset.problems import ProblemList
+from napari_nnunet.widgets.dataset.problems import ProblemList, told_by
 from napari_nnunet.widgets.dataset.rubbish import rubbish_of
 from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
 from napari_nnunet.widgets.files.place import LayerData
@@ -192,7 +192,7 @@ class CasesWidget(RequestDock[NewCase, None]):
         if self._planned:
             open_dock(self.viewer, "Train").train_on()
         else:
-            self.problems.check(then=lambda: open_dock(self.viewer, "Plan").plan_now())
+            self.problems.check(then=lambda report: open_dock(self.viewer, "Plan").plan_now(told_by(report)))
 
     def confirmed(self, question: str) -> bool:
         """Ask before something is replaced, removed or copied."""

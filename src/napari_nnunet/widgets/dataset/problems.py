@@ -10,11 +10,12 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QInputDialog, QMessageBox, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import counted, some
-from napari_nnunet.events import Job, Stage
+from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.dataset.raw_writer import drop_case, place_labels, set_count, set_spacing
 from napari_nnunet.formats.dataset.relabel import remap_dataset
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.splits import SPLITS_FILE
 from napari_nnunet.schema.requests.dataset import VerifyRequest
 from napari_nnunet.widgets.files.look_dialog import look_button
 from napari_nnunet.widgets.frame.panel import RunPanel
@@ -29,6 +30,7 @@ else:
     draw_again = lazy("napari_nnunet.jobs.objects.draw:draw_again")
     verify = lazy("napari_nnunet.jobs.dataset.verify:verify")
 
+_TOLD = 4  # warnings of the check that the Plan dock repeats
 _FIX_TEXTS = {
     "set_count": "Count again",
     "drop_case": "Remove case",
@@ -83,13 +85,13 @@ class ProblemList(QWidget):
             self._again = False
             self.check()
 
-    def check(self, then: Callable[[], object] | None = None) -> None:
-        """Look for everything that is wrong with the dataset, then do something if no errors are found."""
+    def check(self, then: Callable[[Any], object] | None = None) -> None:
+        """Look for everything that is wrong with the dataset; if there are no errors, do something with the report."""
 
         def done(report: Any) -> str:
             said = self.show_report(report)
             if then is not None and not report.errors:
-                then()
+                then(report)
             return said
 
         if self._place is not None:
@@ -197,6 +199,20 @@ class ProblemList(QWidget):
 def _mend(where: str, remedy: Callable[[], object]) -> Job[None]:
     yield Stage(name=f"Fixing {where}")
     remedy()
+
+
+def told_by(report: Any) -> tuple[Note, ...]:
+    """Return the warnings of a check that planning does not say itself, as one note for another dock."""
+    told = [problem for problem in report.problems if problem.where != SPLITS_FILE]
+    texts = [f"{problem.where}: {_ended(problem.in_window or problem.text)}" for problem in told]
+    rest = len(texts) - _TOLD
+    more = [f"{counted(rest, 'more warning')} in the Training cases dock."] if rest > 0 else []
+    said = " ".join(["The check warns.", *texts[:_TOLD], *more])
+    return (Note(level="warning", text=said),) if texts else ()
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith(("?", ".")) else f"{text}."
 
 
 def names_of(problem: Any, known: Sequence[str]) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout, QWidget
 
 from napari_nnunet.engine.machine import has_gpu
 from napari_nnunet.errors import NnunetError, PlanError, counted
+from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, read_info, survey
@@ -59,6 +61,8 @@ _PRESETS = {
     "ResEnc L, no resampling": "nnUNetPlannerResEncL_noResampling",
 }
 
+T = TypeVar("T")
+
 
 class PlanWidget(RequestDock[PlanSettings, None]):
     """Plan and preprocess a dataset.
@@ -79,6 +83,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self.cases: int | None = None  # None until they were counted
         self._shown: tuple[Path | None, Plans | None, DatasetInfo | None] = (None, None, None)
         self._costing, self._looking = Latest(self), Latest(self)
+        self._notes: tuple[Note, ...] = ()  # what another dock has to say before the next planning
         self._looked_at: Path | None = None  # the dataset whose cases were counted
         self.head = Head(
             self.state, lambda workspace: [path.name for path in workspace.raw_datasets()], page="training-data.md"
@@ -256,7 +261,8 @@ class PlanWidget(RequestDock[PlanSettings, None]):
             clean = bool(self.clean_box.value)
             whole = PlanAndPreprocessRequest.like(request, dataset=name, configurations=(), clean=clean)
             job = plan_and_preprocess(self.state.workspace, whole, as_before=True)
-            self.panel.run(job, done=lambda planned: self._planned(name, planned.plans))
+            notes, self._notes = self._notes, ()
+            self.panel.run(_after(notes, job), done=lambda planned: self._planned(name, planned.plans))
 
     def _planned(self, dataset: str, path: Path) -> str:
         self.clean_box.value = False  # what was asked for once is done
@@ -277,8 +283,9 @@ class PlanWidget(RequestDock[PlanSettings, None]):
                 self.state.written.emit()
                 self.panel.say(f"Added the configuration {name}.")
 
-    def plan_now(self) -> None:
-        """Measure and plan the dataset that was chosen in another dock, as this form says."""
+    def plan_now(self, notes: Sequence[Note] = ()) -> None:
+        """Measure and plan the dataset that was chosen in another dock, as this form says; the notes are shown too."""
+        self._notes = tuple(notes)
         self.check()
         self.run()
 
@@ -294,6 +301,12 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self._costing.stop()
         self._looking.stop()
         super().close_down()
+
+
+def _after(notes: Sequence[Note], job: Job[T]) -> Job[T]:
+    """Say what is known already, then do a job."""
+    yield from notes
+    return (yield from job)
 
 
 def _look_at_cases(workspace: Workspace, raw: Path) -> tuple[RawDataset, str]:

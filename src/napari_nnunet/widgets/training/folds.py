@@ -282,7 +282,7 @@ class FoldsDialog(QDialog):
         span = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         said = [f"<b>{counted(len(folds), 'case')}{groups}, {counted(len(found.splits), 'fold')}</b>"]
         said.append(f"each validates on {span}.")
-        said += [_plain(text) for text in found.warnings]
+        said += [_plain(note.text) for note in found.warnings]
         self.about.setText(f"{said[0]}; {' '.join(said[1:])}")
         self.panel.set_ready("These are the folds that are stored." if found.stored else None)
         self._show_form()
