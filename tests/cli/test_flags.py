@@ -67,7 +67,7 @@ OTHER = {
     "trainer": "nnUNetTrainer_5epochs", "epochs": 3, "iterations": 4, "validation_iterations": 2, "time_budget": 90.5,
     "early_stop": 7, "foreground_jitter": 0.25, "seed": 3, "device": "cpu", "precision": "bfloat16", "compile": True,
     "threads": 2, "workers": 0, "augment_on": "device", "tensorboard": True, "track": ("mlflow", "wandb"), "checkpoints": False,
-    "probabilities": True, "class_weights": {"lesion": 2.5, "left part": 4.0},
+    "probabilities": True, "class_weights": {"lesion": 2.5, "left part": 4.0}, "scribbles": True,
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ OTHER = {
     "trainer": "nnUNetTrainerDA5", "epochs": 7, "iterations": 5, "validation_iterations": 3, "time_budget": 5400.0,
     "early_stop": 9, "foreground_jitter": 0.25, "seed": 12, "device": "cpu", "precision": "bfloat16", "compile": True,
     "threads": 3, "workers": 0, "augment_on": "device", "tensorboard": True, "track": ("mlflow", "wandb"), "checkpoints": False,
-    "probabilities": True, "class_weights": {"lesion": 2.5, "left part": 4.0},
+    "probabilities": True, "class_weights": {"lesion": 2.5, "left part": 4.0}, "scribbles": True,
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict
 
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 
 LossName = Literal["dice_ce", "dice", "ce", "topk", "dice_topk"]
@@ -47,6 +48,8 @@ class TrainerRecipe(BaseModel):
         Of the Dice quotient and of the cross entropy.
     class_weights : dict of str to float
         How much classes count in the loss; those that are not named count 1.
+    scribbles : bool
+        Whether voxels that nobody annotated count a little as background.
     deep_supervision : bool
         Whether coarser outputs are compared too.
     foreground : float
@@ -79,6 +82,7 @@ class TrainerRecipe(BaseModel):
     smooth: float = 1e-5
     label_smoothing: float = 0.0
     class_weights: dict[str, Annotated[float, Gt(0)]] = {}
+    scribbles: bool = False
     deep_supervision: bool = True
     foreground: Annotated[float, Ge(0), Le(1)] | None = 0.33
     probabilistic: bool = False
@@ -144,6 +148,25 @@ def trainers() -> dict[str, TrainerRecipe]:
     for count in _LENGTHS_WITHOUT_MIRRORS:
         found[f"{DEFAULT_TRAINER}_{count}epochs_NoMirroring"] = TrainerRecipe(epochs=count, mirror="none")
     return found
+
+
+def require_fitting(recipe: TrainerRecipe, labels: LabelScheme, who: str) -> None:
+    """Raise SettingsError for the weight of a class that labels do not have, and for scribbles that they cannot be."""
+    unknown = [name for name in recipe.class_weights if name not in labels.head_names]
+    if unknown:
+        kind = "regions" if labels.has_regions else "classes"
+        raise SettingsError(
+            f"{who} has no class {unknown[0]!r} that a weight could be for. Its {kind} are "
+            f"{', '.join(labels.head_names)}."
+        )
+    if recipe.scribbles and (labels.has_regions or labels.ignore_label is None):
+        lack = "it has regions" if labels.has_regions else "it has no ignore label, so that every voxel is annotated"
+        raise SettingsError(
+            f"{who} cannot be trained as scribbles: {lack}. Classes that exclude each other, and an ignore label for "
+            "what nobody painted, are needed.",
+            shell="Leave --scribbles out.",
+            window="Switch 'Scribbles' off.",
+        )
 
 
 def recipe_of(trainer: str) -> TrainerRecipe:

@@ -87,6 +87,14 @@ def test_sparsely_annotated_cases_give_annotated_patches():
         assert all(not bool(sample.all()) for sample in ignored)
 
 
+def test_patches_of_scribbles_lie_anywhere_but_for_those_that_must_hold_foreground():
+    cases = {name: Case(i, REGIONS) for i, name in enumerate("ab")}
+    how = rule((4, 8, 8), scheme=REGIONS, augmented=False, anywhere=True)
+    ignored = [batch(how, cases=cases, index=i).targets[0][:, -1] for i in range(60)]
+    assert any(bool(sample.all()) for samples in ignored for sample in samples[:2])
+    assert not any(bool(samples[2].all()) for samples in ignored)
+
+
 def test_jitter_moves_forced_patches():
     still, moved = rule(augmented=False), rule(augmented=False, jitter=0.3)
     assert any(not torch.equal(batch(still, index=i).image[2], batch(moved, index=i).image[2]) for i in range(5))

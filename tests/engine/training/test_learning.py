@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -193,13 +194,11 @@ def test_a_loss_summed_over_parts_is_the_loss_of_the_whole():
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(3, 4, 4, 4, 4, generator=generator)
     target = torch.randint(0, 5, (3, 1, 4, 4, 4), generator=generator)
-    for batch_dice, weights in (
-        (False, None),
-        (True, None),
-        (False, (1.0, 2.0, 1.0, 5.0)),
-        (True, (1.0, 2.0, 1.0, 5.0)),
-    ):
-        scheme = {"ignore_label": 4, "batch_dice": batch_dice, "class_weights": weights}
+    even, own_weights = None, (1.0, 2.0, 1.0, 5.0)
+    for batch_dice, weights, unlabelled in itertools.product((False, True), (even, own_weights), (0.0, 1.0)):
+        scheme = {
+            "ignore_label": 4, "batch_dice": batch_dice, "class_weights": weights, "unlabelled": unlabelled,
+        }  # fmt: skip
         sums = []
         for part in (slice(0, 2), slice(2, 3)):
             own: list[torch.Tensor] = []
@@ -208,6 +207,35 @@ def test_a_loss_summed_over_parts_is_the_loss_of_the_whole():
         joined = iter([a + b for a, b in zip(*sums, strict=True)])
         shared = SegmentationLoss(**scheme, total=_taken(joined))(logits[:2], target[:2])
         assert shared.total == pytest.approx(float(SegmentationLoss(**scheme)(logits, target).total), rel=1e-5)
+
+
+def test_unlabelled_voxels_of_scribbles_count_as_background_together_as_much_as_the_others():
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, 3, 16, 16, generator=generator)
+    target = torch.full((2, 1, 16, 16), 3)
+    target[0, 0, 2, :4], target[1, 0, 0, :2] = torch.tensor([0, 1, 2, 1]), 2
+    ignored = SegmentationLoss(ignore_label=3)(logits, target)
+    found = SegmentationLoss(ignore_label=3, unlabelled=1.0)(logits, target)
+    each = functional.cross_entropy(logits, torch.where(target[:, 0] == 3, 0, target[:, 0]), reduction="none")
+    known = target[:, 0] != 3
+    expected = (each[known].mean() + each[~known].mean()) / 2
+    assert float(found.entropy) == pytest.approx(float(expected), rel=1e-5)
+    assert float(ignored.entropy) == pytest.approx(float(each[known].mean()), rel=1e-5)
+    away = logits.clone()
+    away[1, 1, 5:, 5:] += 9.0  # a class where nobody annotated
+    for terms in ("dice", "ce", "dice_ce"):
+        told = SegmentationLoss(ignore_label=3, unlabelled=1.0, terms=terms, batch_dice=True)
+        assert told(away, target).total > told(logits, target).total
+        left = SegmentationLoss(ignore_label=3, terms=terms)
+        assert left(away, target).total == left(logits, target).total
+    target[0], target[1, 0, 2:] = 0, 3  # a picture that is labelled wholly, and strokes: no more than a twentieth each
+    known = target[:, 0] != 3
+    each = functional.cross_entropy(logits, torch.where(known, target[:, 0], 0), reduction="none")
+    weights = torch.where(known, 1.0, 0.05)
+    found = SegmentationLoss(ignore_label=3, unlabelled=1.0)(logits, target)
+    assert float(found.entropy) == pytest.approx(float((each * weights).sum() / weights.sum()), rel=1e-5)
+    nothing = SegmentationLoss(ignore_label=3, unlabelled=1.0)(logits, torch.full_like(target, 3))
+    assert float(nothing.entropy) == 0.0
 
 
 def _noted(values):

@@ -15,8 +15,10 @@ from napari_nnunet.errors import DatasetError, ModelError, ResourceError, Settin
 from napari_nnunet.events import Note
 from napari_nnunet.jobs.training import memory
 from napari_nnunet.jobs.training.train import require_gpus
+from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.schema.requests.training import TrainSettings
+from napari_nnunet.schema.trainers import TrainerRecipe, require_fitting
 
 
 def left(workspace):
@@ -40,6 +42,19 @@ def test_a_weight_is_of_a_class_that_the_dataset_has(new_workspace):
     with pytest.raises(SettingsError, match="has no class 'tumour'.* Its classes are background, organ, lesion"):
         run(workspace, settings=SHORT.replace(class_weights={"tumour": 5.0}))
     assert not left(workspace)
+
+
+def test_only_classes_with_an_ignore_label_can_be_scribbles(new_workspace):
+    workspace = new_workspace()
+    with pytest.raises(SettingsError) as found:
+        run(workspace, settings=SHORT.replace(scribbles=True))
+    lack = "it has no ignore label, so that every voxel is annotated"
+    assert f"The dataset {TRAINED} cannot be trained as scribbles: {lack}." in str(found.value)
+    assert "Leave --scribbles out." in str(found.value) and "Switch 'Scribbles' off." in found.value.in_window
+    assert not left(workspace)
+    labels = {"background": 0, "whole": (1, 2), "core": 2, "ignore": 3}
+    with pytest.raises(SettingsError, match="cannot be trained as scribbles: it has regions"):
+        require_fitting(TrainerRecipe(scribbles=True), LabelScheme(labels=labels, regions_class_order=(1, 2)), "It")
 
 
 def test_a_step_that_cannot_fit_is_refused_before_anything_is_made(new_workspace, monkeypatch):

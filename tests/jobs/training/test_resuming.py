@@ -12,7 +12,7 @@ import psutil
 import pytest
 from trainings import MODEL, SHORT, folder_of, of, run, same
 
-from helpers import TRAINED
+from helpers import TRAINED, Recipe
 from napari_nnunet.cli import main
 from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.events import (
@@ -78,6 +78,21 @@ def test_weights_of_classes_are_kept_without_being_named_again(workspace, tmp_pa
     )
     assert any("were lesion=7 until here, and are organ=2 from here on" in note.text for note in of(Note, events))
     assert read_raw(folder_of(other).final)[OWN]["class_weights"] == {"organ": 2.0}
+
+
+def test_what_began_as_scribbles_goes_on_as_scribbles(new_workspace, tmp_path):
+    labels = {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}
+    place = new_workspace(Recipe(labels=labels))
+    losses = {}
+    for scribbles in (True, False):
+        other = Workspace(place.raw, place.preprocessed, tmp_path / str(scribbles))
+        run(other, settings=SHORT.replace(epochs=1, scribbles=scribbles), validation=False)
+        result, _ = run(other, settings=SHORT.replace(epochs=2), resume=True, validation=False)
+        content = read_raw(result.folder.final)
+        assert content[OWN]["scribbles"] is scribbles
+        assert request_of(result.folder, other).settings.scribbles is scribbles
+        losses[scribbles] = content["logging"]["train_losses"]
+    assert all(a != b for a, b in zip(*losses.values(), strict=True))
 
 
 @pytest.mark.slow

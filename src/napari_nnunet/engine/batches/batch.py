@@ -69,6 +69,8 @@ class BatchRule:
         Draw which ones; else they are the last ones of each batch.
     jitter : float
         How far a forced patch may lie from its voxel, as a fraction of the patch; 0 is nnU-Net's.
+    anywhere : bool
+        With an ignore label: patches that need not hold foreground lie anywhere, not around annotated voxels.
     augmented : bool
         False: final patches as they are.
     strong : bool
@@ -92,6 +94,7 @@ class BatchRule:
     foreground: float = FOREGROUND_SHARE
     probabilistic: bool = False
     jitter: float = 0.0
+    anywhere: bool = False
     augmented: bool = True
     strong: bool = False
     disturbed: bool = True
@@ -308,7 +311,8 @@ def _sizes(rule: BatchRule) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _corner(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, forced: bool) -> tuple[int, ...]:
     """Choose where a patch lies."""
     large, small = _sizes(rule)
-    annotated = location_keys(rule.scheme)[-1] if rule.scheme.ignore_label is not None else None
+    near = rule.scheme.ignore_label is not None and not rule.anywhere
+    annotated = location_keys(rule.scheme)[-1] if near else None
     needed = forced or annotated is not None
     return choose_corner(
         rng,

@@ -14,6 +14,7 @@ from napari_nnunet.errors import SettingsError
 
 _SMOOTH = 1e-5
 _LEAST = 1e-8
+_MOST_UNLABELLED = 0.05  # of an annotated voxel: where slices are labelled wholly, strokes in others still count more
 _HARDEST = 0.1  # share of voxels that "topk" looks at
 
 
@@ -36,6 +37,9 @@ class SegmentationLoss:
         The target is one boolean channel per head (and with an ignore label one more: the ignored voxels).
     ignore_label : int, optional
         Value of voxels that nobody annotated.
+    unlabelled : float
+        How much all voxels that nobody annotated count as background, together and of every batch, of what the
+        annotated ones count, but each a twentieth at most; 0, as in nnU-Net, leaves them out. Only without regions.
     batch_dice : bool
         Sum over the batch before the quotient, as if it were one image.
     smooth : float
@@ -56,6 +60,7 @@ class SegmentationLoss:
 
     regions: bool = False
     ignore_label: int | None = None
+    unlabelled: float = 0.0
     batch_dice: bool = False
     smooth: float = _SMOOTH
     terms: str = "dice_ce"
@@ -88,12 +93,20 @@ class SegmentationLoss:
             logits = with_background(logits, unknown)
         valid = None if self.ignore_label is None else (labels != self.ignore_label)[:, None]
         inside = labels if valid is None else torch.where(valid[:, 0], labels, 0)
+        if valid is not None and self.unlabelled:
+            valid = self._with_unlabelled(valid)
         entropy = self._entropy(logits, inside, valid) if self.terms != "dice" else logits.new_zeros(())
         if "dice" not in self.terms:
             return LossParts(entropy, entropy, logits.new_zeros(()))
         truth = torch.zeros_like(logits).scatter_(1, inside[:, None], 1.0)
         dice = -self._dice(logits.softmax(1)[:, 1:], truth[:, 1:], valid)
         return LossParts(entropy + dice, entropy, dice)
+
+    def _with_unlabelled(self, valid: Tensor) -> Tensor:
+        """Return the weights of voxels: 1 where somebody annotated, and elsewhere so that all have their share."""
+        known, others = (self._over_all(part.sum()) for part in (valid, ~valid))
+        each = (self.unlabelled * known / others.clamp(min=1)).clamp(max=_MOST_UNLABELLED)
+        return torch.where(valid, 1.0, each)
 
     def _entropy(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         each = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)

@@ -20,7 +20,7 @@ from napari_nnunet.engine.training.learner import Learner
 from napari_nnunet.engine.training.loss import SegmentationLoss
 from napari_nnunet.engine.training.parallel import Group
 from napari_nnunet.engine.training.schedule import Schedule
-from napari_nnunet.errors import ModelError, PlanError, SettingsError, counted, is_out_of_memory
+from napari_nnunet.errors import ModelError, SettingsError, counted, is_out_of_memory
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json, write_text
 from napari_nnunet.formats.claim import is_claimed
@@ -34,14 +34,16 @@ from napari_nnunet.jobs.training.improve import fit_output_layers, going_on, ini
 from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, default_workers
 from napari_nnunet.jobs.training.logbook import write_debug
 from napari_nnunet.jobs.training.memory import check_memory, too_large
-from napari_nnunet.jobs.training.order import Order, require_classes
+from napari_nnunet.jobs.training.order import Order
+from napari_nnunet.jobs.training.prepare import changed_plans
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.processes.alone import why_alone
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.json_text import read_text
-from napari_nnunet.schema.plans import Plans
+from napari_nnunet.schema.trainers import require_fitting
 
 _COMPILE = "nnUNet_compile"
+_UNLABELLED = 1.0  # how much voxels of scribbles that nobody annotated count together; docs/benchmarks.md
 _LONG = 300.0  # seconds of a time budget
 _STEPS = 2000  # from which a GPU gains by a compiled network, which takes it a minute
 _AS_LONG = 600.0  # seconds of a time budget, likewise
@@ -134,6 +136,7 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
         terms=order.recipe.loss,
         label_smoothing=order.recipe.label_smoothing,
         class_weights=order.class_weights,
+        unlabelled=_UNLABELLED if order.recipe.scribbles else 0.0,
         partial=order.partial,
         total=None if group.alone else group.total,
     )
@@ -153,7 +156,7 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
     session.begun_with = fresh.begun_with
     if resumed is not None:
         session.restore(resumed[1], str(resumed[0]))
-        yield from _changes(resumed[1], order)
+        yield from changed_plans(resumed[1], order)
         yield from _other_norms(resumed[1], learner)
         yield Note(text=f"Resuming from {resumed[0].name}: epoch {session.epoch}, step {session.iteration}.")
     elif start.resume:
@@ -244,6 +247,7 @@ def make_source(order: Order, group: Group) -> BatchSource:
         foreground=order.foreground,
         probabilistic=recipe.probabilistic,
         jitter=order.settings.foreground_jitter,
+        anywhere=recipe.scribbles,
         augmented=recipe.augmentation != "none",
         strong=recipe.augmentation == "strong",
         disturbed=recipe.augmentation != "none",
@@ -320,41 +324,28 @@ def kept_arithmetic(order: Order, choice: BackendChoice) -> Job[BackendChoice]:
 def _as_weighted(order: Order, path: Path, content: Mapping[str, Any]) -> Job[Order]:
     """Return a training with the class weights that its checkpoint was made with, unless others are asked for.
 
+    What began as scribbles goes on as that.
+
     Raises
     ------
     ModelError, SettingsError
         If they cannot be read, or are of classes that there are not.
     """
-    kept, own = (content.get(OWN) or {}).get("class_weights") or {}, order.recipe.class_weights
+    before = content.get(OWN) or {}
+    order = order.as_scribbles() if before.get("scribbles") else order
+    kept, own = before.get("class_weights") or {}, order.recipe.class_weights
     try:
         weighted = order.weighing(kept)
     except (TypeError, ValueError, SettingsError) as error:
         raise ModelError(f"{path} is damaged: its weights of classes are {kept!r:.80}.") from error
     if not own:
-        require_classes(kept, order.info.labels, str(path))
+        require_fitting(weighted.recipe, order.info.labels, str(path))
         return weighted
     if own != weighted.recipe.class_weights:
-        before = ", ".join(f"{name}={weight:g}" for name, weight in kept.items()) or "all alike"
+        then = ", ".join(f"{name}={weight:g}" for name, weight in kept.items()) or "all alike"
         now = ", ".join(f"{name}={weight:g}" for name, weight in own.items())
-        yield Note(level="warning", text=f"The class weights were {before} until here, and are {now} from here on.")
+        yield Note(level="warning", text=f"The class weights were {then} until here, and are {now} from here on.")
     return order
-
-
-def _changes(content: Mapping[str, Any], order: Order) -> Job[None]:
-    """Say what the plans ask for that they did not when the checkpoint was written; the training goes on with it."""
-    try:
-        before = Plans.parse((content.get("init_args") or {})["plans"]).configuration(order.configuration.name)
-    except (PlanError, LookupError, TypeError, AttributeError):
-        return  # a checkpoint of another program may say nothing of it
-    for what, then, now in (
-        ("batch", before.batch_size, order.configuration.batch_size),
-        ("patch", before.patch_size, order.configuration.patch_size),
-    ):
-        if then != now:
-            yield Note(
-                level="warning",
-                text=f"The plans were changed since this was saved: the {what} was {then}, and is {now} from here on.",
-            )
 
 
 def _write_side_files(session: Session) -> None:

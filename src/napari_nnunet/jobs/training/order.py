@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from napari_nnunet.engine.batches.patches import FOREGROUND_SHARE, PatchRule, fo
 from napari_nnunet.engine.batches.strong_augmentation import SCALE
 from napari_nnunet.engine.batches.supervision import output_scales
 from napari_nnunet.engine.training.splits import Split, split_of
-from napari_nnunet.errors import DatasetError, SettingsError, counted, of_all, some
+from napari_nnunet.errors import DatasetError, counted, of_all, some
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.dataset.objects import look_at_drawn
@@ -29,7 +29,6 @@ from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import (
     ANNOTATED,
     DatasetInfo,
-    LabelScheme,
     unknown_regions,
     unlooked_in_words,
     unlooked_values,
@@ -39,7 +38,7 @@ from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold, typed
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
-from napari_nnunet.schema.trainers import TrainerRecipe
+from napari_nnunet.schema.trainers import TrainerRecipe, require_fitting
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +153,11 @@ class Order:
         settings = self.settings.replace(class_weights=dict(weights))
         return replace(self, settings=settings, recipe=self.recipe.replace(class_weights=dict(weights)))
 
+    def as_scribbles(self) -> Order:
+        """Return the same training in which what nobody annotated counts a little as background."""
+        changes = {"scribbles": True}
+        return replace(self, settings=self.settings.replace(**changes), recipe=self.recipe.replace(**changes))
+
     @property
     def foreground(self) -> float:
         """Share of patches around foreground."""
@@ -211,7 +215,7 @@ def make_order(
     yield from _refuse_stale(workspace, plans, configuration, data, names)
     require_undamaged(data, names)
     yield from look_at_labels(data, names, plans.reader, info)
-    require_classes(recipe.class_weights, info.labels, f"The dataset {dataset_name}")
+    require_fitting(recipe, info.labels, f"The dataset {dataset_name}")
     split = yield from _split(workspace, dataset_name, names, request)
     yield from _looked_for(info, split, data)
     yield from _never_seen(info, split, data)
@@ -225,17 +229,6 @@ def make_order(
     order = Order(*where, settings, recipe)
     yield from _look_at_references(order, again=request.resume or request.validate_only)
     return order
-
-
-def require_classes(weights: Iterable[str], labels: LabelScheme, who: str) -> None:
-    """Raise SettingsError for the weight of a class that labels do not have."""
-    unknown = [name for name in weights if name not in labels.head_names]
-    if unknown:
-        kind = "regions" if labels.has_regions else "classes"
-        raise SettingsError(
-            f"{who} has no class {unknown[0]!r} that a weight could be for. Its {kind} are "
-            f"{', '.join(labels.head_names)}."
-        )
 
 
 def _dataset_info(base: Path, raw: Path) -> Job[DatasetInfo]:

@@ -5,14 +5,14 @@ Where a model goes on, what does not fit it is refused, and images unlike those 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_nnunet.engine.image.intensities import intensity_warnings
-from napari_nnunet.errors import DatasetError, ModelError, NnunetError, SettingsError, counted
+from napari_nnunet.errors import DatasetError, ModelError, NnunetError, PlanError, SettingsError, counted
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, open_dataset, reader_of, survey
 from napari_nnunet.formats.images.files import read_header, read_volume
@@ -25,7 +25,7 @@ from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.folds import adopt_cases
 from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.jobs.prediction.voxel_size import far_voxels
-from napari_nnunet.jobs.training.order import changed_cases, make_order
+from napari_nnunet.jobs.training.order import Order, changed_cases, make_order
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import PreprocessRequest
@@ -212,3 +212,20 @@ def look_at_likeness(model: TrainedModel, dataset: RawDataset) -> Job[None]:
             array = read_volume(case.images, reader=reader, as_stored=True).array
             odd[case.name] = intensity_warnings(array, model.plans, model.configuration, dataset.info.channel_names)
     yield from (Note(level="warning", text=f"{names}: {text}") for names, text in by_text(odd))
+
+
+def changed_plans(content: Mapping[str, Any], order: Order) -> Job[None]:
+    """Say what the plans ask for that they did not when the checkpoint was written; the training goes on with it."""
+    try:
+        before = Plans.parse((content.get("init_args") or {})["plans"]).configuration(order.configuration.name)
+    except (PlanError, LookupError, TypeError, AttributeError):
+        return  # a checkpoint of another program may say nothing of it
+    for what, then, now in (
+        ("batch", before.batch_size, order.configuration.batch_size),
+        ("patch", before.patch_size, order.configuration.patch_size),
+    ):
+        if then != now:
+            yield Note(
+                level="warning",
+                text=f"The plans were changed since this was saved: the {what} was {then}, and is {now} from here on.",
+            )

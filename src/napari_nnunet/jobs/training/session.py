@@ -358,6 +358,7 @@ class Session:
                 "iterations": self.recipe.iterations,
                 "validation_iterations": self.recipe.validation_iterations,
                 "class_weights": dict(order.recipe.class_weights),
+                "scribbles": order.recipe.scribbles,
                 "begun_with": self.begun_with,
             },
         )

@@ -120,6 +120,15 @@ class TrainSettings(Request):
         reads=read_class_weights,
         row=True,
     )
+    scribbles: bool = option(
+        "Scribbles",
+        "--scribbles",
+        "Labels are strokes in every structure and in the background: what nobody annotated counts as background, all "
+        "of it together as much as what was annotated, and patches lie anywhere. Not for slices or boxes that are "
+        "labelled wholly.",
+        default=False,
+        row=True,
+    )
     seed: int = option(
         "Seed",
         "--seed N",
@@ -196,6 +205,7 @@ class TrainSettings(Request):
             for name in ("epochs", "iterations", "validation_iterations", "class_weights")
             if getattr(self, name) is not None
         }
+        own |= {"scribbles": True} if self.scribbles else {}
         return recipe_of(self.trainer).replace(**own)
 
 
