@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 import zipfile
 
@@ -77,3 +79,14 @@ def test_folders_that_hold_models_are_claimed(tmp_path):
     assert get_reader(str(model.folder)) is not None
     assert get_reader(str(model.folder.parent)) is not None
     assert get_reader(str(tmp_path)) is None
+
+
+def test_a_folder_that_is_strange_loads_no_library_of_images(strange):
+    code = (
+        "import sys\nfrom napari_nnunet.widgets.files.reader import get_reader\nbefore = set(sys.modules)\n"
+        f"assert get_reader({str(strange / 'many')!r}) is None\n"
+        f"assert get_reader({str(strange / 'other.zip')!r}) is None\n"
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before} & {'SimpleITK', 'scipy', 'torch'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from heapq import nlargest, nsmallest
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,19 @@ from napari_nnunet.formats.dicom.frames import read_frames
 from napari_nnunet.formats.dicom.planes import uneven_in_words
 from napari_nnunet.formats.dicom.syntax import (
     check_lengths,
-    is_dicom,
     numbers_between,
     series_uid,
     sizes_between,
     syntax_of,
+)
+from napari_nnunet.formats.dicom.syntax import (
+    holds_segments as holds_segments,
+)
+from napari_nnunet.formats.dicom.syntax import (
+    is_dicom_image as is_dicom_image,
+)
+from napari_nnunet.formats.dicom.syntax import (
+    is_series as is_series,
 )
 from napari_nnunet.formats.regular import is_file
 from napari_nnunet.formats.room import require_room
@@ -38,7 +45,6 @@ _PHOTOMETRY = "0028|0004"
 _SCALE = ("0028|1053", "0028|1052")  # slope and intercept of the stored values
 _SIZES = ("0028|0030", "0018|1164", "0018|2010")  # of pixels: in the patient, at the detector, of a scanned film
 _THICKNESS = ("0018|0088", "0018|0050")  # distance of slices, and how thick one is
-_LOOKED_AT = 1000  # names in a folder: whoever opens something else there does not wait for us
 _NEAR = 2  # files before and after one by name
 _UNEVEN = 0.1  # of the distance of two slices; what is less is how scanners round
 _SAME_WAY = 1e-3  # of direction cosines, and of pixel sizes in mm
@@ -92,36 +98,12 @@ class DicomSeries:
         return f"series {self.number or 'without number'} ({about})"
 
 
-def is_series(folder: Path) -> bool:
-    """True if the first files of a folder are DICOM slices."""
-    if not folder.is_dir():
-        return False
-    with os.scandir(folder) as entries:
-        names = (e.name for e in entries if not e.name.startswith(".") and e.name != "DICOMDIR" and is_file(e))
-        few = islice(names, _LOOKED_AT)
-        return any(is_dicom(folder / name) for name in nsmallest(3, few))
-
-
-def is_dicom_image(path: Path) -> bool:
-    """True for a folder with a series, and for a single DICOM file that can be an image."""
-    if path.is_dir():
-        return is_series(path)
-    syntax = syntax_of(path)
-    return syntax is not None and not syntax.is_beside
-
-
 def holds_volume(path: Path) -> bool:
     """True for a DICOM file that holds a whole volume: frames, a segmentation, or structures."""
     syntax = syntax_of(path)
     if syntax is None or syntax.is_beside:
         return syntax is not None and syntax.holds_segments
     return any(series.frames > 1 for series in series_in(path))
-
-
-def holds_segments(path: Path) -> bool:
-    """True for a DICOM file with labels of an image: a DICOM-SEG, or radiotherapy structures."""
-    syntax = syntax_of(path)
-    return syntax is not None and syntax.holds_segments
 
 
 def series_in(path: Path) -> tuple[DicomSeries, ...]:

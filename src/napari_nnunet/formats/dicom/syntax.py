@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from heapq import nsmallest
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, ResourceError
-from napari_nnunet.formats.regular import regular
+from napari_nnunet.formats.regular import is_file, regular
 from napari_nnunet.memory import available_memory
 
+_LOOKED_AT = 1000  # names in a folder: whoever opens something else there does not wait for us
 _PREAMBLE = 128  # bytes before DICOM's mark
 _LONG = (b"OB", b"OW", b"UN", b"SQ", b"UT", b"OD", b"OF", b"OL", b"UC", b"UR")  # lengths of 4 bytes (PS3.5, 7.1.2)
 _PIXELS, _ITEMS, _UNDEFINED = (0x7FE0, 0x0010), 0xFFFE, 0xFFFFFFFF
@@ -290,3 +294,27 @@ def sizes_between(text: str) -> list[float]:
     """Return sizes between backslashes; none if one of them is no size. ITK would put 1 in its place."""
     rows = numbers_between([text], None)
     return [] if rows is None or not (rows > 0).all() else rows[0].tolist()
+
+
+def is_series(folder: Path) -> bool:
+    """True if the first files of a folder are DICOM slices."""
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        names = (e.name for e in entries if not e.name.startswith(".") and e.name != "DICOMDIR" and is_file(e))
+        few = islice(names, _LOOKED_AT)
+        return any(is_dicom(folder / name) for name in nsmallest(3, few))
+
+
+def is_dicom_image(path: Path) -> bool:
+    """True for a folder with a series, and for a single DICOM file that can be an image."""
+    if path.is_dir():
+        return is_series(path)
+    syntax = syntax_of(path)
+    return syntax is not None and not syntax.is_beside
+
+
+def holds_segments(path: Path) -> bool:
+    """True for a DICOM file with labels of an image: a DICOM-SEG, or radiotherapy structures."""
+    syntax = syntax_of(path)
+    return syntax is not None and syntax.holds_segments

@@ -17,7 +17,7 @@ from napari_nnunet.formats.dicom.codes import codes_of
 from napari_nnunet.formats.dicom.contours import write_structures
 from napari_nnunet.formats.dicom.output import DICOM_ENDINGS, SEG, STRUCTURES
 from napari_nnunet.formats.dicom.segmentation import DicomSegment, write_segmentation
-from napari_nnunet.formats.dicom.series import holds_segments, is_dicom_image, read_series, series_in, slice_files
+from napari_nnunet.formats.dicom.series import holds_segments, read_series, series_in, slice_files
 from napari_nnunet.formats.dicom.structures import read_segments, segments_in
 from napari_nnunet.grid import Grid, Same, relation
 from napari_nnunet.schema.dataset import BACKGROUND
@@ -28,11 +28,6 @@ from napari_nnunet.widgets.frame.words import as_text
 
 #: Metadata key of where a layer's series lies.
 SOURCE = "nnunet_dicom"
-
-
-def holds_dicom(path: Path) -> bool:
-    """Whether a folder or file is a series, a DICOM-SEG, or radiotherapy structures."""
-    return is_dicom_image(path) or holds_segments(path)
 
 
 def read_dicom(path: str | list[str]) -> list[LayerData]:

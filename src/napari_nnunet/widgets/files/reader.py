@@ -24,6 +24,7 @@ from napari_nnunet.formats.dataset.read_case import (
     lay_labels,
     misplaced_in_words,
 )
+from napari_nnunet.formats.dicom.syntax import holds_segments, is_dicom_image
 from napari_nnunet.formats.images.files import ending_of, read_labels, read_volume
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.formats.large.finished import is_label_image, is_unfinished
@@ -85,9 +86,11 @@ def _folder_reader(folder: Path) -> Callable[[Any], list[LayerData]] | None:
 
 
 def _dicom_reader(path: Path) -> Callable[[Any], list[LayerData]] | None:
-    from napari_nnunet.widgets.files.dicom_layers import holds_dicom, read_dicom  # loads ITK, which few files need
+    if not is_dicom_image(path) and not holds_segments(path):
+        return None
+    from napari_nnunet.widgets.files.dicom_layers import read_dicom  # loads ITK, which few files need
 
-    return read_dicom if holds_dicom(path) else None
+    return read_dicom
 
 
 def case_layers(folder: Path, name: str, *, together: bool = False) -> list[LayerData]:
