@@ -86,7 +86,8 @@ def test_what_began_as_scribbles_goes_on_as_scribbles(new_workspace, tmp_path):
     losses = {}
     for scribbles in (True, False):
         other = Workspace(place.raw, place.preprocessed, tmp_path / str(scribbles))
-        run(other, settings=SHORT.replace(epochs=1, scribbles=scribbles), validation=False)
+        _, events = run(other, settings=SHORT.replace(epochs=1, scribbles=scribbles), validation=False)
+        assert any("Trained as scribbles, but" in note.text for note in of(Note, events)) is scribbles
         result, _ = run(other, settings=SHORT.replace(epochs=2), resume=True, validation=False)
         content = read_raw(result.folder.final)
         assert content[OWN]["scribbles"] is scribbles

@@ -35,7 +35,7 @@ from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, default
 from napari_nnunet.jobs.training.logbook import write_debug
 from napari_nnunet.jobs.training.memory import check_memory, too_large
 from napari_nnunet.jobs.training.order import Order
-from napari_nnunet.jobs.training.prepare import changed_plans
+from napari_nnunet.jobs.training.prepare import changed_plans, say_strokes
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.processes.alone import why_alone
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -171,6 +171,7 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
         learner.distribute()
     if group.leads:
         _write_side_files(session)
+        yield from say_strokes(order)
     yield Note(text=_description(session, workers))
     return session
 

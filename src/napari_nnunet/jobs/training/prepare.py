@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_nnunet.engine.image.intensities import intensity_warnings
 from napari_nnunet.errors import DatasetError, ModelError, NnunetError, PlanError, SettingsError, counted
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, open_dataset, reader_of, survey
 from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.formats.preprocessed.cases import case_names
+from napari_nnunet.formats.preprocessed.cases import case_names, open_case
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, read_splits
@@ -33,6 +36,9 @@ from napari_nnunet.schema.requests.training import TrainRequest
 from napari_nnunet.volume import by_text
 
 _GLANCED = 3  # cases whose intensities are looked at
+_OPENED = 6  # cases whose labels are looked at
+_LARGEST = 1 << 28  # voxels of one of them
+_STROKES = 0.2  # of the voxels: with so few annotated it matters what the others count
 
 
 @dataclass(frozen=True)
@@ -229,3 +235,58 @@ def changed_plans(content: Mapping[str, Any], order: Order) -> Job[None]:
                 level="warning",
                 text=f"The plans were changed since this was saved: the {what} was {then}, and is {now} from here on.",
             )
+
+
+def say_strokes(order: Order) -> Job[None]:
+    """Say where few voxels are annotated, and how that is learnt otherwise; a look at a few training cases.
+
+    What nobody annotated teaches nothing, and a network that learnt from strokes alone draws structures where nobody
+    painted; counted as background, it would hide structures where slices or boxes were labelled wholly. Which of the
+    two it is a person knows.
+    """
+    ignored = order.info.labels.ignore_label
+    if ignored is None:
+        return
+    cases = order.split.train
+    shares, whole = list[float](), 0
+    for name in cases[:: -(-len(cases) // _OPENED) or 1]:
+        labels = open_case(order.data, name).labels
+        if np.prod(labels.shape) <= _LARGEST:
+            values = np.asarray(labels[:])[0]
+            annotated = values != ignored  # also what lies outside the content
+            shares.append(float(annotated[values >= 0].mean()) if (values >= 0).any() else 1.0)
+            whole += shares[-1] > 0 and _has_whole_planes(annotated)
+    few, slices = bool(shares) and float(np.median(shares)) < _STROKES, 2 * whole > len(shares)
+    if few and not slices and not order.recipe.scribbles:
+        text = (
+            f"Only {np.median(shares):.1%} of the voxels of a case are annotated, and the others teach nothing. Where "
+            "slices or boxes were labelled wholly, that is right. Where labels are strokes in every structure and in "
+            "the background, "
+        )
+        yield Note(
+            level="warning",
+            text=f"{text}train with --scribbles: sizes and places are learnt better.",
+            in_window=f"{text}train with 'Scribbles' among the advanced settings: sizes and places are learnt better.",
+        )
+    if order.recipe.scribbles and (slices or not few):
+        found = "whole slices" if few else f"{np.median(shares):.0%} of the voxels of a case"
+        text = (
+            f"Trained as scribbles, but {found} are annotated: what nobody annotated counts as background, so that "
+            "structures come out too small or are missed where they were not labelled. Unless all labels are strokes, "
+        )
+        yield Note(
+            level="warning",
+            text=f"{text}train without --scribbles.",
+            in_window=f"{text}train without 'Scribbles'.",
+        )
+
+
+def _has_whole_planes(annotated: NDArray[np.bool_]) -> bool:
+    """Whether most of what is annotated lies in planes that are annotated wholly, along any axis longer than one."""
+    total = int(annotated.sum())
+    for axis, size in enumerate(annotated.shape):
+        if size > 1:
+            planes = annotated.all(axis=tuple(i for i in range(annotated.ndim) if i != axis))
+            if planes.sum() * annotated.size / size > total / 2:
+                return True
+    return False

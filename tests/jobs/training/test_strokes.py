@@ -1,0 +1,63 @@
+"""Where few voxels are annotated, a training says what the others count, and what could be chosen instead."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from napari_nnunet.events import Note, drain
+from napari_nnunet.formats.preprocessed.cases import store_case
+from napari_nnunet.jobs.training.prepare import say_strokes
+
+IGNORE = 2
+
+
+def strokes() -> np.ndarray:
+    """A stroke of a class and one of background in every other slice."""
+    labels = np.full((1, 12, 40, 40), IGNORE, dtype=np.int16)
+    labels[:, ::2, 10:12, 5:30], labels[:, ::2, 30:32, 5:30] = 1, 0
+    return labels
+
+
+def slices() -> np.ndarray:
+    """One slice, wholly labelled."""
+    labels = np.full((1, 12, 40, 40), IGNORE, dtype=np.int16)
+    labels[:, 6], labels[:, 6, 10:20, 10:20] = 0, 1
+    return labels
+
+
+def everything() -> np.ndarray:
+    """Every voxel but a few; what lies outside the content is neither."""
+    labels = np.zeros((1, 12, 40, 40), dtype=np.int16)
+    labels[:, :, 10:20, 10:20], labels[:, :, 30:34, 30:34], labels[:, :, :, :4] = 1, IGNORE, -1
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("made", "scribbles", "said"),
+    [
+        (strokes, False, "Only 3.1% of the voxels of a case are annotated"),
+        (strokes, True, None),
+        (slices, False, None),
+        (slices, True, "Trained as scribbles, but whole slices are annotated"),
+        (everything, False, None),
+        (everything, True, "Trained as scribbles, but 99% of the voxels of a case are annotated"),
+    ],
+)
+def test_few_annotated_voxels_are_said(tmp_path, made, scribbles, said):
+    labels = made()
+    for name in ("a", "b", "c"):
+        image = np.zeros(labels.shape, dtype=np.float32)
+        store_case(tmp_path, name, image, labels, {}, patch=(12, 40, 40), staging=tmp_path)
+    order = SimpleNamespace(
+        info=SimpleNamespace(labels=SimpleNamespace(ignore_label=IGNORE)),
+        split=SimpleNamespace(train=("a", "b", "c")),
+        data=tmp_path,
+        recipe=SimpleNamespace(scribbles=scribbles),
+    )
+    events = []
+    drain(say_strokes(order), events.append)
+    texts = [event.text for event in events if isinstance(event, Note)]
+    assert (not texts) if said is None else (len(texts) == 1 and texts[0].startswith(said))
