@@ -6,7 +6,14 @@ import pytest
 from formats_large import ome_zarr
 from napari_nnunet.errors import ImageError, ResourceError, SettingsError
 from napari_nnunet.formats.large import corrections
-from napari_nnunet.formats.large.corrections import PENDING, correct, corrected_voxels, finish_correction, read_region
+from napari_nnunet.formats.large.corrections import (
+    PENDING,
+    correct,
+    corrected_voxels,
+    finish_correction,
+    gained_by_hand,
+    read_region,
+)
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")
 SHAPE = (9, 21, 30)
@@ -49,13 +56,13 @@ CORNER = tuple(lo for lo, _ in BOX)
 def test_a_correction_is_in_every_level_and_is_counted(result):
     labels = levels_of(result)[0]
     before, after = corrected_region(result)
-    found = correct(result, CORNER, before, after)
-    count, whole = found.voxels, levels_of(result)[0]
-    assert found.gained == {v: n for v in range(3) if (n := int((whole == v).sum()) - int((labels == v).sum()))}
+    assert gained_by_hand(result) == {}
+    count = correct(result, CORNER, before, after)
+    assert gained_by_hand(result) == gain(labels, levels_of(result)[0])
     assert count == (before != after).sum() == corrected_voxels(result)
     assert all(map(np.array_equal, levels_of(result), expected(labels, after)))
     assert not (result / PENDING).exists()
-    assert correct(result, CORNER, after, after).voxels == 0 and corrected_voxels(result) == count
+    assert correct(result, CORNER, after, after) == 0 and corrected_voxels(result) == count
 
 
 def test_only_chunks_with_a_change_are_written(result):
@@ -93,6 +100,27 @@ def test_a_kill_at_any_write_loses_no_correction_and_leaves_no_half_of_one(resul
     finish_correction(result)
     assert all(map(np.array_equal, levels_of(result), expected(labels, after)))
     assert corrected_voxels(result) == (before != after).sum() and not finish_correction(result)
+    assert gained_by_hand(result) == gain(labels, levels_of(result)[0])  # also where some chunks were written before
+    assert correct(result, CORNER, before, after) == (before != after).sum()  # saved again: nothing is counted twice
+    assert corrected_voxels(result) == (before != after).sum()
+    assert gained_by_hand(result) == gain(labels, levels_of(result)[0])
+
+
+def test_what_a_correction_that_noted_no_gain_changed_is_not_known(result):
+    before, after = corrected_region(result)
+    correct(result, CORNER, before, after)
+    group = zarr.open_group(str(result), mode="r+")
+    about = dict(group.attrs["napari_nnunet"])
+    del about["corrected"]["gained"]  # as earlier versions wrote it
+    group.attrs["napari_nnunet"] = about
+    assert gained_by_hand(result) is None
+    more = np.where(after == 1, 2, after).astype(after.dtype)
+    correct(result, CORNER, after, more)
+    assert gained_by_hand(result) is None and corrected_voxels(result) > (before != after).sum()
+
+
+def gain(labels, whole):
+    return {v: n for v in range(3) if (n := int((whole == v).sum()) - int((labels == v).sum()))}
 
 
 def finish_needed(path):

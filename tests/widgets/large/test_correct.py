@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from docks import press, wait_until_said
 from napari.layers import Labels
+from qtpy.QtCore import QEvent
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QApplication, QMessageBox
 
@@ -13,10 +17,13 @@ from formats_large import ome_zarr
 from helpers import make_model, smooth_image
 from napari_nnunet import predict_image
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.events import Stage
 from napari_nnunet.formats.large import pyramid
-from napari_nnunet.formats.large.corrections import PENDING
+from napari_nnunet.formats.large.corrections import PENDING, finish_correction
 from napari_nnunet.widgets.files.label_image_layer import RESULT
 from napari_nnunet.widgets.files.unsaved import CloseGuard
+from napari_nnunet.widgets.frame.layers import activate
+from napari_nnunet.widgets.large import correct
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")
 pytest.importorskip("yaozarrs", reason="yaozarrs is not installed: it comes with napari-nnunet[large]")
@@ -190,7 +197,9 @@ def test_a_window_stays_open_where_its_corrections_cannot_be_saved(viewer, opene
     assert np.array_equal(levels_of(result)[0], before)
 
 
-def test_the_table_of_a_result_follows_its_corrections(viewer, dock, qtbot, tmp_path, monkeypatch):
+@pytest.fixture
+def own(viewer, dock, qtbot, tmp_path, monkeypatch):
+    """A region of a result that the dock made, and what its table should say."""
     monkeypatch.setattr(pyramid, "_COARSEST", 10)
     dock.add_model(make_model(tmp_path).folder)
     viewer.add_image(smooth_image(SHAPE)[0], units=["mm"] * 3, scale=(1.2, 1, 1), name="image")
@@ -198,13 +207,106 @@ def test_the_table_of_a_result_follows_its_corrections(viewer, dock, qtbot, tmp_
     dock.form.image.target.edit.setText(str(tmp_path / "own.zarr"))
     wait_until_said(qtbot, dock, "GB of memory")
     press(qtbot, dock)
+    assert "Corrected by hand" not in dock.result.many.note.text()
     viewer.dims.set_point(0, 20 * 1.2)
-    region = region_of(viewer, qtbot, dock.correct)
+
+    def in_step():
+        labels = levels_of(tmp_path / "own.zarr")[0]
+        (line,) = dock.result.many.lines
+        assert line.found[1].mm3 == pytest.approx(1.2 * line.found[1].voxels)
+        return [found.voxels for found in line.found] == [int((labels == value).sum()) for value in (1, 2)]
+
+    return region_of(viewer, qtbot, dock.correct), in_step
+
+
+def test_the_table_of_a_result_follows_its_corrections(dock, own, qtbot):
+    region, in_step = own
     region.data[5:25, 3:30, 5:31] = 2
     dock.correct.save.click()
     qtbot.waitUntil(lambda: "The table has the volumes as they are now" in dock.correct.said.text())
-    labels = levels_of(tmp_path / "own.zarr")[0]
-    (line,) = dock.result.many.lines
-    assert [found.voxels for found in line.found] == [int((labels == value).sum()) for value in (1, 2)]
-    assert line.found[1].mm3 == pytest.approx(1.2 * (labels == 2).sum())
-    assert "Corrected by hand" in dock.result.many.note.text()
+    assert in_step() and "Corrected by hand" in dock.result.many.note.text()
+
+
+def test_the_table_follows_what_is_saved_as_the_window_closes(dock, own, asked):
+    region, in_step = own
+    region.paint((10, 5, 6), 2)
+    region.data[5:25, 3:30, 5:31] = 2
+    asked[1].append(QMessageBox.StandardButton.Save)
+    assert dock.correct.window().findChild(CloseGuard).may_close()  # and napari's own question keeps it open
+    assert in_step() and not region.locked
+    assert "Corrected by hand" in dock.result.many.note.text() and "Corrected" in dock.correct.said.text()
+
+
+@pytest.mark.parametrize("how", ["saved again", "opened again", "finished elsewhere"])
+def test_the_table_follows_a_correction_that_was_kept_and_finished_later(viewer, dock, own, qtbot, monkeypatch, how):
+    region, in_step = own
+    row, path = dock.correct, dock._counted[0].target
+    region.data[5:25, 3:30, 5:31] = 2
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_nnunet.formats.large.corrections._write_finest", Mock(side_effect=OSError(28, "full")))
+        row.save.click()
+        qtbot.waitUntil(lambda: "The correction is kept" in row.said.text())
+    assert region.locked and (path / PENDING).exists()
+    if how == "saved again":
+        row.save.click()
+        qtbot.waitUntil(lambda: "The table has the volumes as they are now" in row.said.text())
+    elif how == "opened again":
+        activate(viewer, next(layer for layer in viewer.layers if RESULT in layer.metadata))
+        row.open.click()
+        qtbot.waitUntil(lambda: not row.busy)
+    else:
+        assert finish_correction(path)
+        viewer.open(str(path), plugin="napari-nnunet")
+    assert in_step() and "Corrected by hand" in dock.result.many.note.text()
+
+
+def test_a_table_that_cannot_follow_a_correction_says_so(dock, own, qtbot, monkeypatch):
+    region, _ = own
+    monkeypatch.setattr("napari_nnunet.widgets.prediction.segment_dock.gained_by_hand", lambda _: None)
+    region.data[5:25, 3:30, 5:31] = 2
+    dock.correct.save.click()
+    qtbot.waitUntil(lambda: "Corrected" in dock.correct.said.text())
+    assert "The table has" not in dock.correct.said.text()
+    assert "may have been corrected by hand since; the volumes are those before" in dock.result.many.note.text()
+
+
+def test_a_window_that_closes_while_corrections_are_saved_says_that(viewer, opened, qtbot, asked, monkeypatch):
+    row, _ = opened
+    warned, gate = [], threading.Event()
+    monkeypatch.setattr(QMessageBox, "warning", lambda _, title, text: warned.append(text))
+    region = region_of(viewer, qtbot, row)
+    region.data[10:15, 3:20, 5:31] = 2
+    whole = correct.save_region
+
+    def held(*args):
+        yield Stage(name="waiting")
+        assert gate.wait(60)
+        return (yield from whole(*args))
+
+    monkeypatch.setattr(correct, "save_region", held)
+    row.save.click()
+    asked[1].append(QMessageBox.StandardButton.Save)
+    guard = row.window().findChild(CloseGuard)
+    assert not guard.may_close()
+    assert "are being saved now. Close the window when that is done." in warned[0]
+    gate.set()
+    qtbot.waitUntil(lambda: "Corrected" in row.said.text())
+    assert guard.may_close() and len(warned) == 1
+
+
+def test_quitting_in_another_window_asks_about_this_one_and_a_cancel_is_forgotten(
+    viewer, opened, qtbot, asked, make_napari_viewer
+):
+    row, _ = opened
+    questions, answers = asked
+    region = region_of(viewer, qtbot, row)
+    region.data[10:15, 3:20, 5:31] = 2
+    other = make_napari_viewer(show=True)
+    QApplication.sendEvent(row.window(), QEvent(QEvent.Type.WindowDeactivate))  # as when somebody turns to the other
+    for window in (other.window._qt_window, row.window()):
+        answers.append(QMessageBox.StandardButton.Cancel)
+        assert not window.close(quit_app=True, confirm_need=False)
+        assert region in viewer.layers and other.window._qt_window.isVisible() and row.window().isVisible()
+        assert questions.pop().startswith(f"'{region.name}' was corrected and is not saved.")
+        assert window._quit_app is False  # else closing one window would quit later
+    assert other.window._qt_window.findChild(CloseGuard).may_close() and not questions

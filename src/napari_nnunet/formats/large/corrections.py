@@ -30,7 +30,8 @@ from napari_nnunet.formats.regular import regular
 PENDING = ".napari-nnunet-correction"
 _CORRECTED = "corrected"
 _MOST_ATTRIBUTES = 64 << 20  # bytes
-_MOST_LINE = 10_000  # bytes of the first line of what is pending
+_MOST_LINE = 1 << 20  # bytes of the first line of what is pending
+_MOST_GAINED = 20_000  # label values whose voxels are counted in that line
 MOST_VOXELS = 1 << 25  # of a region: what can be copied, compared and painted without waiting
 
 
@@ -48,25 +49,56 @@ class VoxelChange:
         Which voxels of the box change.
     values : ndarray, shape (changed.sum(),)
         What they become.
+    gained : dict of int to int, optional
+        By how many voxels each label value becomes more; None where that is not known.
     """
 
     word: str
     corner: tuple[int, ...]
     changed: NDArray[np.bool_]
     values: NDArray[Any]
+    gained: dict[int, int] | None = None
 
 
 def corrected_voxels(path: Path) -> int:
     """Return how many voxels of a result were corrected by hand; 0 for what says nothing of that."""
+    try:
+        return max(0, int((_noted(path) or {})["voxels"]))
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return 0
+
+
+def gained_by_hand(path: Path) -> dict[int, int] | None:
+    """Return by how many voxels all corrections so far made each label value more; None where that is not known.
+
+    Whichever window or process finished them: what was counted before can be kept in step with it.
+    """
+    noted = _noted(path)
+    return None if noted is None else _known_gain(noted)
+
+
+def _known_gain(noted: dict[str, Any]) -> dict[int, int] | None:
+    """Return what is noted of corrections, {} where there were none, None for those of versions that noted no gain."""
+    if not noted:
+        return {}
+    try:
+        return {int(value): int(more) for value, more in noted["gained"]}
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None
+
+
+def _noted(path: Path) -> dict[str, Any] | None:
+    """Return what a result says of its corrections, {} where it says nothing; None where it cannot be read."""
     for name, where in (("zarr.json", ("attributes",)), (".zattrs", ())):
         try:  # without zarr, which takes a second to load: forms ask this
             found = json.loads(regular(path / name).read_bytes()[:_MOST_ATTRIBUTES])
-            for key in (*where, MADE_HERE, _CORRECTED, "voxels"):
+            for key in (*where, MADE_HERE):
                 found = found[key]
-            return max(0, int(found))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            noted = found.get(_CORRECTED, {})
+            return noted if isinstance(noted, dict) else {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
-    return 0
+    return None
 
 
 def by_hand(path: Path) -> str:
@@ -87,24 +119,8 @@ def read_region(path: Path, box: Sequence[tuple[int, int]]) -> NDArray[Any]:
     return read_region_of(path, [lo for lo, _ in box], [hi - lo for lo, hi in box])
 
 
-@dataclass(frozen=True)
-class Corrected:
-    """What a correction changed.
-
-    Parameters
-    ----------
-    voxels : int
-        How many were corrected.
-    gained : dict of int to int
-        By how many voxels each label value became more, or fewer, on disk.
-    """
-
-    voxels: int
-    gained: dict[int, int]
-
-
-def correct(path: Path, corner: Sequence[int], before: NDArray[Any], after: NDArray[Any]) -> Corrected:
-    """Put the voxels of a box that were changed into a result.
+def correct(path: Path, corner: Sequence[int], before: NDArray[Any], after: NDArray[Any]) -> int:
+    """Put the voxels of a box that were changed into a result, and return how many these are.
 
     Parameters
     ----------
@@ -124,7 +140,7 @@ def correct(path: Path, corner: Sequence[int], before: NDArray[Any], after: NDAr
     """
     changed = before != after
     if not changed.any():
-        return Corrected(0, {})
+        return 0
     with claimed(path.parent, f"{path} is already being written", part=path.name):
         _finish(path)
         there = read_region_of(path, corner, changed.shape)
@@ -140,12 +156,15 @@ def correct(path: Path, corner: Sequence[int], before: NDArray[Any], after: NDAr
                 f"{path.name} holds labels of type {there.dtype}, which cannot hold all values that were painted. "
                 "Paint with others."
             )
-        box = tuple(slice(int(np.min(on)), int(np.max(on)) + 1) for on in np.nonzero(changed))
+        left = changed & (there != kept)  # the rest was on disk already, such as a correction that was pending
+        if not left.any():
+            return int(changed.sum())
+        box = tuple(slice(int(np.min(on)), int(np.max(on)) + 1) for on in np.nonzero(left))
         start = tuple(int(c) + part.start for c, part in zip(corner, box, strict=True))
-        inside = changed[box]
-        _write_pending(path, VoxelChange(secrets.token_hex(8), start, inside, kept[box][inside]))
+        inside, gained = left[box], _gained(there[left], kept[left])
+        _write_pending(path, VoxelChange(secrets.token_hex(8), start, inside, kept[box][inside], gained))
         _finish(path)
-    return Corrected(int(changed.sum()), _gained(there[changed], kept[changed]))
+    return int(changed.sum())
 
 
 def _gained(before: NDArray[Any], after: NDArray[Any]) -> dict[int, int]:
@@ -205,7 +224,8 @@ def _finish(path: Path) -> bool:
         known: dict[str, Any] = noted if isinstance(noted, dict) else {}
         if known.get("last") != correction.word:
             voxels = int(known.get("voxels", 0)) + len(correction.values)
-            group.attrs[MADE_HERE] = {**origin, _CORRECTED: {"voxels": voxels, "last": correction.word}}
+            about = {"voxels": voxels, "last": correction.word, **_more_gained(_known_gain(known), correction.gained)}
+            group.attrs[MADE_HERE] = {**origin, _CORRECTED: about}
         pending.unlink()
     except OSError as error:
         if _says_itself(error):
@@ -220,6 +240,14 @@ def _finish(path: Path) -> bool:
             f"opened again. Restore that level; or delete {pending}, and the correction is in part of the levels only."
         ) from error
     return True
+
+
+def _more_gained(before: dict[int, int] | None, more: dict[int, int] | None) -> dict[str, list[list[int]]]:
+    """Return what is noted of the gain of all corrections; nothing where a part of it is not known."""
+    if before is None or more is None:
+        return {}
+    found = {value: before.get(value, 0) + more.get(value, 0) for value in sorted({*before, *more})}
+    return {"gained": [[value, count] for value, count in found.items() if count]}
 
 
 def _opened(path: Path, mode: str) -> tuple[Any, list[Any]]:
@@ -287,6 +315,8 @@ def _write_pending(path: Path, correction: VoxelChange) -> None:
         "shape": list(correction.changed.shape),
         "values": len(correction.values),
     }
+    if correction.gained is not None and len(correction.gained) <= _MOST_GAINED:
+        head["gained"] = list(correction.gained.items())
     with written_beside(path / PENDING) as temporary, temporary.open("wb") as file:
         file.write(json.dumps(head).encode() + b"\n")
         file.write(np.packbits(correction.changed).tobytes())
@@ -308,7 +338,8 @@ def _read_pending(pending: Path, array: Any) -> VoxelChange:
             changed = np.unpackbits(np.frombuffer(bits, np.uint8), count=voxels).astype(bool).reshape(shape)
             if len(bits) != -(-voxels // 8) or int(changed.sum()) != count or len(rest) != count * array.dtype.itemsize:
                 raise ValueError("it is not whole")
-            return VoxelChange(str(head["word"])[:32], corner, changed, np.frombuffer(rest, array.dtype))
+            gained = _known_gain(head)
+            return VoxelChange(str(head["word"])[:32], corner, changed, np.frombuffer(rest, array.dtype), gained)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SettingsError(
             f"{pending} is damaged: {error}. Delete it; what was corrected last may be in part of the levels only."

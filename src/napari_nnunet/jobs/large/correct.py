@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Job, Stage
-from napari_nnunet.formats.large.corrections import Corrected, correct, read_region
+from napari_nnunet.formats.large.corrections import correct, read_region
 
 
 def open_region(path: Path, box: Sequence[tuple[int, int]]) -> Job[NDArray[Any]]:
@@ -20,7 +20,7 @@ def open_region(path: Path, box: Sequence[tuple[int, int]]) -> Job[NDArray[Any]]
     return read_region(path, box)
 
 
-def save_region(path: Path, corner: Sequence[int], before: NDArray[Any], after: NDArray[Any]) -> Job[Corrected]:
+def save_region(path: Path, corner: Sequence[int], before: NDArray[Any], after: NDArray[Any]) -> Job[int]:
     """Write what was changed; see :func:`~napari_nnunet.formats.large.corrections.correct`."""
     yield Stage(name="Saving corrections")
     return correct(path, corner, before, after)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import NnunetError, counted
 from napari_nnunet.events import drain
-from napari_nnunet.formats.large.corrections import MOST_VOXELS, Corrected
+from napari_nnunet.formats.large.corrections import MOST_VOXELS
 from napari_nnunet.formats.large.label_image import CLOCK
 from napari_nnunet.jobs.large.correct import open_region, save_region
 from napari_nnunet.widgets.files.label_image_layer import RESULT, lock_what_is_on_disk
@@ -79,8 +80,9 @@ class CorrectRow(QWidget):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.viewer, self.busy = viewer, False
-        #: Told by how many voxels each value became more in a result; returns whether a table is kept in step with it.
-        self.recount: Callable[[Path, Mapping[int, int]], bool] = lambda path, gained: False
+        self._saving: Path | None = None
+        #: Told of a result that may have been corrected; returns whether a table of it is in step now.
+        self.recount: Callable[[Path], bool] = lambda path: False
         self.open = button("Correct what is in view", "Open this part of the labels on disk as a layer to paint in.")
         self.save = button("Save corrections", "Write what you painted into the labels on disk, at every zoom.")
         self.said = Sentence()
@@ -96,6 +98,7 @@ class CorrectRow(QWidget):
         self.save.clicked.connect(lambda _=False: self._trying(self._save))
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             event.connect(self.look)
+        viewer.layers.events.inserted.connect(self._came)
         lock_what_is_on_disk(viewer)
         self.look()
 
@@ -105,6 +108,11 @@ class CorrectRow(QWidget):
         self.setVisible(bool(whole or regions))
         self.open.setEnabled(bool(whole) and not self.busy)
         self.save.setEnabled(bool(regions) and not self.busy)
+
+    def _came(self, event: Any) -> None:
+        """Follow a correction that was finished when a result was opened."""
+        if RESULT in event.value.metadata:
+            self.recount(Path(event.value.metadata[RESULT]))
 
     def _results(self) -> list[Any]:
         """Return the layers of complete results on disk."""
@@ -163,11 +171,12 @@ class CorrectRow(QWidget):
     def _show(self, layer: Any, path: Path, box: list[tuple[int, int]], found: NDArray[Any]) -> None:
         corner = tuple(lo for lo, _ in box)
         place = placed_at(layer, corner)
+        self.recount(path)  # a correction that was kept is finished now
         region = Labels(found.copy(), name=f"{layer.name} – corrections", colormap=layer.colormap, **place)
         region.features = layer.features
         region.events.paint.connect(_keep)
         _REGIONS[region] = OpenRegion(path, corner, found)
-        ask_before_closing(self, "corrections of labels on disk", lambda: unsaved_regions(self.viewer))
+        ask_before_closing(self, "corrections of labels on disk", self._unsaved)
         add_layer(self.viewer, region)
         activate(self.viewer, region)
         region.mode = "paint"
@@ -183,22 +192,52 @@ class CorrectRow(QWidget):
         layer.locked = False  # before the job: what is painted while it runs locks it again
         job = save_region(region.path, region.corner, region.before, after)
 
+        def done(voxels: int) -> None:
+            self._saving = None
+            self._saved(layer, region, after, voxels)
+
         def failed() -> None:
-            layer.locked = True
+            self._saving, layer.locked = None, True
 
-        self._run(job, lambda found: self._saved(layer, region, after, found), "Saving…", failed)
+        self._saving = region.path
+        self._run(job, done, "Saving…", failed)
 
-    def _saved(self, layer: Any, region: OpenRegion, after: NDArray[Any], found: Corrected) -> None:
+    def _unsaved(self) -> list[Unsaved]:
+        """Return the open regions that differ from what was read or saved last."""
+        layers = [one for one in self._regions() if not np.array_equal(np.asarray(one.data), _REGIONS[one].before)]
+        return [
+            Unsaved(one.name, partial(self._save_at_once, one), "Then press Save corrections in Segment.")
+            for one in layers
+        ]
+
+    def _save_at_once(self, layer: Labels) -> str:
+        """Save a region without a thread; returns why that failed."""
+        region = _REGIONS[layer]
+        if region.path == self._saving:
+            return f"Corrections of {region.path.name} are being saved now. Close the window when that is done."
+        try:
+            after = _corrected(layer)
+            voxels = drain(save_region(region.path, region.corner, region.before, after))
+        except NotReadyError as reason:
+            return str(reason)
+        except Exception as error:  # whatever it is, the window stays open and says so
+            return failure_text(error)
+        layer.locked = False
+        with contextlib.suppress(RuntimeError):  # the dock was closed: no table is left to be in step
+            self._saved(layer, region, after, voxels)
+        return ""
+
+    def _saved(self, layer: Any, region: OpenRegion, after: NDArray[Any], voxels: int) -> None:
         _REGIONS[layer] = replace(region, before=after)
         for other in self.viewer.layers:
             if other.metadata.get(RESULT) == str(region.path):
                 other.refresh()
-        if not found.voxels:
+        if not voxels:
             self._say("Nothing was changed in this layer since it was opened or saved.")
             return
-        counted_again = self.recount(region.path, found.gained)
+        counted_again = self.recount(region.path)
         more = " The table has the volumes as they are now." if counted_again else ""
-        self._say(f"Corrected {counted(found.voxels, 'voxel')} in {region.path}.{more}")
+        self._say(f"Corrected {counted(voxels, 'voxel')} in {region.path}.{more}")
 
 
 def _keep(event: Any) -> None:
@@ -213,30 +252,6 @@ def _corrected(layer: Any) -> NDArray[Any]:
         raise NotReadyError(f"'{layer.name}' has another shape than the region it was opened with. Open it again.")
     _require_known(layer, after[after != region.before], region.before.dtype)
     return after.astype(region.before.dtype)
-
-
-def unsaved_regions(viewer: napari.viewer.Viewer) -> list[Unsaved]:
-    """Return the open regions that differ from what was read or saved last."""
-    found = []
-    for layer in viewer.layers:
-        region = _REGIONS.get(layer) if isinstance(layer, Labels) else None
-        if region is not None and not np.array_equal(np.asarray(layer.data), region.before):
-            found.append(Unsaved(layer.name, partial(_save_at_once, layer), "Then press Save corrections in Segment."))
-    return found
-
-
-def _save_at_once(layer: Labels) -> str:
-    """Save a region without a thread; returns why that failed."""
-    region = _REGIONS[layer]
-    try:
-        after = _corrected(layer)
-        drain(save_region(region.path, region.corner, region.before, after))
-    except NotReadyError as reason:
-        return str(reason)
-    except Exception as error:  # whatever it is, the window stays open and says so
-        return failure_text(error)
-    _REGIONS[layer] = replace(region, before=after)
-    return ""
 
 
 def _require_known(layer: Any, values: NDArray[Any], dtype: Any) -> None:

@@ -26,6 +26,7 @@ THIS, OPEN, FOLDER = "This image", "All open images", "A folder"
 _HEADS = ("Image", "State", "Time")
 _NAMED = 3
 CORRECTED = "Corrected by hand; the volumes are those of the labels as they are now."
+BEHIND = "The labels may have been corrected by hand since; the volumes are those before that."
 
 
 class ScopeRows(QObject):
@@ -115,7 +116,7 @@ class ManyTable(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[Line] = []
-        self.corrected = False
+        self.corrected = self.behind = False
         self.recipes: dict[str, Mapping[str, Any]] = {}
         self.table = Table("Images", _HEADS, most=10)
         self.note = Sentence()
@@ -135,7 +136,7 @@ class ManyTable(QWidget):
 
     def clear(self) -> None:
         """Forget the images before."""
-        self.lines, self.recipes, self.corrected = [], {}, False
+        self.lines, self.recipes, self.corrected, self.behind = [], {}, False, False
         self.recipe.folders = {}
         self.setVisible(False)
 
@@ -156,8 +157,13 @@ class ManyTable(QWidget):
     def correct(self, image: str, found: tuple[Found, ...]) -> None:
         """Show what is in an image now that somebody corrected its labels."""
         self.lines = [replace(line, found=found) if line.image == image else line for line in self.lines]
-        self.corrected = True
+        self.corrected, self.behind = True, False
         self.add([])
+
+    def fall_behind(self) -> None:
+        """Say that labels were corrected, and that it is not known by how much."""
+        self.behind = True
+        self.show_note()
 
     def show_note(self) -> None:
         """Say what failed, and what the recipe stands for."""
@@ -165,7 +171,7 @@ class ManyTable(QWidget):
         said = [f"{line.image}: {line.reason}" for line in failed[:_NAMED]]
         if len(failed) > _NAMED:
             said.append(f"{len(failed) - _NAMED} more have no result; the CSV says why.")
-        said += [CORRECTED] if self.corrected else []
+        said += [BEHIND] if self.behind else [CORRECTED] if self.corrected else []
         self.note.setText("<br>".join(said))
         self.note.setVisible(bool(said))
         self.recipe.setVisible(bool(self.recipes))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed, Event, Job
+from napari_nnunet.formats.large.corrections import gained_by_hand
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.known_models import remember_model
 from napari_nnunet.formats.results.postprocessing import find_cleaning, read_cleaning
@@ -78,7 +79,8 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
         self.large: LargeRun | None = None
         self.correct = CorrectRow(viewer)
         self.correct.recount = self._recount
-        self._counted: tuple[LargeOrder, list[int]] | None = None  # what is on disk, and voxels of its label values
+        #: What is on disk, the voxels of its label values, and what corrections had added when these were counted.
+        self._counted: tuple[LargeOrder, list[int], dict[int, int] | None] | None = None
         self.offer = ReaderOffer()
         self.tour = Tour(self._stops())
         self.form.head.help.tour = self.tour.begin
@@ -289,7 +291,7 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
 
         def done(result: LargeResult) -> str:
             if result.counts:
-                self._counted = order, list(result.counts)
+                self._counted = order, list(result.counts), gained_by_hand(order.target)
                 found = found_in(result.counts, order.model.dataset, order.voxel_mm)
                 self.result.many.add([Line(order.source.name, "done", result.seconds, found)])
             said = run.done(result)
@@ -300,14 +302,21 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
             order.job(run.view), done=done, cancelled=run.cancelled, failed=run.failed, happened=run.happened
         )
 
-    def _recount(self, path: Path, gained: Mapping[int, int]) -> bool:
-        """Keep the table in step with labels on disk that were corrected; returns whether it is about these."""
+    def _recount(self, path: Path) -> bool:
+        """Keep the table in step with labels on disk that were corrected; returns whether it is about these and is."""
         if self._counted is None or self._counted[0].target != path or not self.result.many.lines:
             return False
-        order, counts = self._counted
-        counts += [0] * (max(gained, default=0) + 1 - len(counts))
-        for value, more in gained.items():
-            counts[value] += more
+        order, counts, before = self._counted
+        now = gained_by_hand(path)
+        if now == before and now is not None:
+            return True
+        if now is None or before is None:
+            self.result.many.fall_behind()
+            return False
+        counts = counts + [0] * (max({*now, *before}, default=0) + 1 - len(counts))
+        for value in {*now, *before}:
+            counts[value] += now.get(value, 0) - before.get(value, 0)
+        self._counted = order, counts, now
         self.result.many.correct(order.source.name, found_in(counts, order.model.dataset, order.voxel_mm))
         return True
 
