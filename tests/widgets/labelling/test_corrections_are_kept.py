@@ -140,6 +140,41 @@ def test_a_window_with_a_correction_asks_before_it_closes(opened, asked):
     assert guard.may_close()
 
 
+@pytest.mark.parametrize("how", ["another dataset", "the dock is closed", "closed, then painted"])
+def test_a_correction_that_no_dock_holds_any_more_is_asked_about_too(opened, asked, how):
+    window = opened.window()
+    layer = opened._labels() if how == "closed, then painted" else paint(opened)
+    if how == "another dataset":
+        opened.state.choose(dataset=OTHER)
+    else:
+        opened._placed = True
+        opened.setParent(None)
+        assert opened.closed
+    if how == "closed, then painted":
+        assert window.findChild(CloseGuard).may_close() and not asked.called
+        paint(opened)
+    asked.return_value = QMessageBox.StandardButton.Cancel
+    assert not window.findChild(CloseGuard).may_close() and layer in opened.viewer.layers
+    said = asked.call_args.args[2]
+    assert said.count("'u0 proposal' was corrected and is not saved") == 1
+    assert "Save Selected Layers" in said and "press Take" not in said
+    opened.viewer.layers.remove(layer)
+    asked.reset_mock()
+    assert window.findChild(CloseGuard).may_close() and not asked.called
+
+
+def test_a_second_dock_does_not_replace_what_the_first_holds(opened, found, home, qtbot, asked):
+    window = opened.window()
+    first = paint(opened)
+    second = next_dock.NextWidget(opened.viewer)
+    second.setParent(window)
+    second._opened(found.chosen[1], [(np.zeros(SHAPE, np.uint8), {"name": "u1 proposal"}, "labels")])
+    asked.return_value = QMessageBox.StandardButton.Cancel
+    assert not window.findChild(CloseGuard).may_close()
+    assert f"'{first.name}' was corrected" in asked.call_args.args[2]
+    second.close_down()
+
+
 def test_labels_that_somebody_else_saved_since_a_place_was_suggested_are_asked_about(opened, home, asked, qtbot):
     saved = home / "nnUNet_raw" / OURS / "labelsTr" / "u0.nii.gz"
     write_nifti(saved, np.ones(SHAPE, np.uint8))

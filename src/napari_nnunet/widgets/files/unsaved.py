@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from qtpy.QtCore import QEvent, QObject
-from qtpy.QtWidgets import QMainWindow, QMessageBox, QWidget
+from qtpy.QtWidgets import QApplication, QMainWindow, QMessageBox, QWidget
 
 from napari_nnunet.errors import some
 from napari_nnunet.widgets.frame.words import as_text
 
+_QUITS = "_quit_app"  # of napari's windows: that with this one, all close
 _TITLE = "Corrections that are not saved"
 _SAVE, _DISCARD, _CANCEL = (
     QMessageBox.StandardButton.Save,
@@ -59,13 +60,21 @@ class CloseGuard(QObject):
     def add(self, key: str, unsaved: Callable[[], Iterable[Unsaved]]) -> None:
         """Ask about what a function returns; another one with the same key takes its place."""
         self._known[key] = unsaved
+        watch_all()
 
     def eventFilter(self, _: QObject | None, event: QEvent | None) -> bool:
         """Keep the window open where somebody wants that."""
+        if event is not None and event.type() == QEvent.Type.WindowDeactivate:
+            watch_all()  # somebody turns to another window, which may quit napari
         if event is None or event.type() != QEvent.Type.Close:
             return False
-        if self.may_close():
+        quits = bool(getattr(self._window, _QUITS, False))
+        # napari quits by emptying and closing each window: what is in the others is asked about before the first
+        others = [guard for guard in watch_all() if guard is not self] if quits else []
+        if all(guard.may_close() for guard in (self, *others)):
             return False
+        if quits:
+            setattr(self._window, _QUITS, False)  # else closing this window alone would quit later
         event.ignore()
         return True
 
@@ -115,5 +124,17 @@ def ask_before_closing(part: QWidget, key: str, unsaved: Callable[[], Iterable[U
         window = window.parentWidget()
     if not isinstance(window, QMainWindow):
         return
-    guard = window.findChild(CloseGuard) or CloseGuard(window)
-    guard.add(key, unsaved)
+    _guard_of(window).add(key, unsaved)
+
+
+def watch_all() -> list[CloseGuard]:
+    """Return the guards of all windows of napari; those that had none get one, as each of them can quit napari."""
+    return [_guard_of(one) for one in QApplication.topLevelWidgets() if isinstance(one, QMainWindow) and _napari(one)]
+
+
+def _napari(window: QMainWindow) -> bool:
+    return hasattr(window, _QUITS)
+
+
+def _guard_of(window: QMainWindow) -> CloseGuard:
+    return window.findChild(CloseGuard) or CloseGuard(window)

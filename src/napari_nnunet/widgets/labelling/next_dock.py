@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
 import numpy as np
 from magicgui.widgets import FileEdit
 from napari.layers import Image, Labels, Shapes
 from napari.utils.notifications import show_info
-from numpy.typing import NDArray
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QGroupBox, QHBoxLayout, QMessageBox, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import ModelError, NnunetError, counted
@@ -30,6 +30,7 @@ from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
 from napari_nnunet.widgets.frame.words import about_time, as_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
+from napari_nnunet.widgets.labelling.left_behind import labels_digest, leave_behind, left_behind
 from napari_nnunet.widgets.labelling.place_layers import look_at_place, place_layers
 
 if TYPE_CHECKING:
@@ -270,8 +271,11 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self._layers = [add_layer(self.viewer, kinds[kind](data, **options)) for data, options, kind in layers]
         self._open = found
         labels = self._labels()
-        self._kept = None if labels is None else _digest(labels.data)
-        ask_before_closing(self, "the proposal of Next", self._unsaved)
+        self._kept = None if labels is None else labels_digest(labels.data)
+        held = WeakMethod(self._unsaved)  # a window holds no closed docks
+        key = f"the proposal of Next {id(self)}"  # there may be a second dock
+        ask_before_closing(self, key, lambda: own() if (own := held()) else [])
+        ask_before_closing(self, "proposals of Next that stay", partial(left_behind, self.viewer))
         self.viewer.reset_view()
         if labels is not None:
             activate(self.viewer, labels)
@@ -295,13 +299,21 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         labels = self._labels()
         if self._kept is None or labels is None or labels not in self.viewer.layers:
             return None
-        return labels if _digest(labels.data) != self._kept else None
+        return labels if labels_digest(labels.data) != self._kept else None
 
     def _unsaved(self) -> list[Unsaved]:
         """Return the open proposal if it would be lost with the window."""
         labels = self._corrected()
-        how = f"Then press {self.take_button.text()} in Next."
-        return [] if labels is None else [Unsaved(labels.name, None, how)]
+        if labels is None or self.closed:  # see left_behind
+            return []
+        return [Unsaved(labels.name, None, f"Then press {self.take_button.text()} in Next.")]
+
+    def close_down(self) -> None:
+        """Leave the open proposal to whoever goes on painting in it: it is asked about all the same."""
+        labels = self._labels()
+        if labels is not None and self._kept is not None:
+            leave_behind(labels, self._kept)
+        super().close_down()
 
     def _may_go(self) -> bool:
         """Ask whether corrections that were not taken may go."""
@@ -311,7 +323,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         text = f"'{labels.name}' was corrected and is not saved. Discard the correction?"
         if QMessageBox.question(self, "Not saved", as_text(text)) != QMessageBox.StandardButton.Yes:
             return False
-        self._kept = _digest(labels.data)  # what is painted from here on is asked about again
+        self._kept = labels_digest(labels.data)  # what is painted from here on is asked about again
         return True
 
     def _remove_layers(self) -> None:
@@ -320,6 +332,8 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         for layer in self._layers:
             if layer in self.viewer.layers and layer is not corrected:
                 remove_layer(self.viewer, layer)
+        if corrected is not None and self._kept is not None:
+            leave_behind(corrected, self._kept)
         self._layers, self._kept = [], None
         if corrected is not None:
             show_info(f"'{corrected.name}' was corrected and is not saved: the layer stays.")
@@ -341,7 +355,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         if _stored(folder, found.place.case) != self._known.get(found.place.case) and not self._replaces(found):
             return
         labels = np.array(layer.data)  # people go on painting
-        job, digest = take_correction(folder, found.place, found.image, labels), _digest(labels)
+        job, digest = take_correction(folder, found.place, found.image, labels), labels_digest(labels)
         self.panel.run(job, done=lambda case: self._taken(found, case, digest))
 
     def _replaces(self, found: Suggestion) -> bool:
@@ -380,7 +394,3 @@ def _stored(raw: Path, case: str) -> tuple[int, int] | None:
         return stamp(raw / "labelsTr" / f"{case}{read_info(raw).file_ending}")
     except (NnunetError, OSError):
         return None  # what is wrong with the dataset is said where it is written
-
-
-def _digest(labels: NDArray[Any]) -> str:
-    return hashlib.sha1(np.ascontiguousarray(labels).data, usedforsecurity=False).hexdigest()
