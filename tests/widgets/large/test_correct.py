@@ -310,3 +310,34 @@ def test_quitting_in_another_window_asks_about_this_one_and_a_cancel_is_forgotte
         assert questions.pop().startswith(f"'{region.name}' was corrected and is not saved.")
         assert window._quit_app is False  # else closing one window would quit later
     assert other.window._qt_window.findChild(CloseGuard).may_close() and not questions
+
+
+def test_a_region_that_is_unsaved_again_by_undo_is_locked_again(viewer, opened, qtbot, result):
+    row, _ = opened
+    region = region_of(viewer, qtbot, row)
+    region.paint((10, 5, 6), 2)
+    row.save.click()
+    qtbot.waitUntil(lambda: "Corrected" in row.said.text())
+    assert not region.locked
+    region.undo()
+    assert region.locked
+    row.save.click()
+    qtbot.waitUntil(lambda: not row.busy)
+    assert not region.locked and np.array_equal(levels_of(result)[0][4:37], region.data)
+    region.redo()
+    assert region.locked
+
+
+def test_of_two_regions_the_one_that_could_be_saved_is_in_the_table(viewer, dock, own, qtbot, asked, monkeypatch):
+    region, in_step = own
+    warned = []
+    monkeypatch.setattr(QMessageBox, "warning", lambda _, title, text: warned.append(text))
+    activate(viewer, next(layer for layer in viewer.layers if RESULT in layer.metadata))
+    dock.correct.open.click()
+    qtbot.waitUntil(lambda: not dock.correct.busy)
+    (second,) = [layer for layer in viewer.layers if "corrections" in layer.name and layer is not region]
+    region.data[5:25, 3:30, 5:31] = 2
+    second.data[0, 0, 0] = 9
+    asked[1].append(QMessageBox.StandardButton.Save)
+    assert not dock.correct.window().findChild(CloseGuard).may_close()
+    assert len(warned) == 1 and "holds the value 9" in warned[0] and in_step()

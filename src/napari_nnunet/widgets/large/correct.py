@@ -145,7 +145,7 @@ class CorrectRow(QWidget):
 
     def _run(self, job: Any, returned: Any, text: str, failing: Callable[[], object] = lambda: None) -> None:
         def ended() -> None:
-            self.busy = False
+            self.busy, self._saving = False, None
             self.look()
 
         def done(found: Any) -> None:
@@ -175,6 +175,7 @@ class CorrectRow(QWidget):
         region = Labels(found.copy(), name=f"{layer.name} – corrections", colormap=layer.colormap, **place)
         region.features = layer.features
         region.events.paint.connect(_keep)
+        region.events.set_data.connect(_keep_what_differs)  # undo and redo tell no stroke
         _REGIONS[region] = OpenRegion(path, corner, found)
         ask_before_closing(self, "corrections of labels on disk", self._unsaved)
         add_layer(self.viewer, region)
@@ -189,22 +190,17 @@ class CorrectRow(QWidget):
     def _save(self) -> None:
         layer = self._chosen(self._regions(), "the layer with your corrections")
         region, after = _REGIONS[layer], _corrected(layer)
-        layer.locked = False  # before the job: what is painted while it runs locks it again
         job = save_region(region.path, region.corner, region.before, after)
 
-        def done(voxels: int) -> None:
-            self._saving = None
-            self._saved(layer, region, after, voxels)
-
         def failed() -> None:
-            self._saving, layer.locked = None, True
+            layer.locked = True
 
         self._saving = region.path
-        self._run(job, done, "Saving…", failed)
+        self._run(job, lambda voxels: self._saved(layer, region, after, voxels), "Saving…", failed)
 
     def _unsaved(self) -> list[Unsaved]:
         """Return the open regions that differ from what was read or saved last."""
-        layers = [one for one in self._regions() if not np.array_equal(np.asarray(one.data), _REGIONS[one].before)]
+        layers = [one for one in self._regions() if _differs(one)]
         return [
             Unsaved(one.name, partial(self._save_at_once, one), "Then press Save corrections in Segment.")
             for one in layers
@@ -222,13 +218,13 @@ class CorrectRow(QWidget):
             return str(reason)
         except Exception as error:  # whatever it is, the window stays open and says so
             return failure_text(error)
-        layer.locked = False
         with contextlib.suppress(RuntimeError):  # the dock was closed: no table is left to be in step
             self._saved(layer, region, after, voxels)
         return ""
 
     def _saved(self, layer: Any, region: OpenRegion, after: NDArray[Any], voxels: int) -> None:
         _REGIONS[layer] = replace(region, before=after)
+        layer.locked = _differs(layer)  # from what was painted while the job ran
         for other in self.viewer.layers:
             if other.metadata.get(RESULT) == str(region.path):
                 other.refresh()
@@ -243,6 +239,16 @@ class CorrectRow(QWidget):
 def _keep(event: Any) -> None:
     """Lock a region that somebody painted in: what is not saved does not go with the key that deletes layers."""
     event.source.locked = True
+
+
+def _keep_what_differs(event: Any) -> None:
+    if not event.source.locked and _differs(event.source):
+        event.source.locked = True
+
+
+def _differs(layer: Any) -> bool:
+    """Whether a region is not as it was read or saved last."""
+    return layer in _REGIONS and not np.array_equal(np.asarray(layer.data), _REGIONS[layer].before)
 
 
 def _corrected(layer: Any) -> NDArray[Any]:
