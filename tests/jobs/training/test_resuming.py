@@ -217,6 +217,12 @@ def test_stopping_a_fold_stops_those_after_it(prepared, tmp_path, monkeypatch, c
     assert main(["train", TRAINED, "3d_fullres", "0", "1", *words]) == 0
     assert seen == [0]
     assert "Fold 0 was stopped; --c resumes it. Not started: 1." in capsys.readouterr().out
+    (weights,) = tmp_path.rglob("checkpoint_latest.pth")
+    assert main(["train", TRAINED, "3d_fullres", "2", "3", *words, "-pretrained_weights", str(weights)]) == 0
+    told = "Not started: 3. Start these again as before, without --c, which is refused for what was not begun."
+    assert told in capsys.readouterr().out
+    assert main(["train", TRAINED, "3d_fullres", "3", *words, "--c"]) == 1
+    assert "cannot be resumed" in capsys.readouterr().err
 
 
 def test_a_training_keeps_the_normalisation_it_began_with(workspace):

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from magicgui.widgets import ComboBox
 from napari._qt.qt_resources import get_stylesheet
 from qtpy.QtGui import QIcon, QPixmap
@@ -85,10 +87,70 @@ def test_tables_leave_out_the_middle_of_a_name(show):
         (["a long name of one", "a long name of two"], ["…one", "…two"]),
         (["2024_patient_001", "2024_patient_002"], ["…001", "…002"]),
         ([], []),
+        (
+            ["liver_contrast_001", "liver_contrast_002", "lung_contrast_001", "lung_contrast_002"],
+            ["liver…001", "liver…002", "lung…001", "lung…002"],
+        ),
+        (
+            ["control_group_a01", "control_group_a02", "patient_visit_a01", "patient_visit_a02"],
+            ["control…01", "control…02", "patient…01", "patient…02"],
+        ),
+        (
+            ["Liver_2021_CT_1", "Liver_2021_CT_2", "liver_2021_CT_1", "liver_2021_CT_2"],
+            ["Liver…1", "Liver…2", "liver…1", "liver…2"],
+        ),
+        (["Liver_2021_CT_1", "liver_2021_CT_1"], ["Liver…1_CT_1", "liver…1_CT_1"]),
+        (["2024_scan_of_head", "2025_scan_of_head"], ["…4…_of_head", "…5…_of_head"]),
+        (
+            ["the_control_a01", "the_control_a02", "the-control_a01", "the-control_a02"],
+            ["…_…rol_a01", "…_…rol_a02", "…-…rol_a01", "…-…rol_a02"],
+        ),
     ],
 )
 def test_of_cases_that_begin_alike_what_tells_them_apart_is_shown(names, shown):
     assert list(telling_parts(names, lambda text: len(text) < 13).values()) == shown
+
+
+@given(
+    st.lists(
+        st.text("aB_.…01", min_size=1, max_size=9)
+        | st.from_regex(r"(liver|lung|Liver)_[a-c]{2,9}_0[0-9]{1,3}", fullmatch=True),
+        unique=True,
+    ),
+    st.integers(0, 20),
+)
+def test_different_names_are_never_shown_alike(names, room):
+    shown = telling_parts(names, lambda text: len(text) <= room)
+    assert list(shown) == names and len(set(shown.values())) == len(names)
+
+
+def test_names_of_thousands_of_cases_are_measured_once_per_fill_and_width(show, monkeypatch):
+    asked = []
+
+    def counted(names, fits):
+        asked.append(len(names))
+        return telling_parts(names, fits)
+
+    monkeypatch.setattr("napari_nnunet.widgets.training.views.telling_parts", counted)
+    table = ScoreTable()
+
+    def fill(word):
+        scores = [CaseScore(f"{word}_{i:04d}_first_frame", Path(), Path(), {"1": {"Dice": 0.1}}) for i in range(50)]
+        table.show_scores(scores, {"1": "a class with a name"})
+
+    fill("patient")
+    show(table, 180)
+    table.setColumnWidth(0, 90)
+    table.grab()
+    asked.clear()
+    table.grab()
+    assert asked == []
+    fill("volunteer")
+    table.setColumnWidth(0, 90)
+    first = table.grab().toImage()
+    assert asked == [50] * len(asked) and 1 <= len(asked) <= 2
+    table.setColumnWidth(0, 95)
+    assert table.grab().toImage() != first and len(asked) <= 4
 
 
 def test_cases_with_many_scores_are_told_apart(show):

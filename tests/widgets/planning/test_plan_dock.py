@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 
 from helpers import DATASET, dataset_json, make_dataset, make_trainable
 from napari_nnunet.errors import ResourceError
-from napari_nnunet.events import Stage
+from napari_nnunet.events import Progress, Stage
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.jobs.planning.cost import TrainingCost
@@ -77,6 +77,34 @@ def _measure_again_and_long_times(plan, qtbot):
     plan._show_costs(before)
 
 
+def _from_scratch_is_asked_for_once(plan, qtbot):
+    """Stopped in the middle, the next press goes on; of other plans it was not asked."""
+    own = plan.preprocessing
+    clean, panel, happened = own.clean, own.panel, own._happened
+
+    def stop(event):
+        happened(event)
+        if isinstance(event, Progress) and event.done:
+            panel.cancel()
+
+    own._happened = stop
+    clean.setChecked(True)
+    qtbot.mouseClick(panel.button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: panel.state is RunState.IDLE)
+    del own._happened
+    assert not clean.isChecked()
+    qtbot.mouseClick(panel.button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: panel.state is RunState.IDLE)
+    assert panel.status.text().endswith("Ready to train.")
+    clean.setChecked(True)
+    own.show_plans(own.base, own.plans)
+    assert clean.isChecked()
+    own.show_plans(own.base.with_name("Dataset999_Other"), own.plans)
+    assert not clean.isChecked()
+    plan._show_plans()
+    own.show_plans(plan.head.preprocessed, plan.plans)
+
+
 def _everything_from_scratch(plan, base, qtbot):
     panel, clean = plan.preprocessing.panel, plan.preprocessing.clean
     for asked, said in ((False, "0 cases preprocessed, 4 were up to date."), (True, "4 cases preprocessed.")):
@@ -86,6 +114,7 @@ def _everything_from_scratch(plan, base, qtbot):
         qtbot.waitUntil(lambda: panel.state is RunState.IDLE)
         assert panel.status.text().startswith(said)
         assert not clean.isChecked()  # the next press does what is needed, as before
+    _from_scratch_is_asked_for_once(plan, qtbot)
     measured = base / "dataset_fingerprint.json"
     for asked in (False, True):
         before = measured.stat().st_mtime_ns

@@ -85,7 +85,7 @@ def _each(requests: Sequence[TrainCommand], shell: Shell) -> int:
             left = ", ".join(str(later.fold) for later in requests[i + 1 :])
             told = f" Not started: {left}." if left else ""
             if left and (request.continue_from or request.pretrained):
-                told += " Start these again as before: --c would begin them at random."
+                told += " Start these again as before, without --c, which is refused for what was not begun."
             print(f"Fold {request.fold} was stopped; --c resumes it.{told}")
             return _ENDED_BY + result.signal if result.signal else 0
     return 0

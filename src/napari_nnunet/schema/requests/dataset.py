@@ -123,8 +123,8 @@ class ImportFoldersRequest(GridSettings):
     objects: str | None = option(
         "Numbered objects",
         "--objects [KIND]",
-        "Every value of a mask is an object of its own (a nucleus, a particle) of this kind; the classes to learn are "
-        "derived.",
+        "Every value of a mask, and in masks drawn in colours every connected piece of a colour, is an object of its "
+        "own (a nucleus, a particle) of this kind; the classes to learn are derived.",
         default=None,
         bare="object",
     )

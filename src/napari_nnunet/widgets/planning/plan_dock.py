@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -84,6 +85,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self._shown: tuple[Path | None, Plans | None, DatasetInfo | None] = (None, None, None)
         self._costing, self._looking = Latest(self), Latest(self)
         self._notes: tuple[Note, ...] = ()  # what another dock has to say before the next planning
+        self._raw: Path | None = None  # the dataset that is shown
         self._looked_at: Path | None = None  # the dataset whose cases were counted
         self.head = Head(
             self.state, lambda workspace: [path.name for path in workspace.raw_datasets()], page="training-data.md"
@@ -148,6 +150,9 @@ class PlanWidget(RequestDock[PlanSettings, None]):
 
     def _show_dataset(self) -> None:
         raw, self.info = self.head.raw, None
+        if raw != self._raw:
+            self._raw, self.clean_box.value = raw, False  # it was asked of another dataset
+            self.preprocessing.clean.setChecked(False)
         text = "This workspace has no dataset yet. Collect cases in the Training cases dock."
         if raw is not None:
             try:
@@ -262,9 +267,18 @@ class PlanWidget(RequestDock[PlanSettings, None]):
             whole = PlanAndPreprocessRequest.like(request, dataset=name, configurations=(), clean=clean)
             job = plan_and_preprocess(self.state.workspace, whole, as_before=True)
             notes, self._notes = self._notes, ()
-            self.panel.run(_after(notes, job), done=lambda planned: self._planned(name, planned.plans))
+            fingerprint = self.state.workspace.preprocessed / name / "dataset_fingerprint.json"
+            before = _written(fingerprint)
 
-    def _planned(self, dataset: str, path: Path) -> str:
+            def ended(_: object) -> None:
+                if _written(fingerprint) != before:  # the measuring was done, what came after it was not
+                    self.clean_box.value = False
+
+            done = partial(self._planned, name)
+            self.panel.run(_after(notes, job), done=done, cancelled=ended, failed=ended)
+
+    def _planned(self, dataset: str, planned: Any) -> str:
+        path = planned.plans
         self.clean_box.value = False  # what was asked for once is done
         self.state.choose(dataset=dataset, plans=path.stem)
         self.state.written.emit()  # cases may have come since, too
@@ -307,6 +321,11 @@ def _after(notes: Sequence[Note], job: Job[T]) -> Job[T]:
     """Say what is known already, then do a job."""
     yield from notes
     return (yield from job)
+
+
+def _written(path: Path) -> int:
+    """Return when a file was written, 0 where there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def _look_at_cases(workspace: Workspace, raw: Path) -> tuple[RawDataset, str]:

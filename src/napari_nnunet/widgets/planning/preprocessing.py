@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QCheckBox, QGroupBox, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import counted
+from napari_nnunet.events import Event, Progress, Stage
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import PreprocessRequest
 from napari_nnunet.widgets.frame.panel import RunPanel
@@ -37,6 +38,7 @@ class Preprocessing(QGroupBox):
         self.base: Path | None = None
         self.plans: Plans | None = None
         self.boxes: dict[str, QCheckBox] = {}
+        self._making = False  # files of cases, in a run
         self.panel = RunPanel("Preprocess", stops="Stop, and keep the cases that are finished.")
         self.panel.start = self.run
         self.clean = QCheckBox("From scratch")
@@ -50,6 +52,8 @@ class Preprocessing(QGroupBox):
     def show_plans(self, base: Path, plans: Plans) -> None:
         """Offer the configurations of plans; those that were unticked stay so."""
         unticked = {name for name, box in self.boxes.items() if not box.isChecked()} if plans == self.plans else set()
+        if (base, plans) != (self.base, self.plans):
+            self.clean.setChecked(False)  # it was asked of others
         self.base, self.plans = base, plans
         for box in self.boxes.values():
             self._column.removeWidget(box)
@@ -79,7 +83,15 @@ class Preprocessing(QGroupBox):
                 memory_gb=read_preferences().memory_gb,
                 clean=self.clean.isChecked(),
             )
-            self.panel.run(preprocess(self.state.workspace, request, as_before=True), done=self._done)
+            self._making = False
+            job = preprocess(self.state.workspace, request, as_before=True)
+            self.panel.run(job, done=self._done, happened=self._happened)
+
+    def _happened(self, event: Event) -> None:
+        if isinstance(event, Stage):
+            self._making = event.name.startswith("Preprocessing ")
+        elif isinstance(event, Progress) and self._making:
+            self.clean.setChecked(False)  # what is not made again yet is known to be old: the next press goes on
 
     def _done(self, result: Any) -> str:
         self.clean.setChecked(False)  # what was asked for once is done

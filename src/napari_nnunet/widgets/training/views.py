@@ -214,7 +214,8 @@ class ScoreTable(Table):
         super().__init__("Validation cases, worst first")
         self.scores: list[CaseScore] = []
         self.setTextElideMode(Qt.TextElideMode.ElideLeft)  # names that begin alike differ at their end
-        self.setItemDelegateForColumn(0, _Names(self))
+        self._drawn = _Names(self)
+        self.setItemDelegateForColumn(0, self._drawn)
         self.setToolTip("Double-click opens the case with reference, result and their differences.")
         self.cellDoubleClicked.connect(lambda row, _: self.opened.emit(row))
 
@@ -249,6 +250,7 @@ class ScoreTable(Table):
         self._name_whole()
 
     def _name_whole(self) -> None:
+        self._drawn.forget()
         for row, score in enumerate(self.scores):
             item = self.item(row, 0)
             if item is not None:
@@ -259,6 +261,15 @@ class _Names(QStyledItemDelegate):
     """Draws of names that are wider than their column what tells them apart."""
 
     _room: int | None = None  # pixels, while a name is drawn
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
+        self._told: dict[str, str] = {}  # of all names, as they are many and drawn one by one
+        self._told_for: tuple[int, str] | None = None  # the room and the font
+
+    def forget(self) -> None:
+        """Look at the names again: there are others."""
+        self._told_for = None
 
     def paint(self, painter: QPainter | None, option: QStyleOptionViewItem, index: QModelIndex) -> None:
         """Draw a name."""
@@ -274,8 +285,11 @@ class _Names(QStyledItemDelegate):
             return
         measure = option.fontMetrics.horizontalAdvance
         if measure(option.text) > room:
-            names = [str(model.index(row, 0).data()) for row in range(model.rowCount())]
-            option.text = telling_parts(names, lambda text: measure(text) <= room)[option.text]
+            if self._told_for != (room, option.font.key()):
+                names = [str(model.index(row, 0).data()) for row in range(model.rowCount())]
+                self._told = telling_parts(names, lambda text: measure(text) <= room)
+                self._told_for = (room, option.font.key())
+            option.text = self._told.get(str(index.data()), option.text)
 
 
 def _object_cells(figures: Mapping[str, Any] | None) -> list[str]:
