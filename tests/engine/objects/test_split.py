@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_nnunet.engine.objects.decode import Rule, decode
 from napari_nnunet.engine.objects.match import Matching
@@ -85,3 +86,17 @@ def test_a_share_of_the_height_cuts_necks_of_all_sizes(shape: tuple[int, ...]) -
 def test_a_shallow_neck_is_kept_by_a_large_share() -> None:
     _, core = balls((60, 120), [(30, 36), (30, 81)], 24.0, (1.0, 1.0))  # a pass at a third of the middles' height
     assert [int(decode(core, core, Rule(2.0, neck=neck)).max()) for neck in (0.3, 0.9)] == [2, 1]
+
+
+@pytest.mark.parametrize("cut", [{"neck": 0.4}, {"neck": 0.8}, {"split": 0.5}], ids=str)
+@pytest.mark.parametrize(("half", "angle"), [(1.2, 45), (1.5, 0), (1.5, 20), (2.5, 0), (6.0, 20), (1.2, 30)])
+def test_a_bent_rod_is_one_object(half: float, angle: float, cut: dict[str, float]) -> None:
+    turn = np.deg2rad(angle)
+    along = np.linspace(-30, 30, 600)
+    bow = 0.006 * along**2
+    y, x = np.mgrid[:90, :90]
+    places = np.stack([45 + along * np.sin(turn) + bow * np.cos(turn), 45 + along * np.cos(turn) - bow * np.sin(turn)])
+    distance = np.sqrt((y[..., None] - places[0]) ** 2 + (x[..., None] - places[1]) ** 2).min(axis=-1)
+    core = (distance <= half).astype(np.float32)
+    _, parts = ndimage.label(core)
+    assert decode(core, core, Rule(1.0, **cut)).max() == parts == 1

@@ -50,15 +50,20 @@ class Cut:
 
     def middles(self, height: NDArray[np.float32], inside: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
         """Return the maxima that stand out, numbered from 1 on, and their number."""
-        least, surface = self.height, height
+        least, surface, lowest = self.height, height, 0.0
         if self.relative:
-            inside = inside & (height > _MIDDLE)
+            lowest = _MIDDLE
             least, surface = -math.log1p(-self.height), np.log(np.maximum(height, np.float32(_FLAT)))
         # not skimage's h_maxima, which keeps two middles of exactly one height however shallow the pass between them is
         morphology = skimage.morphology  # type: ignore[attr-defined]
         lowered = morphology.reconstruction(surface - np.float32(least), surface)
-        found, count = ndimage.label(morphology.local_maxima(lowered) & inside)
-        return found, int(count)
+        # plateaus as these two see them, by faces, edges and corners: by faces alone a thin bent one is many
+        found, count = ndimage.label(morphology.local_maxima(lowered) & inside, np.ones((3,) * height.ndim))
+        kept = np.zeros(count + 1, dtype=np.int32)
+        high = np.unique(found[height > lowest])
+        high = high[high != 0]
+        kept[high] = np.arange(1, len(high) + 1)
+        return kept[found], len(high)
 
 
 def cut_seeds(
