@@ -10,7 +10,10 @@ from casework import MM, layers, listed, press, settled, show
 from qtpy.QtWidgets import QMessageBox
 
 from helpers import make_dataset, smooth_image
+from napari_nnunet.events import drain
 from napari_nnunet.formats.images.files import read_volume
+from napari_nnunet.widgets.training.correcting import Correcting
+from napari_nnunet.widgets.training.layers import score_layers
 
 SHAPE = (20, 24, 22)
 PLACE = {"scale": (1.0, 0.8, 0.8), "units": MM}
@@ -116,3 +119,13 @@ def test_names_of_classes_stay_with_their_dataset(viewer, cases, opened, qtbot):
     cases.state.choose(dataset=None)
     settled(cases, qtbot)
     assert cases.form.table.item(1, 2).text() == "class_1"
+
+
+def test_of_a_validation_case_the_labels_are_the_case_and_not_what_a_model_found(cases, viewer, home, qtbot):
+    raw = make_dataset(home, cases=2, shape=(6, 20, 22))
+    cases.state.choose(dataset=raw.name)
+    layers = drain(score_layers(raw, "c0", raw / "labelsTr" / "c0.nii.gz"))
+    Correcting(viewer, Mock(), Mock(), Mock())._add(layers, None)
+    assert viewer.layers.selection.active is viewer.layers["c0 labels"]
+    qtbot.waitUntil(lambda: "<b>Will save changes to</b> 'c0'" in cases.summary.text())
+    assert cases.form.labels is viewer.layers["c0 labels"]

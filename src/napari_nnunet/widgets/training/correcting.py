@@ -84,12 +84,12 @@ class Correcting:
                 layer.editable = False
         ask_before_closing(self._dock, "labels of cases", lambda: _painted(self.viewer))
         self.viewer.reset_view()
+        labels = next(layer for layer in added if isinstance(layer, Labels))  # images, labels, result, differences
+        activate(self.viewer, labels)  # what is corrected; the Training cases dock follows it
         if place is None:
             show_fullest_slice(self.viewer, added[-1])
             return
-        labels = added[-3]  # image channels, labels, result, differences
         labels.visible = True
-        activate(self.viewer, labels)
         show_voxel(self.viewer, labels, place)
         self.viewer.scene.camera.center = on_screen(labels, place, self.viewer.dims)
 
