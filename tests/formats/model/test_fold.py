@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 import nasty
 from napari_nnunet.errors import ResourceError, SettingsError
 from napari_nnunet.formats.claim import Runner
+from napari_nnunet.formats.model import fold as module
 from napari_nnunet.formats.model.fold import FoldFolder, Wishes, find_folds
 from napari_nnunet.schema.json_text import message
 
@@ -96,6 +97,23 @@ def test_a_fold_is_trained_by_one_and_hears_nothing_that_was_said_before(fold):
         with pytest.raises(SettingsError, match=r"Fold 0 of nnUNetTrainer__nnUNetPlans__2d is already being trained"):
             fold.claimed().__enter__()
     assert fold.runner() is None
+
+
+def test_a_wish_of_somebody_who_saw_the_claim_is_heard(fold, monkeypatch):
+    hold = module.hold
+
+    @contextmanager
+    def held(path, busy):
+        with hold(path, busy):
+            assert fold.runner() is not None
+            fold.ask(stop=True)  # before the training itself has gone on
+            yield
+
+    fold.path.mkdir(parents=True)
+    fold.ask(finish_in=3)
+    monkeypatch.setattr(module, "hold", held)
+    with fold.claimed():
+        assert fold.wishes().stop
 
 
 def test_an_earlier_training_is_put_aside_whole_and_one_without_checkpoint_stays(fold):

@@ -148,10 +148,14 @@ class FoldFolder:
         SettingsError
             If another process does either.
         """
-        with made(self.path), hold(self._running, self._busy(how)):
-            with suppress(OSError):  # what cannot be removed, as a folder of that name, is no wish either
-                self._wishes.unlink(missing_ok=True)
-            yield
+        with made(self.path):
+            before = _written(self._wishes)
+            with hold(self._running, self._busy(how)):
+                # a wish that came since is of somebody who saw the claim, and counts
+                if before is not None and _written(self._wishes) == before:
+                    with suppress(OSError):  # what cannot be removed, as a folder of that name, is no wish either
+                        self._wishes.unlink(missing_ok=True)
+                yield
 
     @property
     def trained_cases(self) -> frozenset[str]:
@@ -372,3 +376,12 @@ def require_same_rules(
             "for each of them there.",
         )
     return doubts
+
+
+def _written(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells which file stands there, None where none does."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
