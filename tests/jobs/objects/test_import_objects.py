@@ -160,6 +160,26 @@ def test_colours_without_black_and_of_a_jpeg_number_no_objects(tmp_path: Path) -
         drain(import_objects(workspace, request(coloured(tmp_path / "jpeg", ending=".jpg"))))
 
 
+def test_smoothed_drawings_number_no_objects(tmp_path: Path) -> None:
+    root, workspace = coloured(tmp_path / "in"), Workspace.at(tmp_path / "ws")
+    for path in (root / "masks").iterdir():
+        picture = Image.open(path)
+        picture.resize((97, 73), Image.Resampling.LANCZOS).resize(picture.size, Image.Resampling.LANCZOS).save(path)
+    with pytest.raises(NnunetError, match="connected pieces of its colours have no more than 2 voxels. That is a draw"):
+        drain(import_objects(workspace, request(root)))
+    assert not workspace.raw.exists() or not list(workspace.raw.iterdir())
+
+
+def test_a_grey_mask_among_coloured_ones_is_read_as_they_are(tmp_path: Path) -> None:
+    root, workspace = coloured(tmp_path / "in"), Workspace.at(tmp_path / "ws")
+    drawn = imread(root / "masks" / "b.png")
+    drawn[drawn.any(axis=2)] = 255
+    imsave(root / "masks" / "b.png", drawn, check_contrast=False)
+    folder = drain(import_objects(workspace, request(root)))
+    objects, _ = read_objects(folder / "objectsTr" / "b.png")
+    assert np.unique(objects).tolist() == list(range(15))
+
+
 def test_a_palette_whose_black_is_not_its_first_entry_has_a_background(tmp_path: Path) -> None:
     root, workspace = coloured(tmp_path / "in"), Workspace.at(tmp_path / "ws")
     for path in (root / "masks").iterdir():

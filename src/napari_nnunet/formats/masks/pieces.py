@@ -42,7 +42,7 @@ def pieces_of(mask: StoredMask) -> Pieces:
 
 def drawn_apart(mask: StoredMask) -> NDArray[np.int32]:
     """Return numbers, from 1 on, for the connected pieces of each colour but black; shape ([Z,] Y, X)."""
-    colours = mask.array if mask.colours else on_palette(mask.array, mask.palette)
+    colours = on_palette(mask.array, mask.palette) if mask.palette and not mask.colours else mask.array  # or grey
     values, places = np.unique(colours, return_inverse=True)
     ranks = places.reshape(colours.shape).astype(np.int32) + 1
     near, objects, last = np.ones((3,) * colours.ndim, dtype=bool), np.zeros(colours.shape, np.int32), 0

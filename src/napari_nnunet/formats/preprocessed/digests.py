@@ -33,7 +33,7 @@ def is_touched(folder: Path, written: FilesFacts) -> bool:
 
 def changed_files(written: FilesFacts, now: FilesFacts) -> list[str]:
     """Return the files that hold something else than when they were written, or are gone."""
-    return [name for name, facts in written.items() if name not in now or now[name][2] != facts[2]]
+    return [name for name, facts in written.items() if name not in now or now[name][2:] != facts[2:]]
 
 
 def _digest(path: Path) -> str | None:

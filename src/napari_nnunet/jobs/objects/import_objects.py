@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from napari_nnunet.errors import SettingsError
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_trash import OBJECTS
@@ -13,7 +16,7 @@ from napari_nnunet.formats.dataset.objects import numbered
 from napari_nnunet.formats.dataset.pairs import ImagePair
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import write_labels
-from napari_nnunet.formats.masks.facts import facts_of, in_colours
+from napari_nnunet.formats.masks.facts import in_colours
 from napari_nnunet.formats.masks.pieces import drawn_apart
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
@@ -23,6 +26,8 @@ from napari_nnunet.jobs.dataset.import_plan import ImportPlan, plan_import
 from napari_nnunet.jobs.objects.derive import derive_in
 from napari_nnunet.processes.pool import results_of, run_cases
 from napari_nnunet.schema.requests.dataset import DeriveObjectsRequest, ImportFoldersRequest
+
+_SPECK, _FEW = 2, 50  # voxels of a piece; pieces of a mask
 
 
 def import_objects(workspace: Workspace, request: ImportFoldersRequest, plan: ImportPlan | None = None) -> Job[Path]:
@@ -65,7 +70,8 @@ def import_objects(workspace: Workspace, request: ImportFoldersRequest, plan: Im
         ending = read_info(beside).file_ending
         make_folder(beside / OBJECTS)
         yield Stage(name="Writing objects", total=len(plan.cases))
-        tasks = [task(case.pair, beside / OBJECTS, ending, request.apart) for case in plan.cases]
+        drawn = in_colours({case.name: case.facts for case in plan.cases})  # one answer for all: some may be grey
+        tasks = [task(case.pair, beside / OBJECTS, ending, request.apart, drawn) for case in plan.cases]
         results_of((yield from run_cases(write_objects, tasks, workers=request.workers)), "imported")
         for numbers in (beside / "labelsTr").iterdir():  # they lie among the objects now, and are nothing to bring back
             numbers.unlink()
@@ -74,13 +80,36 @@ def import_objects(workspace: Workspace, request: ImportFoldersRequest, plan: Im
     return folder
 
 
-def write_objects(pair: ImagePair, folder: Path, ending: str, apart: WhenApart) -> None:
+def write_objects(pair: ImagePair, folder: Path, ending: str, apart: WhenApart, drawn: bool) -> None:
     """Write the numbered objects of a case on its image's grid; runs in a worker process.
 
-    Numbers stay as they are where label files hold them; else they become 1, 2, 3, ... in their order. Where the mask
-    is drawn in colours, every connected piece of a colour is an object: programs give several of them one colour.
+    Numbers stay as they are where label files hold them; else they become 1, 2, 3, ... in their order. Where the
+    masks are drawn in colours, every connected piece of a colour is an object: programs give several of them one
+    colour.
+
+    Raises
+    ------
+    DatasetError
+        If most pieces are specks, as in smoothed drawings and photographs.
     """
     volume = read_image(pair, apart)
     mask, _ = placed_mask(pair, volume, apart)
-    objects = numbered(drawn_apart(mask) if in_colours({pair.name: facts_of(mask)}) else mask.array, pair.mask.name)
+    if drawn:
+        _require_pieces(pieces := drawn_apart(mask), pair.mask.name)
+        objects = numbered(pieces, pair.mask.name)
+    else:
+        objects = numbered(mask.array, pair.mask.name)
     write_labels(objects, sized(pair, volume).geometry, folder / f"{pair.name}{ending}")
+
+
+def _require_pieces(objects: NDArray[np.int32], name: str) -> None:
+    """Raise DatasetError where more than half of many pieces of colours have a voxel or two."""
+    sizes = np.bincount(objects.reshape(-1))[1:]
+    specks = int((sizes <= _SPECK).sum())
+    if len(sizes) > _FEW and 2 * specks > len(sizes):
+        raise DatasetError(
+            f"{name}: {specks:,} of the {len(sizes):,} connected pieces of its colours have no more than {_SPECK} "
+            "voxels. That is a drawing with smoothed edges, or a photograph, not objects in plain colours. Save it "
+            "without smoothing (anti-aliasing) and scaling, or with a whole number of its own for every object and 0 "
+            "elsewhere."
+        )
