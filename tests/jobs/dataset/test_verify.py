@@ -158,7 +158,7 @@ def test_values_shapes_and_spacings_that_differ(raw):
         "error: c0.nii.gz: it contains 7 (3 voxels), which dataset.json does not define; it has 0, 1",
         "error: c1: the image has 20 x 24 x 22 voxels, its labels have 5 x 5 x 5",
         "error: c2: the image has a voxel size of 1 x 0.8 x 0.8 mm, its labels of 1 x 0.8 x 0.9",
-        "warning: c3.nii.gz: it has no foreground: only background is labelled",
+        "warning: c3.nii.gz: no foreground: only background is labelled",
     )
 
 

@@ -118,14 +118,16 @@ def test_a_fingerprint_is_the_one_of_cases_in_memory(tmp_path, kind, draws, open
     whole, parts = measures(folder, 1e9, draws), measures(folder, SMALL, draws)
     assert len(opened) == 3
     for a, b in zip(whole, parts, strict=True):
-        assert (a[0].shape, a[0].spacing, a[0].relative_size) == (b[0].shape, b[0].spacing, b[0].relative_size)
-        assert a[1:] == b[1:]
-        for one, other in zip(a[0].channels, b[0].channels, strict=True):
+        assert (a.content, a.sized, a.facts.digest) == (b.content, b.sized, b.facts.digest)
+        assert list(a.facts.labels) == list(b.facts.labels)
+        a, b = a.measure, b.measure
+        assert (a.shape, a.spacing, a.relative_size) == (b.shape, b.spacing, b.relative_size)
+        for one, other in zip(a.channels, b.channels, strict=True):
             assert one.count == other.count and (one.minimum, one.maximum) == (other.minimum, other.maximum)
             assert np.array_equal(one.points, other.points) and one.points.dtype == other.points.dtype
             assert np.allclose(one.weights, other.weights, rtol=1e-15) and one.mean == pytest.approx(other.mean, 1e-14)
             assert one.mean_square == pytest.approx(other.mean_square, 1e-14)
-    merge([each[0] for each in parts], sampled=draws is not None)
+    merge([each.measure for each in parts], sampled=draws is not None)
 
 
 def planned(folder):

@@ -17,7 +17,7 @@ from napari_nnunet.widgets.frame.panel import RunState
 
 NAMES = [f"pat{number}_{side}" for number in range(1, 6) for side in ("left", "right")]
 DOUBTS = {
-    "pat2_left.nii.gz": "it has no foreground",
+    "pat2_left.nii.gz": "no foreground",
     "pat5_right": "are far from the usual",
     "pat3_left, pat3_right": "nearly the same",
     "pat1_left": "only this case has the class 'tumour'",

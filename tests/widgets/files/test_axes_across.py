@@ -20,7 +20,6 @@ from napari_nnunet.widgets.files.reader import get_reader
 from napari_nnunet.widgets.files.writer import write_labels_layer
 from napari_nnunet.widgets.frame.ready import NotReadyError
 
-pytestmark = pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")
 SHAPE = (6, 10, 14)
 WAYS = [(order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)]
 SAGITTAL = (0.0, 0.0, -1.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0)

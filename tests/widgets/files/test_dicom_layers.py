@@ -21,7 +21,6 @@ from napari_nnunet.widgets.files import dicom_layers, place
 from napari_nnunet.widgets.files.reader import get_reader
 from napari_nnunet.widgets.files.writer import write_labels_layer
 
-pytestmark = pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")  # what napari says when it shows them
 DOCUMENT = "1.2.840.10008.5.1.4.1.1.104.1"  # a document
 IMAGE = np.arange(4 * 6 * 7, dtype=np.int16).reshape(4, 6, 7)
 PAINTED = np.zeros(IMAGE.shape, np.uint8)

@@ -16,7 +16,6 @@ from napari_nnunet.widgets.files.reader import get_reader
 from napari_nnunet.widgets.files.writer import write_labels_layer
 from napari_nnunet.widgets.frame.layers import class_names_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")  # what napari says when it shows them
 SHAPE = (4, 5, 6)
 CORNERS = np.array([(z, y, x) for z in (0, 3) for y in (0, 4) for x in (0, 5)], float)
 

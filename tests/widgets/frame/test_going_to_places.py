@@ -15,7 +15,6 @@ from napari_nnunet.widgets.objects.look import go_to, on_screen, show_fullest_sl
 from napari_nnunet.widgets.objects.repair import RepairTools
 from napari_nnunet.widgets.training.layers import FilmLayers
 
-pytestmark = pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")
 SHAPE = (8, 20, 24)
 ORDERS = [(0, 1, 2), (1, 0, 2), (2, 0, 1), (2, 1, 0)]
 

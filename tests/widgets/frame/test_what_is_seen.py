@@ -11,7 +11,6 @@ from napari_nnunet.widgets.dataset.case_request import SLICE, WHOLE, CaseChoices
 from napari_nnunet.widgets.frame.layers import focus_of, position_in, voxel_in
 from napari_nnunet.widgets.frame.ready import NotReadyError
 
-pytestmark = pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")
 SHAPE = (8, 24, 30)
 MM, UM = ["mm"] * 3, ["um"] * 3
 

@@ -14,7 +14,6 @@ from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.widgets.files.overlay import ApartError, require_over
 from napari_nnunet.widgets.frame.ready import NotReadyError
 
-pytestmark = pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")
 SHAPE = (4, 10, 8)
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
 

@@ -18,7 +18,6 @@ from napari_nnunet.schema.requests.prediction import PredictFolderRequest, Predi
 from napari_nnunet.widgets.files.reader import get_reader
 from napari_nnunet.widgets.prediction.request import Choices, resolve
 
-pytestmark = pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")
 SHAPE = (10, 12, 14)
 HOW = {"device": "cpu", "backend": "torch", "precision": "float32", "mirroring": False}
 DIRECTION = (0.0, 0.0, 1.0, -1.0, 0.0, 0.0, 0.0, -1.0, 0.0)  # axes permuted, two of them mirrored

@@ -14,6 +14,7 @@ import numpy as np
 from napari_nnunet.engine.image.intensities import usual_range
 from napari_nnunet.engine.image.likeness import Likeness, likeness_of
 from napari_nnunet.errors import NnunetError, counted, some
+from napari_nnunet.events import Note
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.dataset.read_case import (
     header_in_words,
@@ -62,6 +63,21 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.level}: {self.where}: {self.text}"
+
+    @property
+    def note(self) -> Note:
+        """The same as a warning of a job."""
+        window = f"{self.where}: {_ended(self.in_window)}" if self.in_window else ""
+        return Note(level="warning", text=f"{self.where}: {_ended(self.text)}", in_window=window)
+
+    @property
+    def sentence(self) -> str:
+        """What it says in a window."""
+        return f"{self.where}: {_ended(self.in_window or self.text)}"
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith(("?", ".")) else f"{text}."
 
 
 @dataclass(frozen=True)
@@ -190,10 +206,17 @@ def _value_problems(case: TrainingCase, found: dict[int, int], scheme: LabelSche
     unknown = {value: count for value, count in found.items() if value not in allowed}
     if unknown:
         yield Problem("error", case.label.name, unknown_in_words(unknown, scheme), "remap_labels")
-    elif scheme.ignore_label is not None and set(found) == {scheme.ignore_label}:
-        yield Problem("warning", case.label.name, "every voxel is 'ignore': nothing can be learnt from it", "drop_case")
-    elif not any(value in found for value in scheme.foreground_labels):
-        yield Problem("warning", case.label.name, "it has no foreground: only background is labelled")
+    else:
+        yield from empty_problems(case.label.name, found, scheme)
+
+
+def empty_problems(name: str, found: Iterable[int], scheme: LabelScheme) -> Iterable[Problem]:
+    """Name labels in which there is nothing to learn from."""
+    known = set(found)
+    if scheme.ignore_label is not None and known == {scheme.ignore_label}:
+        yield Problem("warning", name, "every voxel is 'ignore': nothing can be learnt from it", "drop_case")
+    elif known.isdisjoint(scheme.foreground_labels):
+        yield Problem("warning", name, "no foreground: only background is labelled")
 
 
 def times(numbers: Iterable[float]) -> str:

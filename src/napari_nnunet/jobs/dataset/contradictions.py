@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,20 +11,17 @@ import numpy as np
 from napari_nnunet.engine.image.intensities import FAR_RANGE
 from napari_nnunet.engine.image.likeness import alike
 from napari_nnunet.engine.training.splits import Split
-from napari_nnunet.errors import NnunetError, some
+from napari_nnunet.errors import NnunetError, counted, some
 from napari_nnunet.formats.dataset.case_trash import OBJECTS
 from napari_nnunet.formats.dataset.groups import Groups
 from napari_nnunet.formats.dataset.objects import look_at_drawn
-from napari_nnunet.formats.dataset.raw_dataset import RawDataset
-from napari_nnunet.formats.masks.facts import MaskFacts
-from napari_nnunet.formats.masks.kinds import recognise, to_look_at
-from napari_nnunet.formats.masks.pieces import pieces_of
-from napari_nnunet.formats.masks.stored import read_mask
-from napari_nnunet.jobs.dataset.case_checks import CaseFacts, Problem
+from napari_nnunet.jobs.dataset.case_checks import CaseFacts, Problem, empty_problems
 from napari_nnunet.jobs.dataset.splits import apart_warning, never_see, parted_groups
-from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
+from napari_nnunet.volume import by_text
 
 _LEAST_OF_CT = 10.0  # Hounsfield units between the darkest and the brightest voxels; 0 to 1 is no CT any more
+_TOLD = 8  # warnings of one kind that planning gives
 _SEVERAL = 4  # cases, from which on most of them tell what is usual
 
 
@@ -95,33 +93,6 @@ def name_problems(scheme: LabelScheme) -> Iterable[Problem]:
             yield Problem("warning", "dataset.json", text)
 
 
-def number_problems(dataset: RawDataset, facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
-    """Say where the classes of a dataset look like numbers of objects, which no network can learn."""
-    scheme = dataset.info.labels
-    if scheme.has_regions or (dataset.folder / OBJECTS).is_dir():
-        return
-    masks = {}
-    for name, fact in facts.items():
-        counts: dict[float, int] = {v: n for v, n in fact.labels.items() if v != scheme.ignore_label}
-        masks[name] = MaskFacts(counts, len(counts))
-    files = {case.name: case.label for case in dataset.cases}
-    closer = to_look_at(masks)
-    try:
-        pieces = [pieces_of(read_mask(files[name])) for name in closer]
-    except NnunetError:  # what cannot be read has been said, case by case
-        return
-    if not pieces or recognise(masks, pieces).kind != "objects":
-        return
-    most = max(len(mask.foreground) for mask in masks.values())
-    text = (
-        f"the classes look like numbers of objects: up to {most} in a case, each one connected piece, and others in "
-        "other cases. A network learns classes, not numbers. If each is an object, "
-    )
-    shell = f"{text}import images and masks again (import_folders --objects)"
-    window = f"{text}import images and masks again, as objects of their own"
-    yield Problem("warning", "labelsTr", shell, in_window=window)
-
-
 def fold_problems(
     scheme: LabelScheme, facts: Mapping[str, CaseFacts], splits: Sequence[Split], groups: Groups | None = None
 ) -> Iterable[Problem]:
@@ -167,7 +138,14 @@ def thin_problems(facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
 
 
 def twin_problems(facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
-    """Name cases whose images are nearly the same; exact copies are said elsewhere."""
+    """Name cases whose images are the same, and those whose images are nearly so."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for name, fact in sorted(facts.items()):
+        same[fact.digest].append(name)
+    for names in same.values():
+        if len(names) > 1:
+            text = "these cases have the same image; copies in both training and validation inflate the scores"
+            yield Problem("warning", some(names), text, "drop_case")
     known = {name: fact.likeness for name, fact in facts.items() if fact.likeness is not None}
     for (first, second), how in sorted(alike(known).items()):
         if facts[first].digest != facts[second].digest:
@@ -181,3 +159,24 @@ def twin_problems(facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
                 f"{text} (--group_by)",
                 in_window=f"{text}: give them one group in 'Groups' of the Training cases dock, or remove one of them",
             )
+
+
+def measured_problems(info: DatasetInfo, facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
+    """Name what is odd about cases that were measured and not checked: few sentences, however many cases there are.
+
+    Parameters
+    ----------
+    info : DatasetInfo
+        What dataset.json says.
+    facts : mapping
+        Of all cases; ``digest``, ``labels``, ``likeness`` and ``intensities`` are looked at.
+    """
+    found = [p for name, fact in facts.items() for p in empty_problems(name, fact.labels, info.labels)]
+    for listed, text in by_text({problem.where: [problem.text] for problem in found}):
+        yield Problem("warning", listed, text)
+    for problems in (list(intensity_problems(info.channel_names, facts)), list(twin_problems(facts))):
+        yield from problems[:_TOLD]
+        if len(problems) > _TOLD:
+            text = f"{counted(len(problems) - _TOLD, 'more warning')} like this"
+            shell = f"{text}; verify_dataset_integrity lists all"
+            yield Problem("warning", "other cases", shell, in_window=f"{text}; the check of the dataset lists all")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +14,14 @@ import numpy as np
 from napari_nnunet.engine.machine import available_memory
 from napari_nnunet.errors import DatasetError, NnunetError, counted, of_all, some
 from napari_nnunet.events import Job, Stage
+from napari_nnunet.formats.dataset.case_trash import OBJECTS
 from napari_nnunet.formats.dataset.groups import read_groups, stored_groups
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, survey
 from napari_nnunet.formats.images.files import adapter_for
+from napari_nnunet.formats.masks.facts import MaskFacts
+from napari_nnunet.formats.masks.kinds import recognise, to_look_at
+from napari_nnunet.formats.masks.pieces import pieces_of
+from napari_nnunet.formats.masks.stored import read_mask
 from napari_nnunet.formats.preprocessed.journal import joined_at
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
@@ -34,7 +39,6 @@ from napari_nnunet.jobs.dataset.contradictions import (
     fold_problems,
     intensity_problems,
     name_problems,
-    number_problems,
     object_problems,
     thin_problems,
     twin_problems,
@@ -129,7 +133,7 @@ def _contradictions(workspace: Workspace, dataset: RawDataset, facts: Mapping[st
     yield from description_problems(dataset.info)
     yield from scheme_problems(dataset.info.labels)
     yield from name_problems(dataset.info.labels)
-    yield from number_problems(dataset, facts)
+    yield from _number_problems(dataset, facts)
     yield from thin_problems(facts)
     yield from twin_problems(facts)
     files = [folder / SPLITS_FILE for folder in (dataset.folder, workspace.preprocessed / dataset.name)]
@@ -146,6 +150,33 @@ def _contradictions(workspace: Workspace, dataset: RawDataset, facts: Mapping[st
     for text in fold_faults(splits, [case.name for case in dataset.cases]):
         yield Problem("warning", SPLITS_FILE, text)
     yield from fold_problems(dataset.info.labels, facts, splits, groups)
+
+
+def _number_problems(dataset: RawDataset, facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
+    """Say where the classes of a dataset look like numbers of objects, which no network can learn."""
+    scheme = dataset.info.labels
+    if scheme.has_regions or (dataset.folder / OBJECTS).is_dir():
+        return
+    masks = {}
+    for name, fact in facts.items():
+        counts: dict[float, int] = {v: n for v, n in fact.labels.items() if v != scheme.ignore_label}
+        masks[name] = MaskFacts(counts, len(counts))
+    files = {case.name: case.label for case in dataset.cases}
+    closer = to_look_at(masks)
+    try:
+        pieces = [pieces_of(read_mask(files[name])) for name in closer]
+    except NnunetError:  # what cannot be read has been said, case by case
+        return
+    if not pieces or recognise(masks, pieces).kind != "objects":
+        return
+    most = max(len(mask.foreground) for mask in masks.values())
+    text = (
+        f"the classes look like numbers of objects: up to {most} in a case, each one connected piece, and others in "
+        "other cases. A network learns classes, not numbers. If each is an object, "
+    )
+    shell = f"{text}import images and masks again (import_folders --objects)"
+    window = f"{text}import images and masks again, as objects of their own"
+    yield Problem("warning", "labelsTr", shell, in_window=window)
 
 
 def _report(name: str, cases: int, problems: Iterable[Problem]) -> DatasetReport:
@@ -254,13 +285,6 @@ def _common_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Iterab
             f"cases ({usual}); images are not reoriented automatically. Reorient them, or set a reader that does "
             "(overwrite_image_reader_writer: NibabelIOWithReorient)",
         )
-    same: dict[str, list[str]] = defaultdict(list)
-    for name, fact in seen.items():
-        same[fact.digest].append(name)
-    for names in same.values():
-        if len(names) > 1:
-            text = "these cases have the same image; copies in both training and validation inflate the scores"
-            yield Problem("warning", some(sorted(names)), text, "drop_case")
 
 
 def _class_problems(scheme: LabelScheme, facts: Sequence[CaseFacts]) -> Iterable[Problem]:

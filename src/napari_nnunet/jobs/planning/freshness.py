@@ -61,14 +61,20 @@ def files_digest(cases: Iterable[TrainingCase]) -> str:
 
 def content_of(case: TrainingCase) -> str:
     """Return a digest of what a case's files hold; reads all of them, and raises DatasetError where it cannot."""
-    digest = hashlib.sha256()
+    return contents_of(case)[0]
+
+
+def contents_of(case: TrainingCase) -> tuple[str, str]:
+    """Return :func:`content_of` a case, and the same of its images alone."""
+    digest, images = hashlib.sha256(), ""
     for path in (*case.images, case.label):
+        images = digest.hexdigest()
         try:
             with regular(path).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
             raise DatasetError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return digest.hexdigest()
+    return digest.hexdigest(), images
 
 
 def made_from(case: TrainingCase, rules: str, content: str, apart: WhenApart = "refuse") -> str:

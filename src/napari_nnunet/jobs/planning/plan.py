@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from napari_nnunet.engine.image.intensities import usual_range
+from napari_nnunet.engine.image.likeness import likeness_of
 from napari_nnunet.engine.planning.fingerprint import CaseMeasure, draws_per_case, merge
 from napari_nnunet.engine.planning.planner import PLANNERS, plan
 from napari_nnunet.errors import DatasetError, PlanError, some
@@ -23,11 +28,12 @@ from napari_nnunet.formats.preprocessed.journal import usual
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import bytes_within, in_parts, measure_bytes, room_for_case
-from napari_nnunet.jobs.dataset.case_checks import description_problems
+from napari_nnunet.jobs.dataset.case_checks import CaseFacts, description_problems
+from napari_nnunet.jobs.dataset.contradictions import measured_problems
 from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.classes import MEASURED_FROM, VALUES_MEASURED, VALUES_OF_CASES
 from napari_nnunet.jobs.planning.folds import folds_of, make_folds, own_groups, take_raw_folds
-from napari_nnunet.jobs.planning.freshness import Gathering, content_of, files_digest
+from napari_nnunet.jobs.planning.freshness import Gathering, content_of, contents_of, files_digest
 from napari_nnunet.processes.cluster.team import Elsewhere, spread
 from napari_nnunet.processes.pool import Task, collected, results_of, run_cases
 from napari_nnunet.schema.dataset import LabelScheme
@@ -40,6 +46,7 @@ from napari_nnunet.volume import by_text
 
 _LISTED = 12  # files in a sentence
 _FINGERPRINT = "dataset_fingerprint.json"
+_ODD = "odd"  # key of what was odd about the cases, beside the values of their labels
 _PLANNED = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 
 
@@ -82,6 +89,7 @@ def extract_fingerprint(
     if not request.clean and (folder / _FINGERPRINT).is_file():
         if not (folder / MEASURED_FROM).is_file() or _unchanged(dataset, folder / MEASURED_FROM, sources):
             yield Note(text=f"{dataset_name}: the fingerprint is up to date.")
+            yield from () if checked else _said_before(folder)
             return Fingerprint.read(folder / _FINGERPRINT)
         yield Note(text=f"{dataset_name}: the data changed since the fingerprint was measured; measuring again.")
     with claimed(folder, f"{dataset_name} is already being measured", part=_FINGERPRINT):
@@ -90,16 +98,27 @@ def extract_fingerprint(
         yield from joining.said([case.name for case in dataset.cases])
         yield Stage(name=f"Measuring {dataset_name}", total=len(dataset.cases))
         draws = draws_per_case(len(dataset.cases)) if request.sampled else None
-        measures, contents, values = zip(*(yield from _measure_all(dataset, draws, request, joining)), strict=True)
+        measured = yield from _measure_all(dataset, draws, request, joining)
         if _sources(open_dataset(dataset.folder), request, joining) != sources:
             raise DatasetError(f"{dataset_name} was changed while it was measured. Measure it again.")
-        fingerprint = merge(measures, sampled=request.sampled)
+        fingerprint = merge([case.measure for case in measured.values()], sampled=request.sampled)
         write_json(folder / _FINGERPRINT, dict(fingerprint.to_json()), sort_keys=True)
-        classes = {case.name: found for case, found in zip(dataset.cases, values, strict=True)}
-        content = _joined(contents)
-        write_json(folder / VALUES_MEASURED, {"content": content, VALUES_OF_CASES: classes})
+        content = _joined(case.content for case in measured.values())
+        odd = [p.note for p in measured_problems(dataset.info, {name: case.facts for name, case in measured.items()})]
+        classes = {name: list(case.facts.labels) for name, case in measured.items()}
+        said = [note.model_dump(mode="json") for note in odd]
+        write_json(folder / VALUES_MEASURED, {"content": content, VALUES_OF_CASES: classes, _ODD: said})
         write_json(folder / MEASURED_FROM, {**sources, "content": content})
+        yield from () if checked else odd
     return fingerprint
+
+
+def _said_before(folder: Path) -> Iterator[Note]:
+    """Yield what was odd about the cases when they were measured, which is not measured again."""
+    found = message(folder / VALUES_MEASURED, largest=NOTED).get(_ODD)
+    for said in found if isinstance(found, list) else ():
+        with suppress(ValidationError):  # another version's
+            yield Note.model_validate(said)
 
 
 def _unchanged(dataset: RawDataset, path: Path, sources: Mapping[str, Any]) -> bool:
@@ -123,7 +142,7 @@ def _joined(contents: Iterable[str]) -> str:
 
 def _measure_all(
     dataset: RawDataset, draws: int | None, request: FingerprintRequest, joining: Gathering
-) -> Job[list[tuple[CaseMeasure, str, list[int]]]]:
+) -> Job[dict[str, MeasuredCase]]:
     reader, scheme = reader_of(dataset), dataset.info.labels
     room = 0 if request.cluster is not None else room_for_case(request.memory_gb)  # workers know their own
     tasks = [
@@ -140,7 +159,7 @@ def _measure_all(
     else:
         outcomes = yield from run_cases(measure_case, tasks, workers=request.workers, memory_gb=request.memory_gb)
     results = results_of(outcomes, "measured")
-    for names, text in by_text({name: ["no voxel size"] for name, (_, _, _, sized) in results.items() if not sized}):
+    for names, text in by_text({name: ["no voxel size"] for name, found in results.items() if not found.sized}):
         yield Note(
             level="warning",
             text=f"{names}: {text} in the files; 1 mm is assumed in every direction. Beside a TIFF, CASE.json says it: "
@@ -148,7 +167,29 @@ def _measure_all(
             in_window=f"{names}: {text} in the files; 1 mm is assumed in every direction. The check of the dataset can "
             "write it.",
         )
-    return [results[case.name][:3] for case in dataset.cases]
+    return {case.name: results[case.name] for case in dataset.cases}
+
+
+@dataclass(frozen=True)
+class MeasuredCase:
+    """What planning knows of a case.
+
+    Parameters
+    ----------
+    measure : CaseMeasure
+        For the fingerprint.
+    content : str
+        A digest of what its files hold.
+    facts : CaseFacts
+        What is held against other cases; of one that was measured in parts, the values of its labels alone.
+    sized : bool
+        Whether the size of its voxels is known; of pictures it need not be.
+    """
+
+    measure: CaseMeasure
+    content: str
+    facts: CaseFacts
+    sized: bool
 
 
 def measure_case(
@@ -158,33 +199,34 @@ def measure_case(
     draws: int | None,
     apart: WhenApart = "refuse",
     room: float = 0,
-) -> tuple[CaseMeasure, str, list[int], bool]:
-    """Read and measure one case, in parts where it takes more than ``room`` bytes; runs in a worker process.
-
-    Returns
-    -------
-    tuple of (CaseMeasure, str, list of int, bool)
-        With a digest of what its files hold, the values of its labels, and whether the size of its voxels is known; of
-        pictures it need not be.
-    """
+) -> MeasuredCase:
+    """Read and measure one case, in parts where it takes more than ``room`` bytes; runs in a worker process."""
     from napari_nnunet.engine.planning.measure import measure_volume  # loads scipy, which only the workers need
 
-    content, room = content_of(case), room or room_for_case(0)
+    (content, images), room = contents_of(case), room or room_for_case(0)
     if in_parts(case, reader, measure_bytes(case, reader), room):
         from napari_nnunet.jobs.planning.in_parts import measure_in_parts  # likewise
 
         measured, values, sized = measure_in_parts(case, reader, scheme, draws, apart, room)
-        return measured, content, values, sized
+        return MeasuredCase(measured, content, CaseFacts((), dict.fromkeys(values, 1), digest=images), sized)
     volume, labels = read_case(case, reader, scheme, apart=apart)
     sized = volume.geometry.spacing_known or volume.geometry.ndim == 2
-    return measure_volume(volume, labels, draws=draws), content, _values(labels), sized
+    facts = CaseFacts(
+        (),
+        _values(labels),
+        digest=images,
+        likeness=likeness_of(volume.array[0]),
+        intensities=tuple(usual_range(channel) for channel in volume.array),
+    )
+    return MeasuredCase(measure_volume(volume, labels, draws=draws), content, facts, sized)
 
 
-def _values(labels: NDArray[np.int32]) -> list[int]:
-    """Return the values that labels hold; counting takes a tenth of sorting."""
+def _values(labels: NDArray[np.int32]) -> dict[int, int]:
+    """Return how many voxels of each value labels hold; counting takes a tenth of sorting."""
     most = int(labels.max(initial=0)) + 1
     planes = labels.reshape(-1, *labels.shape[-2:])
-    return np.flatnonzero(sum(np.bincount(plane.ravel(), minlength=most) for plane in planes)).tolist()
+    counts = np.asarray(sum(np.bincount(plane.ravel(), minlength=most) for plane in planes))
+    return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
 
 
 def _joining(folder: Path, dataset: RawDataset) -> Gathering:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_nnunet.events import Job, Note
+from napari_nnunet.events import Job
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.verify import require_sound, verify
 from napari_nnunet.jobs.objects.draw import keep_drawn
@@ -71,7 +71,7 @@ def plan_and_preprocess(
         report = yield from verify(workspace, VerifyRequest(**measuring), apart=None if as_before else request.apart)
         require_sound(report)
         for problem in report.problems:
-            yield Note(level="warning", text=f"{problem.where}: {problem.text}")
+            yield problem.note
     measured = request.only(FingerprintRequest).replace(**measuring)
     yield from extract_fingerprint(workspace, measured, as_before=as_before, checked=request.check)
     plans = yield from plan_experiment(workspace, request.only(PlanRequest))

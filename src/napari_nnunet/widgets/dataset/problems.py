@@ -204,15 +204,11 @@ def _mend(where: str, remedy: Callable[[], object]) -> Job[None]:
 def told_by(report: Any) -> tuple[Note, ...]:
     """Return the warnings of a check that planning does not say itself, as one note for another dock."""
     told = [problem for problem in report.problems if problem.where != SPLITS_FILE]
-    texts = [f"{problem.where}: {_ended(problem.in_window or problem.text)}" for problem in told]
+    texts = [problem.sentence for problem in told]
     rest = len(texts) - _TOLD
     more = [f"{counted(rest, 'more warning')} in the Training cases dock."] if rest > 0 else []
     said = " ".join(["The check warns.", *texts[:_TOLD], *more])
     return (Note(level="warning", text=said),) if texts else ()
-
-
-def _ended(text: str) -> str:
-    return text if text.endswith(("?", ".")) else f"{text}."
 
 
 def names_of(problem: Any, known: Sequence[str]) -> list[str]:
