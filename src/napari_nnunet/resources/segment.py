@@ -9,6 +9,7 @@ From Python: ``Carried("folder").segment(array, spacing)``. What is done stands 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import math
@@ -27,7 +28,8 @@ from scipy import ndimage
 VERSION = 1
 Array = Any
 Entry = dict[str, Any]
-_NIFTI, _VALUES = (".nii", ".nii.gz"), {"uint8": 1 << 8, "uint16": 1 << 16}
+_NIFTI, _MM = (".nii", ".nii.gz"), {1: 1e3, 3: 1e-3}  # NIfTI says metres, micrometres; else mm
+_VALUES = {"uint8": 1 << 8, "uint16": 1 << 16}
 _LONGEST, _LONGEST_NAME = 1 << 24, 240  # bytes of description.json, and of the name of a file
 _MOST_OF_A_PATCH, _MOST_VOXELS = 1 << 28, 1 << 32  # the latter resampled; more are of a wrong voxel size
 _SCHEMES = ("ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization", "RGBTo01Normalization")
@@ -46,6 +48,11 @@ def _whole(value: Any, least: int, most: int) -> bool:
 
 def _all(values: Any, good: Callable[[Any], bool], least: int = 1, most: int = 1 << 16) -> bool:
     return isinstance(values, list) and least <= len(values) <= most and all(map(good, values))
+
+
+def _is_name(value: Any) -> bool:
+    short = isinstance(value, str) and 0 < len(value.encode("utf-8", "replace")) <= _LONGEST_NAME
+    return short and value not in (".", "..") and not set(value) & set("/\\:\0")
 
 
 def _axes(values: Any, count: int, least: int) -> bool:
@@ -69,8 +76,8 @@ _RULE = "a rule with order, order_z, force_separate_z, threshold and clip"
 _KEYS: dict[str, tuple[str, Callable[[Any, Entry], bool]]] = {
     "format_version": ("1", lambda v, _: _whole(v, 1, VERSION)),
     "format": ("'onnx' or 'openvino'", lambda v, _: v in ("onnx", "openvino")),
-    "networks": ("names of files beside it", lambda v, _: _all(v, lambda n: isinstance(n, str) and n not in (".", "..")
-        and 0 < len(n.encode("utf-8", "replace")) <= _LONGEST_NAME and not set(n) & set("/\\:\0"))),
+    "networks": ("names of files beside it", lambda v, _: _all(v, _is_name)),
+    "files": ("the SHA-256 of files beside it", lambda v, _: isinstance(v, dict) and all(map(_is_name, v))),
     "channels": ("nnU-Net's normalization of each channel, with its numbers", lambda v, _: _all(v, _is_channel)),
     "dtype": ("'uint8' or 'uint16'", lambda v, _: v in list(_VALUES)),
     "heads": ("a number of classes that dtype can hold", lambda v, a: _whole(v, 1, _VALUES[a["dtype"]])),
@@ -87,6 +94,8 @@ _KEYS: dict[str, tuple[str, Callable[[Any, Entry], bool]]] = {
 
 
 def _file(path: Path) -> str:
+    if not path.exists():
+        raise ValueError(f"{path} does not exist.")
     if any(part.exists() and not part.is_file() for part in (path, path.with_suffix(".bin"))):
         raise ValueError(f"{path} is not a file.")  # but a pipe perhaps, and whoever opens one waits
     return str(path)
@@ -94,6 +103,8 @@ def _file(path: Path) -> str:
 
 def _described(path: Path) -> Entry:
     """Return what description.json says; raises ValueError with the key unless all that is used is what it must be."""
+    if not path.exists():
+        raise ValueError(f"{path} does not exist. Unpack the model again, all of it into one folder.")
     try:
         with open(_file(path), "rb") as file:
             about = json.loads(file.read(_LONGEST))  # a longer one is cut off, and no JSON then
@@ -104,11 +115,21 @@ def _described(path: Path) -> Entry:
     version = about.get("format_version")
     if _whole(version, VERSION + 1, 1 << 31):
         raise ValueError(f"This model was exported by a later version ({version}); take its own segment.py.")
+    about.setdefault("files", {})  # earlier exports have no checksums
     for key, (allowed, good) in _KEYS.items():
         if not good(about.get(key, ...), about):
             found = f"is {about[key]!r:.60}" if key in about else "is missing"
             raise ValueError(f"{path}: '{key}' {found}; it must be {allowed}. Unpack the model again.")
     return about
+
+
+def _require_whole(folder: Path, files: Entry) -> None:
+    """Raise ValueError unless the files of the model are those that were exported."""
+    for name, digest in files.items():
+        path = folder / name
+        wrong = "does not exist" if not path.exists() else "was changed or damaged since the model was exported"
+        if not path.exists() or hashlib.sha256(Path(_file(path)).read_bytes()).hexdigest() != digest:
+            raise ValueError(f"{path} {wrong}. Unpack the model again, all of it into one folder.")
 
 
 class Carried:
@@ -125,6 +146,7 @@ class Carried:
     def __init__(self, folder: str | Path, threads: int = 0) -> None:
         self.folder = Path(folder)
         self.about = _described(self.folder / "description.json")
+        _require_whole(self.folder, self.about["files"])
         opened = _open_openvino if self.about["format"] == "openvino" else _open_onnx
         with _told(f"The networks in {folder} cannot be opened"):
             self._networks = [opened(self.folder / name, threads) for name in self.about["networks"]]
@@ -181,7 +203,8 @@ class Carried:
         ):
             image = image[None]
         if image.ndim not in (3, 4) or image.shape[0] != channels or not image.size:
-            raise ValueError(f"The model takes {channels} channels (C, [Z,] Y, X); the image has shape {image.shape}.")
+            takes = f"{channels} channel{'s' if channels > 1 else ''}"
+            raise ValueError(f"The model takes {takes} (C, [Z,] Y, X); the image has shape {image.shape}.")
         flat = image.ndim == 3
         own = [self.about["spacing"][0], *self.about["spacing"]][-3:]
         own = [own[self.about["transpose_forward"].index(axis)] for axis in range(1 if flat else 0, 3)]
@@ -348,8 +371,8 @@ def _read(path: Path) -> tuple[Array, tuple[float, ...] | None, Any]:
     with _told(f"{path} cannot be read"):
         if path.name.endswith(_NIFTI):
             image = import_module("nibabel").load(_file(path))
-            array = np.asarray(image.dataobj).transpose()
-            return array, tuple(float(z) for z in image.header.get_zooms()[:3][::-1]), image
+            array, mm = np.asarray(image.dataobj).transpose(), _MM.get(int(image.header["xyzt_units"]) & 7, 1)
+            return array, tuple(float(z) * mm for z in image.header.get_zooms()[:3][::-1]), image
         return np.asarray(np.load(_file(path))), None, None
 
 
@@ -361,10 +384,35 @@ def _write(path: Path, labels: Array, like: Any) -> None:
             np.save(temporary, labels)
         else:
             nib = import_module("nibabel")
-            nib.save(nib.Nifti1Image(labels.transpose(), like.affine), temporary)
+            made = nib.Nifti1Image(labels.transpose(), like.affine)
+            made.header["xyzt_units"] = like.header["xyzt_units"]
+            nib.save(made, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _segmented(args: argparse.Namespace) -> None:
+    """Segment the image of a command; raises ValueError before the network runs where its files do not fit."""
+    read = [_read(path) for path in args.channels]
+    if not args.output.name.endswith(endings := (".npy",) if read[0][2] is None else (".npy", *_NIFTI)):
+        raise ValueError(f"The labels of such images are written as {' or '.join(endings)}, not {args.output}.")
+    if not args.output.parent.is_dir():
+        raise ValueError(f"{args.output.parent} is not a folder: the labels cannot be written there.")
+    if args.output.resolve() in [path.resolve() for path in args.channels]:
+        raise ValueError(f"{args.output} is the image itself: give the labels another name.")
+    if len(shapes := {array.shape for array, _, _ in read}) > 1:
+        raise ValueError(f"The channels have different shapes: {', '.join(map(str, sorted(shapes)))}.")
+    places = [found.affine for _, _, found in read if found is not None]
+    if not all(np.allclose(place, places[0], rtol=0, atol=1e-3) for place in places):
+        raise ValueError("The channels lie at different places, or their voxels have different sizes.")
+    model = Carried(Path(__file__).parent, args.threads)
+    together = len(read) == 1 and (len(model.about["channels"]) > 1 or read[0][0].ndim == 4)
+    image = read[0][0] if together else np.stack([r[0] for r in read])
+    labels = model.segment(image, args.spacing or read[0][1], mirroring=not args.no_mirroring)
+    _write(args.output, labels, read[0][2])
+    if bad := np.count_nonzero(~np.isfinite(image)):
+        print(f"segment.py: {bad} values that are NaN or infinite were read as 0.", file=sys.stderr)
 
 
 def main() -> int:
@@ -377,18 +425,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
     try:
-        read = [_read(path) for path in args.channels]
-        if not args.output.name.endswith(endings := (".npy",) if read[0][2] is None else (".npy", *_NIFTI)):
-            raise ValueError(f"The labels of such images are written as {' or '.join(endings)}, not {args.output}.")
-        places = [found.affine for _, _, found in read if found is not None]
-        if not all(np.allclose(place, places[0], rtol=0, atol=1e-3) for place in places):
-            raise ValueError("The channels lie at different places, or their voxels have different sizes.")
-        model = Carried(Path(__file__).parent, args.threads)
-        image = read[0][0] if len(read) == 1 and len(model.about["channels"]) > 1 else np.stack([r[0] for r in read])
-        labels = model.segment(image, args.spacing or read[0][1], mirroring=not args.no_mirroring)
-        _write(args.output, labels, read[0][2])
-        if bad := np.count_nonzero(~np.isfinite(image)):
-            print(f"segment.py: {bad} values that are NaN or infinite were read as 0.", file=sys.stderr)
+        _segmented(args)
     except (ValueError, OSError, ImportError, MemoryError) as error:
         print(f"segment.py: {error or 'there is not enough memory.'}", file=sys.stderr)
         return 1

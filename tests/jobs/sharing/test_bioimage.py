@@ -99,6 +99,12 @@ def test_mirroring_inside_is_for_packages_only(tmp_path):
         CarryRequest(model=tmp_path, target=tmp_path / "a.zip", mirrored=True)
 
 
+def test_it_is_said_that_a_package_names_no_authors_and_no_licence_yet(tmp_path):
+    request = CarryRequest(model=make_model(tmp_path).folder, target=tmp_path / "model.zip", format="bioimageio")
+    said = [event.text for event in export_model(request) if isinstance(event, Note)]
+    assert any("names no authors and no licence. Before you publish" in text and "CC-BY-4.0" in text for text in said)
+
+
 def test_a_graph_that_is_off_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_graph, "run_once", lambda graph, name, image: np.zeros((1, 3, *image.shape[2:])))
     with pytest.raises(ModelError, match="probabilities are off by"):

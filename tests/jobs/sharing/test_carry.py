@@ -132,7 +132,7 @@ def test_it_says_what_is_done_around_the_network(tmp_path):
 @pytest.mark.parametrize(
     ("image", "spacing", "words"),
     [
-        (np.zeros((2, 4, 5, 6)), (1, 1, 1), "takes 1 channels"),
+        (np.zeros((2, 4, 5, 6)), (1, 1, 1), "takes 1 channel \\(C"),
         (np.zeros((4, 5, 6)), (1, 1), "must be 3 positive numbers"),
         (np.zeros((4, 5, 6)), (1, 0, 1), "must be 3 positive numbers"),
         (np.zeros(7), None, "shape \\(7,\\)"),
@@ -179,6 +179,7 @@ def test_a_later_description_is_refused(tmp_path):
         ({"channels": [{"normalization": "CTNormalization", "use_mask": False, "mean": float("nan")}]}, "'channels'"),
         ({"channels": [{"normalization": "Mine", "use_mask": False}]}, "'channels'"),
         ({"resample_image": {"order": 3}}, "'resample_image'"),
+        ({"files": {"../fold_0.onnx": ""}}, "'files' is .*; it must be the SHA-256 of files beside it"),
         ({"step": 0}, "'step' is 0; it must be a number above 0, at most 1"),
         ({"heads": 2}, "gives logits .* where description.json says"),
         ({"networks": ["description.json"]}, "cannot be opened"),
@@ -233,6 +234,66 @@ def test_the_program_refuses_channels_that_lie_apart_and_says_what_is_no_number(
     done = run("b.nii.gz")
     assert done.returncode == 0
     assert done.stderr == "segment.py: 1 values that are NaN or infinite were read as 0.\n"
+
+
+def test_a_channel_of_its_own_axis_is_taken_and_channels_of_other_shapes_are_named(tmp_path):
+    folder = carried(tmp_path, make_model(tmp_path))
+    image = image_for((1, 8, 16, 16))
+    np.save(tmp_path / "a.npy", image)
+    np.save(tmp_path / "b.npy", image[0])
+    np.save(tmp_path / "short.npy", image[0, :5])
+
+    def run(*words):
+        command = [sys.executable, folder / "segment.py", *words, "--spacing", "1", "1", "1"]
+        return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    assert run("a.npy", "-o", "la.npy").returncode == run("b.npy", "-o", "lb.npy").returncode == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "la.npy"), np.load(tmp_path / "lb.npy"))
+    assert "have different shapes: (5, 16, 16), (8, 16, 16)." in run("b.npy", "short.npy", "-o", "l.npy").stderr
+    assert "b.npy is the image itself: give the labels another name." in run("b.npy", "-o", "./b.npy").stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), image[0])
+    assert "nowhere is not a folder" in run("b.npy", "-o", "nowhere/l.npy").stderr
+    assert "gone.npy does not exist." in run("gone.npy", "-o", "l.npy").stderr
+
+
+@pytest.mark.parametrize(("unit", "size"), [("meter", 1e-3), ("micron", 1e3)])
+def test_a_header_in_metres_or_micrometres_gives_the_labels_of_one_in_millimetres(tmp_path, unit, size):
+    nib = pytest.importorskip("nibabel")
+    folder = carried(tmp_path, make_model(tmp_path))
+    image, found = image_for((1, 8, 20, 16))[0].T, {}
+    for name, mm in (("mm", 1.2), (unit, 1.2 * size)):
+        made = nib.Nifti1Image(image, np.diag([mm, mm, mm, 1]))
+        made.header.set_xyzt_units(name)
+        nib.save(made, tmp_path / f"{name}.nii.gz")
+        target = tmp_path / f"l_{name}.nii.gz"
+        words = [sys.executable, folder / "segment.py", tmp_path / f"{name}.nii.gz", "-o", target]
+        subprocess.run(words, check=True, capture_output=True)
+        found[name] = nib.load(target)
+        assert found[name].header.get_xyzt_units()[0] == name
+    np.testing.assert_array_equal(found["mm"].dataobj, found[unit].dataobj)
+    assert len(np.unique(found["mm"].dataobj)) > 1
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_weights_that_were_damaged_on_their_way_give_no_labels(tmp_path, kind):
+    folder = carried(tmp_path, make_model(tmp_path), format=kind)
+    path = next(p for p in folder.iterdir() if p.suffix in (".onnx", ".bin"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x40  # a bit of a weight: every library opens it
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path.name} was changed or damaged since .* Unpack the model again"):
+        opened(folder)
+    path.unlink()
+    with pytest.raises(ValueError, match=f"{path.name} does not exist. Unpack the model again"):
+        opened(folder)
+    (folder / "description.json").unlink()
+    with pytest.raises(ValueError, match=r"description.json does not exist. Unpack the model again"):
+        opened(folder)
+
+
+def test_what_is_exported_is_a_zip_and_named_so(tmp_path):
+    with pytest.raises(SettingsError, match=r"does not end in .zip. Write -o .*net.zip; the networks are within it"):
+        CarryRequest(model=tmp_path, target=tmp_path / "net.onnx")
 
 
 def test_weights_that_are_no_numbers_give_no_labels(tmp_path):

@@ -116,6 +116,10 @@ def package(
             **({"mismatched_elements_per_million": _MISMATCHED} if kept == "int8" else {}),
         },
     )
+    yield Note(
+        text="rdf.yaml names no authors and no licence. Before you publish the package, fill in 'authors' and "
+        "'license' there (an identifier of spdx.org, such as CC-BY-4.0)."
+    )
     yield from files.items()
     yield "rdf.yaml", (json.dumps(described, indent=2) + "\n").encode()  # every JSON is YAML
 

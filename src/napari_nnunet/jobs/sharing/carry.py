@@ -108,6 +108,7 @@ def _export(model: TrainedModel, request: CarryRequest, writer: Any) -> Job[Path
     patch = tuple(model.configuration.patch_size)
     with zip_writer(request.target) as archive, workplace(request.target.parent) as work:
         names = []
+        sums: dict[str, str] = {}
         for done, (fold, network) in enumerate(zip(folds, predictor.ensemble.networks, strict=True), start=1):
             path = work / f"fold_{fold}{writer.ENDINGS[0]}"
             try:
@@ -116,10 +117,10 @@ def _export(model: TrainedModel, request: CarryRequest, writer: Any) -> Job[Path
                 raise write_error(request.target, error) from error
             yield from _checked(predictor, network, path, writer, request.kept)
             for ending in writer.ENDINGS:
-                add_file(archive, path.with_suffix(ending), f"fold_{fold}{ending}")
+                sums[f"fold_{fold}{ending}"] = add_file(archive, path.with_suffix(ending), f"fold_{fold}{ending}")
             names.append(path.name)
             yield Progress(done=done, total=len(folds))
-        about = description_of(predictor, request.format, names, request.kept)
+        about = {**description_of(predictor, request.format, names, request.kept), "files": sums}
         _add(archive, "description.json", (json.dumps(about, indent=2) + "\n").encode())
         _add(archive, "segment.py", runner().encode())
     return request.target

@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
+from napari_nnunet.schema.names import typed
 from napari_nnunet.schema.requests.option import DatasetFlag, Folds, PlansName, Request, TrainerName, option, read_folds
 
 CarryFormat = Literal["onnx", "openvino", "bioimageio"]
@@ -136,6 +137,17 @@ class CarryRequest(Request):
         if self.eight_bit:
             return "int8"
         return "float16" if self.half else "float32"
+
+    @model_validator(mode="after")
+    def _is_a_zip(self) -> Self:
+        if self.target.suffix.lower() != ".zip":
+            named = self.target.with_name(f"{self.target.stem}.zip")
+            raise SettingsError(
+                f"What is exported is a zip, but {self.target.name} does not end in .zip.",
+                shell=f"Write -o {typed(named)}; the networks are within it.",
+                window="Choose a name that ends in .zip; the networks are within it.",
+            )
+        return self
 
     @model_validator(mode="after")
     def _kept_one_way(self) -> Self:
