@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 
 from helpers import DATASET, make_dataset
+from napari_nnunet.engine.planning.cost import Trial
 from napari_nnunet.engine.planning.derive import derive, entries_of
 from napari_nnunet.errors import PlanError
 from napari_nnunet.events import Note, drain
@@ -117,6 +119,7 @@ def test_costs_are_measured_once_and_remembered(planned, monkeypatch):
             kwargs = configuration["architecture"]["arch_kwargs"]
             kwargs["features_per_stage"] = [count // 4 for count in kwargs["features_per_stage"]]
     plans = Plans.parse(content)
+    monkeypatch.setattr(Trial, "step_alone", lambda trial: (9.0, 9.0))  # tests run beside others
     found = drain(training_costs(base, plans, info, ["3d_fullres", "small"], device="cpu"))
     assert 0 < found["small"].hours_per_fold < found["3d_fullres"].hours_per_fold
     assert 0 < found["small"].memory_gb < found["3d_fullres"].memory_gb
@@ -131,6 +134,20 @@ def test_costs_are_measured_once_and_remembered(planned, monkeypatch):
     assert real.real and real.hours_per_fold == pytest.approx(250 + 50 / 3)  # a training is believed more than a trial
     with pytest.raises(TypeError):  # measured again
         drain(training_costs(base, plans, info, ["small"], device="cpu", anew=True))
+
+
+def test_what_was_measured_beside_other_programs_is_said_to_be_and_not_remembered(planned, monkeypatch):
+    workspace, _, plans, info = planned
+    monkeypatch.setattr(Trial, "step", lambda trial: 2.0)
+    monkeypatch.setattr(Trial, "step_alone", lambda trial: (1.0, 5.0))
+    job = partial(training_costs, workspace.preprocessed / DATASET, plans, info, ["2d"], device="cpu", anew=True)
+    busy = drain(job())["2d"]
+    monkeypatch.setattr(Trial, "step_alone", lambda trial: (3.0, 3.0))
+    quiet = drain(job(anew=False))["2d"]  # measured, as nothing was remembered
+    assert (busy.busy, quiet.busy) == (True, False)
+    assert quiet.hours_per_fold == pytest.approx(2 * busy.hours_per_fold)
+    again = drain(job(anew=False))["2d"]
+    assert again == quiet
 
 
 def test_a_network_that_cannot_be_built_is_left_out(planned):

@@ -74,6 +74,10 @@ def _measure_again_and_long_times(plan, qtbot):
         row = [plan.views.table.verticalHeaderItem(r).text() for r in range(12)].index("Time per fold")
         tips = [plan.views.table.item(row, c).toolTip() for c in range(plan.views.table.columnCount())]
         assert any("33 days, as the last training here took" in tip for tip in tips)
+        plan._show_costs({"2d": TrainingCost(8, 1, 1, "cpu", busy=True)})
+        assert "about 8.0 h per fold here (measured on one core: the computer is busy)" in plan.sentence.text()
+        tips = [plan.views.table.item(row, c).toolTip() for c in range(plan.views.table.columnCount())]
+        assert any("on one core, for other programs keep this computer busy; press Measure again" in t for t in tips)
     plan._show_costs(before)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from napari_nnunet.engine.network.device import Precision
 from napari_nnunet.engine.network.layout import best_layout, choose_norms, laid_out, lay_out
-from napari_nnunet.engine.network.torch_backend import autocast
+from napari_nnunet.engine.network.torch_backend import autocast, torch_threads
 from napari_nnunet.engine.network.unet import build, multiply_adds
 from napari_nnunet.schema.architecture import Architecture
 
@@ -20,6 +20,8 @@ VALIDATION_STEPS = 50
 EPOCHS = 1000
 _TIME_BUDGET = 2e10  # multiply-adds of the measured forward pass; a second or two on a slow processor
 _SAMPLES = 3  # steps that are timed; the fastest counts, for others were held up by other programs
+_BUSY = 1.2  # times the time that one thread computed that passed meanwhile: other programs had its core
+_COARSE = 1e-3  # seconds; a clock of threads that ticks less often cannot tell steps apart
 _COPIES = 4  # of every weight: value, gradient, momentum, and a temporary one
 _FORWARD = 1 / 3  # share of the forward pass in a training step
 
@@ -38,12 +40,15 @@ class StepCost:
         "cpu" or "cuda".
     share : float
         Part of the batch's voxels that was really run.
+    busy : bool
+        Whether other programs had the cores: the time is that of one thread then, which a training does not exceed.
     """
 
     seconds: float
     bytes: float
     device: str
     share: float
+    busy: bool = False
 
     @property
     def hours_per_fold(self) -> float:
@@ -96,6 +101,15 @@ class Trial:
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
+    def step_alone(self) -> tuple[float, float]:
+        """Go forward and backward with one thread; returns the seconds that it computed, and those that passed."""
+        coarse = time.get_clock_info("thread_time").resolution > _COARSE
+        clock = time.perf_counter if coarse else time.thread_time
+        with torch_threads(1):
+            began = clock()
+            passed = self.step()
+            return clock() - began, passed
+
 
 def measure_step(
     architecture: Architecture,
@@ -108,6 +122,9 @@ def measure_step(
     precision: Precision = "float32",
 ) -> StepCost:
     """Run a forward and a backward pass and say what a whole step would take.
+
+    Beside other programs, threads that wait for each other can take a hundred times their time (here, of two cores,
+    98 days for what takes one). Where one thread alone computed less than all took, its time counts.
 
     Parameters
     ----------
@@ -137,10 +154,13 @@ def measure_step(
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         trial.step()
     seconds = min(trial.step() for _ in range(_SAMPLES))
+    alone, passed = trial.step_alone() if device == "cpu" else (seconds, seconds)
+    busy, seconds = seconds > alone and passed > _BUSY * alone, min(seconds, alone)
     work = multiply_adds(architecture, channels, heads, patch) / multiply_adds(architecture, channels, heads, part)
     voxels = math.prod(patch) / math.prod(part)
     weights = sum(p.numel() * p.element_size() for p in trial.network.parameters())
-    return StepCost(seconds * work * batch, held * voxels * batch + _COPIES * weights, device, 1 / (voxels * batch))
+    held_then = held * voxels * batch + _COPIES * weights
+    return StepCost(seconds * work * batch, held_then, device, 1 / (voxels * batch), busy)
 
 
 def step_bytes(

@@ -35,6 +35,8 @@ class TrainingCost:
         Where the step was measured.
     real : bool
         Whether the time is that of a training here, with its waiting for data, and not of a trial.
+    busy : bool
+        Whether other programs had the cores in that trial: the time is that of one core, and measured again next time.
     """
 
     hours_per_fold: float
@@ -42,6 +44,7 @@ class TrainingCost:
     disk_gb: float
     device: str
     real: bool = False
+    busy: bool = False
 
 
 def training_costs(
@@ -79,7 +82,7 @@ def training_costs(
             choice = training_choice(settings, configuration.architecture, place, patch)
             key = step_key(configuration, channels, info.labels.heads, choice)
             seconds, memory = speed.seconds_per_run(f"{key}-step"), speed.bytes_per_run(f"{key}-bytes")
-            real = None if anew else speed.seconds_per_run(f"{key}-{REAL}")
+            real, busy = None if anew else speed.seconds_per_run(f"{key}-{REAL}"), False
             if anew or seconds is None or memory is None:
                 with memory_told("Plan for less memory."):
                     step = measure_step(
@@ -91,12 +94,14 @@ def training_costs(
                         device=choice.device,
                         precision=choice.precision,
                     )
-                seconds, memory = step.seconds, step.bytes
-                speed.remember(f"{key}-step", seconds)
+                seconds, memory, busy = step.seconds, step.bytes, step.busy and real is None
+                if not step.busy:
+                    speed.remember(f"{key}-step", seconds)
                 speed.remember(f"{key}-bytes", memory)
             cost = StepCost(real or seconds, memory, chosen, 1.0)
             disk = stored_bytes(base, configuration)
-            found[name] = TrainingCost(cost.hours_per_fold, cost.bytes / 1e9, disk / 1e9, chosen, real is not None)
+            gigabytes = cost.bytes / 1e9, disk / 1e9
+            found[name] = TrainingCost(cost.hours_per_fold, *gigabytes, chosen, real is not None, busy)
         except NnunetError as error:
             yield Note.about(f"{name} cannot be measured:", error)
         yield Progress(done=i + 1, total=len(names))

@@ -43,7 +43,9 @@ _ROWS = (
 )
 SENSIBLE_START = "Small, 2d, 2 h"  # without a GPU
 _LONG = 12.0  # hours, from which on a shorter start is advised
-_TIMED = {True: "as the last training here took, waiting for data included", False: "from a trial of a few steps"}
+_REAL = "as the last training here took, waiting for data included"
+_TRIED = "from a trial of a few steps"
+_BUSY = f"{_TRIED} on one core, for other programs keep this computer busy; press Measure again when it is not"
 _AXES = ("z", "y", "x")
 _BOX = 124  # width of a stage in the drawing
 _COLOURS = tuple(class_colour(value) for value in (1, 2, 3))
@@ -58,6 +60,7 @@ def plan_sentence(plans: Plans, info: DatasetInfo, cases: int | None, costs: Map
     if name in costs:
         hours = costs[name].hours_per_fold
         when = f", about {hours_text(hours)} per fold here"
+        when += " (measured on one core: the computer is busy)" if costs[name].busy else ""
         if hours > _LONG and not has_gpu():
             when += f". That is nnU-Net's whole training; {SENSIBLE_START} is a sensible start here"
     count = "" if cases is None else f"{counted(cases, 'case')}, "
@@ -122,7 +125,7 @@ class ConfigurationTable(Table):
             for row, text in enumerate(texts):
                 item = QTableWidgetItem(text)
                 item.setToolTip(
-                    f"{text}, {_TIMED[cost.real]}"
+                    f"{text}, {_REAL if cost.real else _BUSY if cost.busy else _TRIED}"
                     if cost is not None and _ROWS[row] == "Time per fold"
                     else as_text(text)
                 )
