@@ -135,6 +135,22 @@ def test_a_series_that_lacks_what_must_be_repeated_is_refused(tmp_path, element)
     assert not (tmp_path / "seg.dcm").exists()
 
 
+@pytest.mark.parametrize(
+    ("element", "words"),
+    [
+        ("PixelSpacing", "how large its pixels are .PixelSpacing is missing"),
+        ("ImagePositionPatient", "where it lies .ImagePosition"),
+    ],
+)
+def test_a_series_that_does_not_say_where_its_voxels_lie_is_refused(tmp_path, element, words):
+    series = write_series(tmp_path / "series", IMAGE, change=lambda file, z: delattr(file, element))
+    source = [series / f"s{z:03d}.dcm" for z in range(len(IMAGE))]
+    segments = [segmentation.DicomSegment("organ", (1,), codes.codes_of("organ", 1))]
+    with pytest.raises(ImageError, match=f"does not say {words}"):
+        segmentation.write_segmentation(INSIDE, tmp_path / "seg.dcm", source=source, segments=segments)
+    assert not (tmp_path / "seg.dcm").exists()
+
+
 def test_labels_of_another_size_are_refused(series, tmp_path):
     with pytest.raises(ImageError, match=r"The labels have 5 x 5 x 7 voxels, .* has 6 x 5 x 7"):
         output().write(INSIDE[1:], tmp_path / "seg.dcm", source=series, series="", kinds=None)

@@ -15,7 +15,7 @@ from napari_nnunet.formats.atomic import written_beside
 from napari_nnunet.formats.dicom.codes import ClassCodes, Code
 from napari_nnunet.formats.dicom.extra import highdicom, pydicom
 from napari_nnunet.formats.dicom.frames import along_normal, placed
-from napari_nnunet.formats.dicom.planes import geometry_of_frames
+from napari_nnunet.formats.dicom.planes import SlicePlanes, geometry_of_frames
 from napari_nnunet.formats.dicom.syntax import check_lengths, syntax_of
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
@@ -114,6 +114,8 @@ def write_segmentation(
     headers = [source_header(file) for file in source]
     frames = int(headers[0].get("NumberOfFrames") or 1)
     require_shape(labels, headers, source[0].parent)
+    if frames == 1:
+        SlicePlanes.of_headers(headers, source)  # highdicom has no sentence for a header that does not say it
     array, marks = _with_ends(_encoded(labels, segments))
     made = library.seg.Segmentation(
         source_images=headers,

@@ -224,10 +224,11 @@ def _with_codes(output: SegmentationOutput, folder: PredictFolderRequest) -> Ite
     path = make_folder(folder.target) / "codes.csv"
     write_text(path, output.table)
     if output.unknown:
+        said = f"No common code is known for {', '.join(output.unknown)}; local ones are written. Fill in {path} and "
         yield Note(
             level="warning",
-            text=f"No common code is known for {', '.join(output.unknown)}; local ones are written. Fill in {path} and "
-            "give it as codes to have others.",
+            text=f"{said}give it with --codes to have others.",
+            in_window=f"{said}give it as codes to have others.",
         )
 
 
