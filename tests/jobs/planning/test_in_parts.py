@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
 
 from helpers import dataset_json, write_nifti
 from napari_nnunet.engine.image import locations
@@ -252,11 +255,65 @@ def test_a_foreground_of_fractions_that_does_not_fit_is_said(tmp_path):
         measures(folder, 8e4)
 
 
-def test_normalising_within_a_mask_is_refused_where_something_lies_outside(tmp_path):
-    folder = raw(tmp_path, ".nii", np.int16)
+def same(whole, parts):
+    """Compare what was stored; return the stored images that were made in parts."""
+    found = []
+    for (key, place), other in zip(whole.items(), parts.values(), strict=True):
+        a, b = open_case(place, key[1]), open_case(other, key[1])
+        assert a.data.shape == b.data.shape and np.array_equal(a.labels[:], b.labels[:])
+        assert np.abs(a.data[:] - b.data[:]).max() < 3e-6 * np.abs(a.data[:]).max()
+        found.append((b.data[:], b.labels[:]))
+    return found
+
+
+@pytest.mark.parametrize("finer", [None, (2.0, 1.3, 1.1), (4.0, 0.8, 0.7)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_intensities_within_the_content_are_those_of_a_case_in_memory(tmp_path, kind, finer, opened):
+    ending, dtype, how = KINDS[kind]
+    folder = raw(tmp_path, ending, dtype, **how)
     plans = planned(folder)
-    with pytest.raises(ImageError, match="3d_fullres normalises within the nonzero region only"):
-        both(tmp_path, folder, plans, ["3d_fullres"], use_mask_for_norm=(True,))
+    masks = (True, False)[: how.get("channels", 1)]
+    changes = {"use_mask_for_norm": masks} | ({"spacing": finer} if finer else {})
+    for image, labels in same(*both(tmp_path, folder, plans, ["3d_fullres"], **changes)):
+        if not finer:
+            assert (labels < 0).any() and (image[0][labels[0] < 0] == 0).all()
+            inside = image[0][labels[0] >= 0]
+            assert abs(inside.mean()) < 1e-3 and abs(inside.std() - 1) < 1e-3
+    assert len(opened) == 3
+
+
+def test_intensities_within_the_content_are_those_in_memory_in_random_datasets(tmp_path, opened):
+    rng = np.random.default_rng(3)
+    for trial in range(8):
+        root, channels = tmp_path / str(trial), int(rng.integers(1, 3))
+        shape = tuple(int(n) for n in rng.integers(19, 30, 3))
+        spacing = tuple(float(s) for s in rng.choice([0.8, 1.0, 3.0], 3))
+        dtype = rng.choice([np.uint8, np.int16, np.float32])
+        folder = raw(root, ".nii", dtype, spacing=spacing, channels=channels, shape=shape, cases=1)
+        image = rng.normal(200, 30, shape) * (ndimage.gaussian_filter(rng.normal(size=shape), 2) > rng.choice([-9, 0]))
+        write_nifti(folder / "imagesTr" / "c0_0000.nii", image.astype(np.float32), spacing)
+        changes = {
+            "use_mask_for_norm": tuple(bool(b) for b in rng.integers(0, 2, channels)),
+            "spacing": tuple(float(s) for s in rng.choice([0.9, 1.0, 2.5], 3)),
+        }
+        same(*both(root, folder, planned(folder), ["3d_fullres"], **changes))
+    assert len(opened) == 8
+
+
+def test_intensities_within_the_content_take_no_more_memory_than_the_rest(tmp_path):
+    folder = raw(tmp_path, ".nii", np.int16, shape=(90, 300, 300), cases=1)
+    plans, dataset = planned(folder), open_dataset(folder)
+    case, peaks = dataset.cases[0], []
+    for masked in (False, True):
+        place, staging = tmp_path / f"made{masked}", tmp_path / f"staging{masked}"
+        place.mkdir()
+        staging.mkdir()
+        configuration = replace_(plans.configuration("3d_fullres"), {"use_mask_for_norm": (masked,)})
+        tracemalloc.start()
+        preprocess_case(case, plans, [(configuration, place)], dataset.info.labels, staging, room=3e7)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
 
 
 def test_holes_that_go_through_several_slabs_are_those_of_the_whole_mask():

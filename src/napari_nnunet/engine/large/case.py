@@ -18,8 +18,8 @@ from napari_nnunet.engine.image.resample import label_part_source, resample_labe
 from napari_nnunet.engine.image.voxel_size import as_trained
 from napari_nnunet.engine.large.boxes import Shape3
 from napari_nnunet.engine.large.holes import HoleSearch
-from napari_nnunet.engine.large.parts import Preparation, Read, own_part
-from napari_nnunet.engine.large.survey import ImageFacts, Scan
+from napari_nnunet.engine.large.parts import Preparation, Read, Within, own_part
+from napari_nnunet.engine.large.survey import ChannelFacts, ContentScan, ImageFacts, Scan
 from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Configuration, Plans
@@ -145,6 +145,34 @@ def marked_slabs(source: CaseSource, facts: SurveyedCase) -> Iterator[tuple[Box3
         yield slab, marked
 
 
+def survey_content(source: CaseSource, facts: SurveyedCase, marked: Read) -> dict[int | None, tuple[ChannelFacts, ...]]:
+    """Look once more at an image, for the intensities of what is image or label alone.
+
+    Parameters
+    ----------
+    source, facts
+        The case, and what is known of it.
+    marked : callable
+        Reads a box (1, z, y, x) of the labels with -1.
+
+    Returns
+    -------
+    dict of (int or None) to tuple of ChannelFacts
+        For each axis of ``facts.along``.
+    """
+    scans = {axis: ContentScan(source.channels, facts.box, axis) for axis in facts.along}
+    for slab in facts.slabs:
+        place = facts.within(slab)
+        content = marked(slab)[0][place] >= 0
+        if not content.size:
+            continue
+        origin = [lo + part.start for (lo, _), part in zip(slab, place, strict=True)]
+        part = source.image(slab)[(slice(None), *place)]
+        for scan in scans.values():
+            scan.add(origin, part, content)
+    return {axis: scan.facts() for axis, scan in scans.items()}
+
+
 def limited_axes(
     shape: Sequence[int], geometry: Geometry, plans: Plans, configurations: Iterable[Configuration]
 ) -> dict[str, int | None]:
@@ -189,13 +217,24 @@ class CaseParts:
         geometry: Geometry,
         plans: Plans,
         configuration: Configuration,
+        content: Sequence[ChannelFacts] | None = None,
     ) -> CaseParts:
-        """Work out the grids of a case; raises ImageError where next to nothing would be left of it."""
+        """Work out the grids of a case; raises ImageError where next to nothing would be left of it.
+
+        ``content`` are the intensities of what is image or label alone, where something else lies in the box.
+        """
         z, y, x = (facts.box[axis] for axis in plans.transpose_forward)
         record = _record(source.shape, geometry, plans, configuration, (z, y, x))
         require_voxels(record, configuration.name)
         schemes, rule = configuration.normalization_schemes, configuration.resample_data
-        return cls(Preparation(source.image, record, rule, schemes, plans.intensities, facts), marked, configuration)
+        within = None
+        if content is not None:
+            masked = masked_channels(configuration)
+            within = Within(lambda box: marked(box) >= 0, masked)
+            known = zip(masked, content, facts.channels, strict=True)
+            facts = replace(facts, channels=tuple(own if inner else whole for inner, own, whole in known))
+        preparation = Preparation(source.image, record, rule, schemes, plans.intensities, facts, within=within)
+        return cls(preparation, marked, configuration)
 
     @property
     def record(self) -> PrepareRecord:
@@ -226,7 +265,7 @@ def _record(
     return record
 
 
-def masked_channels(configuration: Configuration) -> bool:
-    """Whether some channel is normalised by what lies within the image's content only."""
+def masked_channels(configuration: Configuration) -> tuple[bool, ...]:
+    """Return for each channel whether it is normalised by what lies within the image's content only."""
     pairs = zip(configuration.use_mask_for_norm, configuration.normalization_schemes, strict=True)
-    return any(use and scheme == _MASKED for use, scheme in pairs)
+    return tuple(use and scheme == _MASKED for use, scheme in pairs)

@@ -56,6 +56,22 @@ class PreviousStage:
 
 
 @dataclass(frozen=True, eq=False)
+class Within:
+    """What of an image is content, and the channels that are normalised there alone, and are 0 elsewhere.
+
+    Parameters
+    ----------
+    read : callable
+        Reads a box of the content (1, z, y, x), bool, in the image's own order.
+    masked : tuple of bool
+        One per channel.
+    """
+
+    read: Read
+    masked: tuple[bool, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Preparation:
     """Transposes, normalises and resamples any part of an image as :func:`~..image.prepare.prepare` does the whole.
 
@@ -73,6 +89,8 @@ class Preparation:
         Of the whole image.
     previous : PreviousStage, optional
         Of a cascade.
+    within : Within, optional
+        Where some channel is normalised within the image's content; facts of such a channel are those of its content.
     """
 
     read: Read
@@ -82,6 +100,7 @@ class Preparation:
     statistics: Sequence[IntensityStatistics]
     facts: ImageFacts
     previous: PreviousStage | None = None
+    within: Within | None = None
 
     @property
     def channels(self) -> int:
@@ -165,17 +184,22 @@ class Preparation:
 
     def _make(self, out: NDArray[np.float32], steps: list[_Step], source: Box3) -> None:
         values = own_part(self.record, self.read, source)
-        separate = self.separate
+        separate, within = self.separate, self.within
+        outside = None
+        if within is not None and any(within.masked):
+            outside = ~own_part(self.record, within.read, source)[0]
         for channel, (own, scheme) in enumerate(zip(values, self.schemes, strict=True)):
             facts = self.facts.channels[channel]
             known = self.statistics[channel] if channel < len(self.statistics) else None
             made = normalize_part(_finite(own), scheme, facts, known)
-            within = [step for step in steps if step.axis != separate]
-            for step in within:
+            if outside is not None and within is not None and within.masked[channel]:
+                made[outside] = 0
+            first = [step for step in steps if step.axis != separate]
+            for step in first:
                 made = step(made)
             if self._clips:
                 made = made.clip(*self._limits(facts, scheme, known, source))
-            for step in steps[len(within) :]:
+            for step in steps[len(first) :]:
                 made = step(made)
             out[channel] = made
 

@@ -113,7 +113,7 @@ class Scan:
 
     def _finite(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return what the network would see: float32, with 0 where there is no number."""
-        if values.dtype.kind in "bui" and values.dtype.itemsize <= 2:
+        if _is_short(values):
             return values
         with np.errstate(over="ignore"):
             known = np.ascontiguousarray(values, dtype=np.float32)
@@ -141,6 +141,62 @@ class Scan:
             mean, std = moments.with_zeros(facts.voxels)
             channels.append(ChannelFacts(mean, std, tuple(lows.tolist()), tuple(highs.tolist())))
         return ImageFacts(facts.box, facts.content, facts.invalid, tuple(channels))
+
+
+class ContentScan:
+    """Collects the intensities of what is content alone; every voxel of the box must be shown exactly once.
+
+    Limits are of what a channel that is normalised within its content is made of: where something else lies in a plane,
+    which stays 0, its limits take in the mean, which becomes 0.
+
+    Parameters
+    ----------
+    channels : int
+        Number of channels.
+    box : Box3
+        Around what is not 0, in the image's own order.
+    axis : int or None
+        Axis whose planes have limits of their own.
+    """
+
+    def __init__(self, channels: int, box: Box3, axis: int | None) -> None:
+        self._axis, self._first = axis, 0 if axis is None else box[axis][0]
+        planes = 1 if axis is None else box[axis][1] - box[axis][0]
+        self._low = np.full((channels, planes), np.inf)
+        self._high = np.full((channels, planes), -np.inf)
+        self._around = np.zeros(planes, dtype=np.bool_)
+        self._moments = [_Moments() for _ in range(channels)]
+
+    def add(self, origin: Sequence[int], piece: NDArray[Any], content: NDArray[np.bool_]) -> None:
+        """Take a piece (C, z, y, x) that begins at a voxel of the image, and what of it is content (z, y, x)."""
+        planes, others = slice(0, 1), tuple(a for a in range(3) if a != self._axis)
+        if self._axis is not None:
+            start = origin[self._axis] - self._first
+            planes = slice(start, start + content.shape[self._axis])
+        self._around[planes] |= ~content.all(axis=others)
+        for channel, values in enumerate(piece):
+            seen = np.asarray(values, dtype=np.float32)  # as the network would
+            low = seen.min(axis=others, where=content, initial=np.inf)
+            high = seen.max(axis=others, where=content, initial=-np.inf)
+            self._low[channel, planes] = np.minimum(self._low[channel, planes], low)
+            self._high[channel, planes] = np.maximum(self._high[channel, planes], high)
+            self._moments[channel].add((values if _is_short(values) else seen)[content])
+
+    def facts(self) -> tuple[ChannelFacts, ...]:
+        """Return what was found, once all pieces were shown."""
+        channels = []
+        for moments, low, high in zip(self._moments, self._low, self._high, strict=True):
+            mean, std = moments.with_zeros(max(moments.count, 1))
+            becomes_zero = float(np.float32(mean))
+            lows = np.where(self._around, np.minimum(low, becomes_zero), low)
+            highs = np.where(self._around, np.maximum(high, becomes_zero), high)
+            channels.append(ChannelFacts(mean, std, tuple(lows.tolist()), tuple(highs.tolist())))
+        return tuple(channels)
+
+
+def _is_short(values: NDArray[Any]) -> bool:
+    """Whether values are integers of at most 16 bits, whose sums are exact."""
+    return values.dtype.kind in "bui" and values.dtype.itemsize <= 2
 
 
 class _Moments:

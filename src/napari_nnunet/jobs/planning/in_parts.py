@@ -18,6 +18,7 @@ from napari_nnunet.engine.large.case import (
     marked_slabs,
     masked_channels,
     survey_case,
+    survey_content,
 )
 from napari_nnunet.engine.large.measure import measure_parts
 from napari_nnunet.engine.large.parts import PIECE_VOXELS
@@ -39,10 +40,6 @@ from napari_nnunet.volume import Volume, whole_numbers
 
 _SAMPLE = (16, 32, 64)  # voxels that tell how an image is packed best
 _MOST_BOX = 3.2e7  # voxels that are made together
-_MASKED = (
-    "{name} normalises within the nonzero region only (holes filled), which needs the whole image in memory; {gb} GB "
-    "are allowed. Allow more memory, or crop the image to what is not 0."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +153,7 @@ def preprocess_in_parts(
     Raises
     ------
     ImageError
-        If its files cannot be read or used, or a configuration needs the whole image at once.
+        If its files cannot be read or used.
     ResourceError
         If not even a plane fits into memory.
     """
@@ -177,11 +174,12 @@ def preprocess_in_parts(
         for slab, labels in marked_slabs(source, facts):
             marked.write(slab, labels)
             outside = outside or bool((labels[facts.within(slab)] < 0).any())
+        masked = outside and any(any(masked_channels(configuration)) for configuration in configurations)
+        content = survey_content(source, facts, marked.read) if masked else {}
         for configuration, folder in targets:
-            if outside and masked_channels(configuration):
-                raise ImageError(_MASKED.format(gb=f"{room / 1e9:.1f}", name=configuration.name))
-            known = facts.along[axes[configuration.name]]
-            parts = CaseParts.of(source, known, marked.read, opened.geometry, plans, configuration)
+            axis = axes[configuration.name]
+            known, alone = facts.along[axis], content.get(axis)
+            parts = CaseParts.of(source, known, marked.read, opened.geometry, plans, configuration, alone)
             _store(case.name, parts, folder, opened.geometry, location_keys(scheme), staging, room)
             notes += parts.record.notes
     return notes
