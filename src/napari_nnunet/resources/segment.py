@@ -283,7 +283,9 @@ def _open_onnx(path: Path, threads: int) -> Any:
 
 
 def _open_openvino(path: Path, threads: int) -> Any:
-    config = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": str(threads)} if threads else {})}
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads:  # pinned, several programs would share the first cores
+        config |= {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
     compiled = _core().compile_model(_file(path), "CPU", config)
     return lambda tile: compiled(np.ascontiguousarray(tile[None], dtype=np.float32))[0][0].copy()
 

@@ -41,6 +41,24 @@ def test_networks_that_are_gone_leave_signals_a_place_to_be_handled():
     assert ended.returncode == 0 and ended.stdout == "heard\n", (ended.returncode, ended.stderr[-500:])
 
 
+CORES = """
+import os
+from napari_nnunet.engine.network import openvino_backend
+os.cpu_count = lambda: 2
+{}
+"""
+
+
+@pytest.mark.parametrize(("threads", "pinned"), [(1, False), (2, True)])
+def test_fewer_threads_than_cores_are_not_tied_to_the_first_ones_which_other_workers_would_use_too(threads, pinned):
+    pytest.importorskip("openvino")
+    made = COME_AND_GO[: COME_AND_GO.index("here =")].replace("threads=1", f"threads={threads}")
+    show = "print(made()._compiled.get_property('ENABLE_CPU_PINNING'))"
+    code = CORES.format(f"{made}\n{show}")
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.stdout.strip() == str(pinned), (ended.stdout, ended.stderr[-500:])
+
+
 IMPORTED = """
 import multiprocessing.process, socket, threading
 multiprocessing.process.BaseProcess.start = lambda self: print("a process")

@@ -217,7 +217,9 @@ def test_values_of_another_type_are_written_where_the_file_can_hold_them(result)
 
 @pytest.mark.parametrize("step", ["_write_finest", "_write_coarser"])
 @pytest.mark.parametrize("error", [ImageError("Level 1 is odd. Save a copy."), MemoryError(), OSError(12, "no memory")])
-def test_our_own_sentences_and_a_full_memory_keep_their_meaning(result, monkeypatch, step, error):
+def test_our_own_sentences_are_told_and_a_full_memory_with_what_becomes_of_the_correction(
+    result, monkeypatch, step, error
+):
     before, after = corrected_region(result)
     with monkeypatch.context() as patch:
 
@@ -225,9 +227,14 @@ def test_our_own_sentences_and_a_full_memory_keep_their_meaning(result, monkeypa
             raise error
 
         patch.setattr(corrections, step, fails)
-        with pytest.raises(type(error)) as caught:
-            correct(result, CORNER, before, after)
-    assert caught.value is error and (result / PENDING).exists()
+        for change in (lambda: correct(result, CORNER, before, after), lambda: finish_correction(result)):
+            with pytest.raises((ImageError, ResourceError)) as caught:
+                change()
+            assert caught.value is error or caught.value.message == (
+                "Not enough main memory. The correction is kept, and finished when the labels are opened again. Close "
+                "other programs first."
+            )
+    assert (result / PENDING).exists()
     assert np.array_equal(read_region(result, BOX), after) and not (result / PENDING).exists()
 
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from clusters import forty_two, work_slowly
+from clusters import forty_two, note_worker, until, work_slowly
 from napari_nnunet.errors import ResourceError
 from napari_nnunet.processes.cluster import start, worker
 from napari_nnunet.processes.cluster.team import Elsewhere, spread, team
@@ -40,6 +40,14 @@ def test_results_and_errors_come_back_by_name(cluster):
     found = outcomes(spread(Elsewhere(cluster.address), forty_two, tasks))
     assert found["good"].result == 42 and found["good"].error is None
     assert found["bad"].error.message == "This is wrong. Do that."
+
+
+def test_all_workers_are_told_to_do_something_while_nothing_waits_for_it(cluster, tmp_path):
+    with team(Elsewhere(cluster.address)) as workers:
+        list(workers.gathered())
+        workers.tell(note_worker, tmp_path)
+        until(lambda: len(list(tmp_path.iterdir())) == 2)
+        assert workers.count == 2
 
 
 def test_a_scheduler_that_is_not_there_is_said_at_once(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ _CHUNK = (128, 1 << 21)  # voxels: edge of a chunk of a volume, and how many a c
 _THIN = 32  # voxels; thinner images have wider chunks
 _MOST_VOXELS = 1 << 28  # of a block: what is lost at a kill, at most
 _EDGES = 12  # lengths of a block that are tried per axis
+_FOLLOWED = 256  # blocks that are handed out one by one to see when the last is ready; of more, a bound is enough
+_LATE = 0.1  # of a block, that the last worker is late
 DECODED_VOXELS = 4e6  # values that are interpolated together on the way back
 
 
@@ -131,9 +134,15 @@ class BlockCosts:
 
 
 def plan_blocks(
-    record: PrepareRecord, grid: TileGrid, rule: Resampling, chunk: Shape3, costs: BlockCosts, allowed: float
+    record: PrepareRecord,
+    grid: TileGrid,
+    rule: Resampling,
+    chunk: Shape3,
+    costs: BlockCosts,
+    allowed: float,
+    workers: int = 1,
 ) -> BlockGrid:
-    """Return the blocks that compute the fewest windows twice and fit into memory.
+    """Return the blocks that fit into memory and are computed the soonest: by one worker, the fewest windows twice.
 
     Parameters
     ----------
@@ -149,6 +158,8 @@ def plan_blocks(
         What else memory depends on.
     allowed : float
         Bytes that a block may take.
+    workers : int
+        How many compute blocks side by side.
 
     Raises
     ------
@@ -159,21 +170,38 @@ def plan_blocks(
     known = [
         {edge: _along(record, grid, rule, axis, edge) for edge in _edges(own[axis], chunk[axis])} for axis in range(3)
     ]
-    best: tuple[int, int, Shape3] | None = None
+    best: tuple[float, int, int, Shape3] | None = None
     least, most = math.inf, max(_MOST_VOXELS, math.prod(chunk))
     for z, y, x in itertools.product(*known):
         edges = [known[axis][edge] for axis, edge in enumerate((z, y, x))]
         needed = costs.block_bytes(_largest([edges[axis] for axis in record.transpose_forward], grid), z * y * x)
         least = min(least, needed)
         if needed <= allowed and z * y * x <= most:
-            candidate = (math.prod(edge.windows for edge in edges), -z * y * x, (z, y, x))
+            windows = math.prod(edge.windows for edge in edges)
+            if best is not None and windows / workers > best[0]:
+                continue  # not even if all of them were busy to the end
+            candidate = (_time([edge.each for edge in edges], workers), windows, -z * y * x, (z, y, x))
             best = candidate if best is None else min(best, candidate)
     if best is None:
         raise ResourceError(
             f"The smallest block of this image takes {least / 1e9:.1f} GB beside the network, but only "
             f"{max(allowed, 0) / 1e9:.1f} GB are left for it. Allow more memory, or close other programs."
         )
-    return BlockGrid(record, best[2])
+    return BlockGrid(record, best[3])
+
+
+def _time(each: Sequence[tuple[int, ...]], workers: int) -> float:
+    """Return how long workers take, in windows, that take one block after the other; windows along each axis given."""
+    total, largest = math.prod(map(sum, each)), math.prod(map(max, each))
+    if workers == 1:
+        return total
+    late = _LATE * largest  # no worker is as fast as the other
+    if math.prod(map(len, each)) > _FOLLOWED:
+        return (total + (workers - 1) * largest) / workers + late
+    busy = [0] * workers
+    for z, y, x in itertools.product(*each):
+        heapq.heapreplace(busy, busy[0] + z * y * x)
+    return max(busy) + late
 
 
 def _edges(size: int, chunk: int) -> list[int]:
@@ -187,25 +215,31 @@ def _edges(size: int, chunk: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Edge:
-    """Blocks of one length along an axis: windows of all together, and network planes of the largest, with windows."""
+    """Blocks of one length along an axis: windows of each, and network planes of the largest, with windows."""
 
-    windows: int
+    each: tuple[int, ...]
     needed: int
     covered: int
+
+    @property
+    def windows(self) -> int:
+        """Of all blocks together."""
+        return sum(self.each)
 
 
 def _along(record: PrepareRecord, grid: TileGrid, rule: Resampling, own: int, size: int) -> _Edge:
     """Return what blocks of a length along one of the image's axes take; it does not depend on the other axes."""
     axis = record.transpose_forward.index(own)
     first, last = record.box[axis]
-    windows = needed = covered = 0
+    needed = covered = 0
+    each = []
     for lo in range(first - first % size, last, size):
         box = [(0, 1), (0, 1), (0, 1)]
         box[axis] = (max(lo, first) - first, min(lo + size, last) - first)
         part = grid.part(sampling_parts(record, rule, (box[0], box[1], box[2]))[1])
-        windows += len(part.begins[axis])
+        each.append(len(part.begins[axis]))
         needed, covered = max(needed, part.shape[axis]), max(covered, part.padded_shape[axis])
-    return _Edge(windows, needed, covered)
+    return _Edge(tuple(each), needed, covered)
 
 
 def _largest(edges: Sequence[_Edge], grid: TileGrid) -> GridPart:

@@ -6,6 +6,7 @@ the standard six-stage network 0.3 s (docs/architecture.md). Compiled networks a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,6 +55,8 @@ class OpenVinoNetwork:
         }
         if threads:
             config["INFERENCE_NUM_THREADS"] = str(threads)
+        if threads and threads < (os.cpu_count() or 1):
+            config["ENABLE_CPU_PINNING"] = "NO"  # every process would take the first cores, and two workers the same
         self._compiled = openvino_core().compile_model(graph, "CPU", config)
         self._request = self._compiled.create_infer_request()
 

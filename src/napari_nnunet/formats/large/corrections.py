@@ -18,7 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError, NnunetError, ResourceError, SettingsError, counted, is_out_of_memory
+from napari_nnunet.errors import (
+    ImageError,
+    NnunetError,
+    ResourceError,
+    SettingsError,
+    counted,
+    is_out_of_memory,
+    memory_told,
+)
 from napari_nnunet.formats.atomic import write_error, written_beside
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.large.label_image import MADE_HERE
@@ -28,6 +36,7 @@ from napari_nnunet.formats.large.unpacking import bounded
 from napari_nnunet.formats.regular import regular
 
 PENDING = ".napari-nnunet-correction"
+_KEPT = "The correction is kept, and finished when the labels are opened again. Close other programs first."
 _CORRECTED = "corrected"
 _MOST_ATTRIBUTES = 64 << 20  # bytes
 _MOST_LINE = 1 << 20  # bytes of the first line of what is pending
@@ -209,6 +218,13 @@ def _finish(path: Path) -> bool:
     pending = path / PENDING
     if not pending.is_file():
         return False
+    with memory_told(_KEPT):
+        _write_levels(path, pending)
+    return True
+
+
+def _write_levels(path: Path, pending: Path) -> None:
+    """Do a pending correction in every level, note it, and forget what was pending."""
     group, arrays = _opened(path, "r+")
     levels = read_levels(group, path.name)
     correction = _read_pending(pending, arrays[0])
@@ -239,7 +255,6 @@ def _finish(path: Path) -> bool:
             f"{where} could not be corrected: {_text(error)}. The correction is kept, and finished when the labels are "
             f"opened again. Restore that level; or delete {pending}, and the correction is in part of the levels only."
         ) from error
-    return True
 
 
 def _more_gained(before: dict[int, int] | None, more: dict[int, int] | None) -> dict[str, list[list[int]]]:

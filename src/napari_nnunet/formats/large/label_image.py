@@ -19,7 +19,7 @@ from napari_nnunet.formats.atomic import write_error
 from napari_nnunet.formats.json_lines import read_lines
 from napari_nnunet.formats.large.journal import NAME
 from napari_nnunet.formats.large.level import Level
-from napari_nnunet.formats.large.ome_zarr import is_zarr, library, zarr_library
+from napari_nnunet.formats.large.ome_zarr import is_zarr, library
 from napari_nnunet.formats.large.pyramid import pyramid
 from napari_nnunet.formats.large.source import LargeImage
 from napari_nnunet.formats.large.unpacking import bounded
@@ -99,7 +99,8 @@ class LabelImage:
         self.place, self._image, self._scheme = place, image, scheme
         self._axes = ("T" if image.times > 1 else "") + "ZYX"[-len(image.shape) :]
         self._chunk = tuple(chunk[-len(image.shape) :])
-        self._zarr, self._models = zarr_library(), ome_models(place.version)
+        self._zarr = library("zarr", "Labels of large images are kept")
+        self._models = ome_models(place.version)
         self._finest: Any = None
         # The same for reading: whatever its metadata name, nothing in its chunks is carried out.
         self._there: Any = None

@@ -119,8 +119,12 @@ def fill_elsewhere(
     require_unchanged(filling)
 
 
-def plan_elsewhere(share: Share) -> tuple[PredictSettings, str, Shape3]:
-    """Choose arithmetic and blocks on a worker, which all of them will use.
+def loaded() -> None:
+    """Load what computes blocks, with this module: a worker that waits can do that meanwhile."""
+
+
+def plan_elsewhere(share: Share, workers: int) -> tuple[PredictSettings, str, Shape3]:
+    """Choose arithmetic and blocks on a worker, which all of so many will use.
 
     Returns
     -------
@@ -134,7 +138,7 @@ def plan_elsewhere(share: Share) -> tuple[PredictSettings, str, Shape3]:
         block = share.block
         if block is None:
             record = opened.preparations[0].record
-            block = planned(predictor, record, share.chunk, settings, Budget.of(share.memory_gb)).block
+            block = planned(predictor, record, share.chunk, settings, Budget.of(share.memory_gb), workers).block
     return settings, f"{choice} ({choice.why})", block
 
 

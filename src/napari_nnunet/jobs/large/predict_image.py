@@ -27,12 +27,13 @@ from napari_nnunet.formats.images.files import ending_of, write_labels
 from napari_nnunet.formats.large.corrections import by_hand
 from napari_nnunet.formats.large.journal import ArithmeticEntry, BlockEntry, BlockJournal, LayoutEntry
 from napari_nnunet.formats.large.label_image import ENDING, Destination, LabelImage, require_free
+from napari_nnunet.formats.large.ome_zarr import library
 from napari_nnunet.formats.large.opening import Say, open_image
 from napari_nnunet.formats.large.place import ImagePlace
 from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.large.budget import Budget
-from napari_nnunet.jobs.large.elsewhere import Share, fill_elsewhere, plan_elsewhere, require_sendable
+from napari_nnunet.jobs.large.elsewhere import Share, fill_elsewhere, loaded, plan_elsewhere, require_sendable
 from napari_nnunet.jobs.large.fill import Filling, fill
 from napari_nnunet.jobs.large.ready import limited_axis, planned, prepared
 from napari_nnunet.jobs.large.survey import surveyed
@@ -123,10 +124,12 @@ def predict_image(
     asked = asked or PredictImageSettings()
     if asked.cluster is None or workers is not None:
         return (yield from _predicted(model, image, target, asked, workers, view))
+    library("zarr", "Labels of large images are kept")  # before workers are waited for
     need = Elsewhere(asked.cluster, (model.folder, *image.files, *image.behind), target.parent, network=True)
     require_sendable(image)
     with team(need) as found:
         yield from result_of(found.gathered())
+        found.tell(loaded)
         return (yield from _predicted(model, image, target, asked, found))
 
 
@@ -317,7 +320,7 @@ def _filled_elsewhere(
     )
     if noted is None or not journal.all(ArithmeticEntry):
         yield Stage(name="Loading the model")
-        settings, chosen, block = yield from result_of(workers.one(plan_elsewhere, share))
+        settings, chosen, block = yield from result_of(workers.one(plan_elsewhere, share, workers.count))
         yield Note(text=f"Computing on {chosen}.")
         if not journal.all(ArithmeticEntry):
             own = {"device": settings.device, "backend": settings.backend, "precision": settings.precision}

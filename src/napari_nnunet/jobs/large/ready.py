@@ -74,11 +74,16 @@ def _require_normalisable(model: TrainedModel, facts: ImageFacts) -> None:
 
 
 def planned(
-    predictor: Predictor, record: PrepareRecord, chunk: Shape3, settings: PredictSettings, budget: Budget
+    predictor: Predictor,
+    record: PrepareRecord,
+    chunk: Shape3,
+    settings: PredictSettings,
+    budget: Budget,
+    workers: int = 1,
 ) -> BlockGrid:
-    """Return the blocks that an image is cut into, by the memory that is left beside the network."""
+    """Return the blocks that an image is cut into, by the memory that is left beside the network, for some workers."""
     model, ensemble = predictor.model, predictor.ensemble
     costs = BlockCosts(model.channels_in, ensemble.channels, np.dtype(model.dataset.labels.dtype).itemsize)
     rule = model.configuration.resample_probabilities
     allowed = budget.left_beside(model, ensemble)
-    return plan_blocks(record, tiles_of(model, record, settings), rule, chunk, costs, allowed)
+    return plan_blocks(record, tiles_of(model, record, settings), rule, chunk, costs, allowed, workers)

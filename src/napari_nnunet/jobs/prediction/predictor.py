@@ -25,6 +25,7 @@ from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.names import Fold, typed
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
+COMPUTING = "Computing on"  # begins what is said before anything is computed
 _MOST = 10  # a five-member ensemble of cascades needs as many for every image
 _SHARE = 0.25  # of the memory that would be free without them
 _cache: OrderedDict[tuple[Any, ...], Predictor] = OrderedDict()
@@ -65,7 +66,7 @@ class Predictor:
     def said(self) -> tuple[Note, ...]:
         """What is to be said before anything is computed: where, and what nothing vouches for."""
         doubts = (Note(level="warning", text=text) for text in self.doubts)
-        return (*doubts, Note(text=f"Computing on {self.choice} ({self.choice.why})."))
+        return (*doubts, Note(text=f"{COMPUTING} {self.choice} ({self.choice.why})."))
 
     @property
     def choice(self) -> BackendChoice:

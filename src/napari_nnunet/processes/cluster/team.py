@@ -140,6 +140,7 @@ class Team:
         self._workers: dict[str, Facts] = {}
         self._unfit: set[str] = set()
         self._looked, self._counted = time.monotonic(), 0
+        self._told: list[Any] = []  # what nobody holds is not carried out
 
     # --- before work starts ---
 
@@ -232,6 +233,16 @@ class Team:
 
     # --- work ---
 
+    @property
+    def count(self) -> int:
+        """How many workers there are, or will be: jobs of a queueing system come one by one."""
+        return max(len(self._workers), self._start.wanted)
+
+    def tell(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Let every worker that is there call a function before its next task; nobody waits for it, or asks."""
+        for address in self._workers:
+            self._told.append(self.submit(function, Task("", arguments, lambda: 0.0), only=address))
+
     def one(self, function: Callable[..., Any], *arguments: Any) -> Stream:
         """Call a function once, on whichever worker; the outcome comes last."""
         return self.outcomes(function, [Task("", arguments, lambda: 0.0)])
@@ -257,11 +268,11 @@ class Team:
         """How many tasks are handed over at once; the rest stays here, so that millions would be no burden."""
         return max(_FEWEST, _PER_WORKER * max(len(self._workers), self._start.wanted, self._counted))
 
-    def submit(self, function: Callable[..., Any], task: Task) -> Any:
-        """Hand a task over; returns its future."""
+    def submit(self, function: Callable[..., Any], task: Task, only: str | None = None) -> Any:
+        """Hand a task over, to one worker alone where it is named; returns its future."""
         hosts = Counter(found.host for found in self._workers.values())
         shared = 1 if self._apart else max(hosts.values(), default=1)
-        gpu = self._network and any(found.gpu for found in self._workers.values())
+        gpu = self._network and only is None and any(found.gpu for found in self._workers.values())
         good = [address for address in self._workers if address not in self._unfit] if self._unfit else None
         return self._client.submit(
             call,
@@ -271,7 +282,7 @@ class Team:
             key=f"napari-nnunet-{function.__name__}-{secrets.token_hex(8)}",
             pure=False,
             resources={GPU: 1} if gpu else None,
-            workers=good,
+            workers=good if only is None else [only],
         )
 
     def cancel(self, futures: list[Any]) -> None:

@@ -35,6 +35,7 @@ from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
 from napari_nnunet.jobs.prediction.objects import write_result
 from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.jobs.prediction.predictor import COMPUTING
 from napari_nnunet.jobs.prediction.result import Prediction
 from napari_nnunet.jobs.prediction.table import found_in
 from napari_nnunet.schema.geometry import GIVEN, Geometry, lift
@@ -140,7 +141,8 @@ def segment_elsewhere(
     """
     work = FolderWork(load_model(model), folder, settings, output=output)
     with Pump(segment_case(case, opened_case(case, work), work)) as pump:
-        said = tuple(event for event in pump if isinstance(event, Note))
+        notes = [event for event in pump if isinstance(event, Note)]
+    said = tuple(note for note in notes if not note.text.startswith(COMPUTING))  # the same for all, and said already
     return pump.result, said
 
 
