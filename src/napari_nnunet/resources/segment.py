@@ -283,10 +283,8 @@ def _open_onnx(path: Path, threads: int) -> Any:
 
 
 def _open_openvino(path: Path, threads: int) -> Any:
-    config = {"INFERENCE_PRECISION_HINT": "f32"}
-    if threads:  # pinned, several programs would share the first cores
-        config |= {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
-    compiled = _core().compile_model(_file(path), "CPU", config)
+    own = {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"} if threads else {}
+    compiled = _core().compile_model(_file(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32", **own})
     return lambda tile: compiled(np.ascontiguousarray(tile[None], dtype=np.float32))[0][0].copy()
 
 
