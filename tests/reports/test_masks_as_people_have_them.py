@@ -101,6 +101,7 @@ def test_masks_that_are_plain_to_a_person_are_imported_or_asked_about(kind, say,
         if answer:
             asked = _imported(say, folder / part, workspace)
             assert asked.status == 1 and asked.has("If that is right, import with: ", answer[-1]), part
+            assert asked.has("If every coloured piece is an object of its own: --objects") is (part == "colours")
         assert _imported(say, folder / part, workspace, *answer).status == 0, part
         content = json.loads((_raw(workspace) / "dataset.json").read_text(encoding="utf-8"))
         classes = ["background", "class_1", "class_2", *(["ignore"] if part == "minus" else [])]

@@ -130,7 +130,9 @@ def test_folds_that_would_begin_at_random_beside_a_continued_model_are_refused_b
     FoldFolder(folder).note_origin(model=tmp_path)
     with pytest.raises(ModelError, match=r"fold_0 cannot be resumed: it was ended .* begin with the model"):
         ask(workspace, dry_run=True, configurations=("3d_fullres",), folds=(0,))
-    with pytest.raises(ModelError, match=r"fold_1 cannot be resumed: it was not begun, and fold_0 of the same model"):
+    with pytest.raises(
+        ModelError, match=r"fold_1 cannot be resumed: it has saved nothing yet, and fold_0 of the same model"
+    ):
         ask(workspace, dry_run=True, configurations=("3d_fullres",), folds=(1,))
 
 

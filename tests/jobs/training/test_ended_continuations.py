@@ -70,12 +70,14 @@ def test_folds_that_were_to_continue_a_model_after_another_one_are_not_begun_at_
         drain(job)
     else:
         next(event for event in job if isinstance(event, Progress) and event.total == 3)
-        job.close()  # saved, and the other fold was not begun
+        job.close()  # saved, and the other fold has saved nothing yet
     later = made[1].model_copy(update={"continue_from": None, "resume": True})
     for look in (train_job(place, later), check_training(place, [later])):
         with pytest.raises(ModelError) as found:
             drain(look)
-        assert "fold_1 cannot be resumed: it was not begun, and fold_0 of the same model began" in str(found.value)
+        assert "fold_1 cannot be resumed: it has saved nothing yet, and fold_0 of the same model began" in str(
+            found.value
+        )
         assert f"Start it with that, too: --continue_from {model.resolve()}. To begin at" in str(found.value)
     assert not (model.parent / "nnUNetTrainer__several__3d_fullres" / "fold_1").exists()
     drain(train_job(place, made[1]))
@@ -90,7 +92,7 @@ def test_the_shell_says_so_before_the_first_of_several_folds_goes_on(trained, ca
     (fold / "checkpoint_latest.pth").write_bytes(b"not looked at")
     words = ["train", TRAINED, "3d_fullres", "0", "1", "--workspace", str(place.raw.parent), "-p", "words", "--c"]
     assert main(words) == 1
-    assert "fold_1 cannot be resumed: it was not begun" in capsys.readouterr().err
+    assert "fold_1 cannot be resumed: it has saved nothing yet" in capsys.readouterr().err
 
 
 def test_weights_that_a_training_was_to_begin_with_are_not_forgotten(new_workspace):

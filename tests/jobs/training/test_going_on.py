@@ -120,6 +120,17 @@ def test_a_class_that_is_no_longer_asked_for_becomes_background_at_once(new_work
     assert "fitted to what the network sees: background, organ." in said
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_model_of_scribbles_that_goes_on_otherwise_is_said(new_workspace, again):
+    place = new_workspace(Recipe(labels={"background": 0, "organ": 1, "lesion": 2, "ignore": 3}))
+    run(place, settings=SHORT.replace(epochs=1, scribbles=True), validation=False)
+    _, events = going_on(place, folder_of(place).path.parent, "more", scribbles=again)
+    found = [note for note in of(Note, events) if "was trained on labels that are strokes" in note.text]
+    assert len(found) == (0 if again else 1)
+    if found:
+        assert found[0].text.endswith("add --scribbles.") and found[0].in_window.endswith("switch 'Scribbles' on.")
+
+
 def test_a_new_class_that_no_case_shows_is_said(trained):
     place, model = trained
     for path in sorted((place.raw / TRAINED / "labelsTr").iterdir()):

@@ -28,6 +28,22 @@ def slices() -> np.ndarray:
     return labels
 
 
+def boxes() -> np.ndarray:
+    """A box of several slices, and one in a slice, both wholly labelled."""
+    labels = np.full((1, 12, 40, 40), IGNORE, dtype=np.int16)
+    labels[:, 2:5, 3:15, 3:18], labels[:, 3, 6:9, 6:9], labels[:, 9, 20:30, 20:30] = 0, 1, 1
+    return labels
+
+
+def brush() -> np.ndarray:
+    """Strokes of a round brush, nine voxels wide: short ones, long ones, and dots."""
+    labels = np.full((1, 3, 200, 200), IGNORE, dtype=np.int16)
+    y, x = np.ogrid[:200, :200]
+    for plane, cy, lo, hi, value in ((0, 20, 20, 150, 0), (1, 60, 20, 30, 1), (1, 120, 40, 40, 1), (2, 90, 10, 40, 0)):
+        labels[0, plane][(y - cy) ** 2 + (x - np.clip(x, lo, hi)) ** 2 <= 20] = value
+    return labels
+
+
 def everything() -> np.ndarray:
     """Every voxel but a few; what lies outside the content is neither."""
     labels = np.zeros((1, 12, 40, 40), dtype=np.int16)
@@ -41,7 +57,11 @@ def everything() -> np.ndarray:
         (strokes, False, "Only 3.1% of the voxels of a case are annotated"),
         (strokes, True, None),
         (slices, False, None),
-        (slices, True, "Trained as scribbles, but whole slices are annotated"),
+        (slices, True, "Trained as scribbles, but whole slices or boxes are annotated"),
+        (boxes, False, None),
+        (boxes, True, "Trained as scribbles, but whole slices or boxes are annotated"),
+        (brush, False, "Only 1.5% of the voxels of a case are annotated"),
+        (brush, True, None),
         (everything, False, None),
         (everything, True, "Trained as scribbles, but 99% of the voxels of a case are annotated"),
     ],

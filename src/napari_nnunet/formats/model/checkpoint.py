@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from napari_nnunet.formats.model.torch_file import (
 )
 from napari_nnunet.formats.pickle_limits import walk
 from napari_nnunet.formats.pickles import NumberArray, is_unread, read_table
+from napari_nnunet.formats.regular import file_hash
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.plans import Plans
@@ -53,6 +53,8 @@ class Checkpoint:
         Number of finished epochs.
     made_with : mapping
         ``init_args``: the plans and the dataset.json of the training; empty where a checkpoint does not say.
+    scribbles : bool
+        Whether it was trained on labels that are strokes, as such.
     doubt : str
         A sentence where it could not be compared with the files of its model.
     """
@@ -63,6 +65,7 @@ class Checkpoint:
     mirror_axes: tuple[int, ...] | None
     epoch: int | None
     made_with: Mapping[str, Any] = field(default_factory=dict)
+    scribbles: bool = False
     doubt: str = ""
 
 
@@ -141,7 +144,7 @@ def weights_of(path: Path) -> str:
 def _weights_of(path: Path, size: int, mtime: int) -> str:
     with path.open("rb") as file:
         content = _without_weights(file)
-    return str((isinstance(content, Mapping) and content.get(CHECKSUM)) or _hash(path, size, mtime))
+    return str((isinstance(content, Mapping) and content.get(CHECKSUM)) or file_hash(path))
 
 
 def _without_weights(file: BinaryIO) -> Any:
@@ -171,6 +174,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         and len(set(axes)) == len(axes)
     ):
         raise ModelError(f"{path} allows mirroring along {axes!r:.80}; axes are 0, 1 and 2, each at most once.")
+    own = content.get(OWN)
     return Checkpoint(
         weights=content["network_weights"],
         trainer=str(content.get("trainer_name", DEFAULT_TRAINER)),
@@ -178,6 +182,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         mirror_axes=tuple(int(a) for a in axes) if axes is not None else None,
         epoch=epochs_in(content),
         made_with=arguments if isinstance(arguments, dict) else {},
+        scribbles=isinstance(own, Mapping) and own.get("scribbles") is True,
     )
 
 
@@ -185,18 +190,6 @@ def epochs_in(content: Mapping[str, Any]) -> int | None:
     """Return how many epochs a checkpoint says are finished, None if it does not say."""
     epochs = content.get("current_epoch")
     return int(epochs) if isinstance(epochs, Integral) else None
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, remembered as long as size and time of the file stay."""
-    status = path.stat()
-    return _hash(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=128)
-def _hash(path: Path, size: int, mtime: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_checkpoint(

@@ -214,7 +214,7 @@ class FoldFolder:
                 origin = message(path / name).get(key, f"another {key}")
                 ended, now = "was ended before anything of it was saved, and was to begin", "again"
                 if path != self.path:
-                    ended, now = f"was not begun, and {path.name} of the same model began", "with that, too"
+                    ended, now = f"has saved nothing yet, and {path.name} of the same model began", "with that, too"
                 raise ModelError(
                     f"{self.path} cannot be resumed: it {ended} with the {key} {origin}. It would begin with random "
                     "weights.",

@@ -13,15 +13,9 @@ from typing import Any
 
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.images.files import ADAPTERS
-from napari_nnunet.formats.model.checkpoint import (
-    Checkpoint,
-    file_hash,
-    not_compared,
-    read_checkpoint,
-    told_apart,
-    weights_of,
-)
+from napari_nnunet.formats.model.checkpoint import Checkpoint, not_compared, read_checkpoint, told_apart, weights_of
 from napari_nnunet.formats.model.fold import cannot_compare
+from napari_nnunet.formats.regular import file_hash
 from napari_nnunet.formats.results.summary import find_summary
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo

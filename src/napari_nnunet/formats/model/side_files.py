@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import copy_file, write_json
-from napari_nnunet.formats.model.checkpoint import file_hash
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.formats.regular import regular
+from napari_nnunet.formats.regular import file_hash, regular
 from napari_nnunet.formats.results.recipe import read_recipe
 from napari_nnunet.formats.workspace import stamp
 from napari_nnunet.schema.json_text import message, read_object

@@ -363,6 +363,7 @@ def ask(recognised: Recognised, sentence: str, *, unnamed: Sequence[str] = ()) -
         way = f"If that is right, import with: {proposal}"
         if recognised.kind == "unclear" or (recognised.ignore or 0) > 0:
             way += "\nIf every value is a class of its own: --map each=class"
+        way += "\nIf every coloured piece is an object of its own: --objects" * (recognised.kind == "colours")
     else:
         way = ""
     return DatasetError(

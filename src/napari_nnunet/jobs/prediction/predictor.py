@@ -17,9 +17,9 @@ from napari_nnunet.engine.network.unet import UNet, build, load_state, weights_d
 from napari_nnunet.engine.prediction.infer import Ensemble, sigmoid, softmax
 from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Note
-from napari_nnunet.formats.model.checkpoint import file_hash
 from napari_nnunet.formats.model.eight_bit import EightBit
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.regular import file_hash
 from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.names import Fold, typed

@@ -14,9 +14,10 @@ from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.card import CARD_FILE, THUMBNAIL, ModelCard, add_file, zip_writer
-from napari_nnunet.formats.model.checkpoint import file_hash, light_checkpoint
+from napari_nnunet.formats.model.checkpoint import light_checkpoint
 from napari_nnunet.formats.model.fold import FINAL
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.regular import file_hash
 from napari_nnunet.formats.results.inference_information import INFORMATION, INSTRUCTIONS
 from napari_nnunet.jobs.sharing.cards import make_card
 from napari_nnunet.schema.json_text import message

@@ -268,7 +268,8 @@ def going_on(network: UNet, order: Order, folder: Path) -> Job[dict[str, Any]]:
     checkpoint = model.first_checkpoint
     heads = matching_heads(order.info.labels, model.dataset.labels)
     path = model.checkpoint_path(fold, checkpoint)
-    load_pretrained(network, model.read_fold(fold, checkpoint).weights, where=str(path), heads=heads)
+    found = model.read_fold(fold, checkpoint)
+    load_pretrained(network, found.weights, where=str(path), heads=heads)
     names = order.info.labels.head_names
     new = [name for name, head in zip(names, heads, strict=True) if head is None]
     gone = sorted(set(model.dataset.labels.head_names) - set(names))
@@ -277,6 +278,9 @@ def going_on(network: UNet, order: Order, folder: Path) -> Job[dict[str, Any]]:
         + (f" New: {', '.join(new)}." if new else "")
         + (f" No longer asked for: {', '.join(gone)}." if gone else "")
     )
+    if found.scribbles and not order.recipe.scribbles:
+        text = f"{model.name} was trained on labels that are strokes, and this training is not. Where they are, "
+        yield Note(level="warning", text=f"{text}add --scribbles.", in_window=f"{text}switch 'Scribbles' on.")
     if fold != order.fold:
         yield Note(
             level="warning",
@@ -309,7 +313,8 @@ def fit_output_layers(session: Session) -> Job[None]:
         yield Progress(done=min(index + 1, least), total=least)
         if index + 1 >= least and fit.seen >= {names.index(name) for name in begun["new"]}:
             break
-        if budget is not None and time.monotonic() - began >= _OF_BUDGET * budget:
+        spent = budget is not None and time.monotonic() - began >= _OF_BUDGET * budget
+        if session.group.agree(float(spent)):  # else processes of one training would fit, and learn, differently
             break
     fitted = [names[head] for head in fit.fit()]
     rate = session.recipe.rate

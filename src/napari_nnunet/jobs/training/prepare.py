@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from napari_nnunet.engine.image.annotated import has_whole_parts
 from napari_nnunet.engine.image.intensities import intensity_warnings
 from napari_nnunet.errors import DatasetError, ModelError, NnunetError, PlanError, SettingsError, counted
 from napari_nnunet.events import Job, Note, Stage
@@ -255,9 +255,9 @@ def say_strokes(order: Order) -> Job[None]:
             values = np.asarray(labels[:])[0]
             annotated = values != ignored  # also what lies outside the content
             shares.append(float(annotated[values >= 0].mean()) if (values >= 0).any() else 1.0)
-            whole += shares[-1] > 0 and _has_whole_planes(annotated)
-    few, slices = bool(shares) and float(np.median(shares)) < _STROKES, 2 * whole > len(shares)
-    if few and not slices and not order.recipe.scribbles:
+            whole += shares[-1] > 0 and has_whole_parts(annotated)
+    few, wholly = bool(shares) and float(np.median(shares)) < _STROKES, 2 * whole > len(shares)
+    if few and not wholly and not order.recipe.scribbles:
         text = (
             f"Only {np.median(shares):.1%} of the voxels of a case are annotated, and the others teach nothing. Where "
             "slices or boxes were labelled wholly, that is right. Where labels are strokes in every structure and in "
@@ -268,8 +268,8 @@ def say_strokes(order: Order) -> Job[None]:
             text=f"{text}train with --scribbles: sizes and places are learnt better.",
             in_window=f"{text}train with 'Scribbles' among the advanced settings: sizes and places are learnt better.",
         )
-    if order.recipe.scribbles and (slices or not few):
-        found = "whole slices" if few else f"{np.median(shares):.0%} of the voxels of a case"
+    if order.recipe.scribbles and (wholly or not few):
+        found = "whole slices or boxes" if few else f"{np.median(shares):.0%} of the voxels of a case"
         text = (
             f"Trained as scribbles, but {found} are annotated: what nobody annotated counts as background, so that "
             "structures come out too small or are missed where they were not labelled. Unless all labels are strokes, "
@@ -279,14 +279,3 @@ def say_strokes(order: Order) -> Job[None]:
             text=f"{text}train without --scribbles.",
             in_window=f"{text}train without 'Scribbles'.",
         )
-
-
-def _has_whole_planes(annotated: NDArray[np.bool_]) -> bool:
-    """Whether most of what is annotated lies in planes that are annotated wholly, along any axis longer than one."""
-    total = int(annotated.sum())
-    for axis, size in enumerate(annotated.shape):
-        if size > 1:
-            planes = annotated.all(axis=tuple(i for i in range(annotated.ndim) if i != axis))
-            if planes.sum() * annotated.size / size > total / 2:
-                return True
-    return False
