@@ -135,7 +135,7 @@ def test_from_raw_data_to_preprocessed_data(plan, home, qtbot):
     run(plan, qtbot)
     assert plan.sentence.text().startswith("4 cases, 1 class, 3D, patch ")
     qtbot.waitUntil(lambda: not plan._costing.running)
-    assert plan.sentence.text().endswith("per fold here")
+    assert "per fold here" in plan.sentence.text()  # and whether the computer was busy
     _measure_again_and_long_times(plan, qtbot)
     assert cell(plan, "Time per fold", "2d").endswith((" h", "days"))
     assert cell(plan, "Memory", "3d_fullres").endswith("(cpu)")
