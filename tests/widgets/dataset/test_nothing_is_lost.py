@@ -14,6 +14,7 @@ from helpers import dataset_json, make_dataset
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
 from napari_nnunet.formats.dataset.raw_writer import drop_case
 from napari_nnunet.formats.images.files import read_labels, write_labels
+from napari_nnunet.widgets.files.unsaved import CloseGuard
 from napari_nnunet.widgets.frame.layers import SPARSE
 from napari_nnunet.widgets.frame.panel import RunState
 
@@ -232,3 +233,24 @@ def test_a_dataset_is_renamed_removed_and_brought_back_in_the_dock(cases, raw, h
     listed(cases, qtbot, 3)
     assert len(survey(raw.with_name("Dataset005_Nuclei"))[0].cases) == 3
     assert made[-1].panel.state is RunState.IDLE
+
+
+def test_a_window_with_an_opened_case_that_was_corrected_asks_before_it_closes(viewer, cases, home, qtbot, monkeypatch):
+    """Only cases that Train opened were asked about."""
+    show(cases, make_dataset(home, cases=2))
+    listed(cases, qtbot, 2)
+    cases.cases.list.itemDoubleClicked.emit(cases.cases.list.item(0))
+    qtbot.waitUntil(lambda: "c0 labels" in viewer.layers)
+    guard = viewer.window._qt_window.findChild(CloseGuard)
+    monkeypatch.setattr(QMessageBox, "question", asked := Mock(return_value=QMessageBox.StandardButton.Cancel))
+    assert guard.may_close() and not asked.called
+    for value in (1, 0):  # the second time after a correction was saved
+        viewer.layers["c0 labels"].data[:3] = value
+        assert not guard.may_close()
+        said = asked.call_args.args[2]
+        assert said.startswith("'c0 labels' was corrected and is not saved.")
+        assert "Then press 'Save changes to this case' in Training cases." in said
+        press(cases, qtbot)
+        asked.reset_mock()
+        assert guard.may_close() and not asked.called
+        listed(cases, qtbot, 2)

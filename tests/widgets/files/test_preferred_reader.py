@@ -47,7 +47,7 @@ def test_folders_of_datasets_and_models_are_opened_without_a_question_too(viewer
     with npe2pm.tmp_plugin(manifest=builtins):
         dock = open_dock(viewer, "Segment")
         qtbot.waitUntil(lambda: dock.offer.isVisible())
-        assert ".gipl, folders of datasets, folders of models. Open" in dock.offer.text.text()
+        assert ".nnunet.png, folders of datasets, folders of models. Open" in dock.offer.text.text()
         for folder in (raw, model):
             with pytest.raises(MultipleReaderError):
                 viewer.open(str(folder), plugin=None)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import napari_builtins
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from napari.layers import Image, Labels
+from napari.settings import get_settings
 from napari.utils.colormaps import DirectLabelColormap
+from npe2 import PluginManifest
 
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.widgets.files import place as place_of_layers
+from napari_nnunet.widgets.files import writer
+from napari_nnunet.widgets.files.preferred import prefer
 from napari_nnunet.widgets.files.reader import get_reader
 from napari_nnunet.widgets.files.writer import write_labels_layer
 from napari_nnunet.widgets.frame.layers import class_names_of
@@ -192,3 +199,31 @@ def test_rows_of_a_features_table_that_are_no_label_values_name_no_class(tmp_pat
     assert class_names_of(again.features)[1] == "organ"
     assert class_names_of({"index": ["x", None, 3], "name": ["a", "b", "c"]}) == {3: "c"}
     assert class_names_of({"index": ["0", "1", "2.5"], "name": ["background", "organ", "a"]}) == {1: "organ"}
+
+
+@pytest.mark.parametrize(("ending", "shape"), [(".nnunet.tif", SHAPE), (".nnunet.png", SHAPE[1:])])
+def test_pictures_and_stacks_of_ours_come_back_as_labels_in_a_window(viewer, npe2pm, tmp_path, ending, shape):
+    """napari's own reader and writer of .tif and .png lost classes, colours and voxel size without a word."""
+    get_settings().plugins.extension2reader = {"*.tif": "napari", "*.png": "napari"}
+    with npe2pm.tmp_plugin(manifest=PluginManifest.from_file(Path(napari_builtins.__file__).parent / "builtins.yaml")):
+        place = {"scale": (2.5, 0.8, 0.7)[-len(shape) :], "units": ["mm"] * len(shape)}
+        saved = viewer.add_labels(
+            _labels(shape).data, **place, features={"index": [0, 1], "name": ["background", "Kern"]}
+        )
+        (path,) = viewer.layers.save(str(tmp_path / f"cells{ending}"), selected=True)
+        prefer()
+        (again,) = viewer.open(path, plugin=None)
+    assert isinstance(again, Labels) and again.name == "cells"
+    assert class_names_of(again.features) == {1: "Kern"}
+    np.testing.assert_array_equal(again.data, saved.data)
+    np.testing.assert_allclose(again.scale, saved.scale)
+
+
+def test_who_saves_a_stack_that_napari_opens_itself_is_told(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(writer, "show_info", said.append)
+    _save(_labels(), tmp_path / "a.tif")
+    assert said == ["napari itself opens a.tif, without classes and place. a.nnunet.tif keeps them."]
+    _save(_labels(), tmp_path / "a.nnunet.tif")
+    _save(_labels(), tmp_path / "a.nii.gz")
+    assert len(said) == 1

@@ -21,6 +21,7 @@ from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.jobs.labelling.suggestion import Standing, Suggestion, Suggestions
 from napari_nnunet.schema.requests.labelling import SuggestRequest
 from napari_nnunet.widgets.files.unsaved import CloseGuard
+from napari_nnunet.widgets.files.writer import write_labels_layer
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.labelling import next_dock
 
@@ -138,6 +139,20 @@ def test_a_window_with_a_correction_asks_before_it_closes(opened, asked):
     assert f"Then press {opened.take_button.text()} in Next." in said
     asked.return_value = QMessageBox.StandardButton.Discard
     assert guard.may_close()
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_correction_that_was_saved_to_a_file_is_not_called_unsaved(opened, asked, home, held):
+    layer, guard = paint(opened), opened.window().findChild(CloseGuard)
+    if not held:
+        opened._placed = True
+        opened.setParent(None)
+    data, attributes, _ = layer.as_layer_data_tuple()
+    write_labels_layer(str(home / "mine.nii.gz"), data, attributes)
+    assert guard.may_close() and opened._may_go() and not asked.called
+    layer.data[3, 5:9, 5:9] = 1  # after it was saved
+    asked.return_value = QMessageBox.StandardButton.Cancel
+    assert not guard.may_close()
 
 
 @pytest.mark.parametrize("how", ["another dataset", "the dock is closed", "closed, then painted"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image, Labels
 from qtpy.QtWidgets import QGroupBox, QMessageBox, QVBoxLayout
 
@@ -34,6 +36,7 @@ from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
 from napari_nnunet.widgets.files.place import LayerData
 from napari_nnunet.widgets.files.reader import open_layers
 from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
+from napari_nnunet.widgets.files.unsaved import ask_before_closing, changed_layers, labels_digest, note_state
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, activate, add_layer, case_origin, colormap_of_values
 from napari_nnunet.widgets.frame.panel import RunState
@@ -244,8 +247,8 @@ class CasesWidget(RequestDock[NewCase, None]):
         layers = [*self.form.images, self.form.labels]
         request = replace(request, looked_before=before, looked_here=here, fresh=self._replaces == "nothing")
         job = add_case(request) if request.kinds is None else add_object_case(request)
-        kept = _unlocked(layers[-1])
-        self.panel.run(job, done=lambda case: self._added(case, request, layers), cancelled=kept, failed=kept)
+        kept, digest = _unlocked(layers[-1]), _digest(layers[-1])  # people go on painting
+        self.panel.run(job, done=lambda case: self._added(case, request, layers, digest), cancelled=kept, failed=kept)
 
     def looked_for(self, question: str) -> bool | None:
         """Ask whether classes of which nothing is labelled were looked for; None to leave everything as it is."""
@@ -258,13 +261,14 @@ class CasesWidget(RequestDock[NewCase, None]):
         box.exec()
         return {none: True, nobody: False}.get(box.clickedButton())
 
-    def _added(self, case: TrainingCase, saved: NewCase, layers: Sequence[Any]) -> str:
+    def _added(self, case: TrainingCase, saved: NewCase, layers: Sequence[Any], digest: str | None) -> str:
         folder = case.label.parent.parent
         reference = reference_file(folder, case.name, read_info(folder))
         for layer in layers:
             if layer is not None:
                 layer.metadata[ORIGIN] = case_origin(folder, case.name, reference)
         remember_values(layers[-1], saved)
+        self._ask_about(layers[-1], digest)
         self._arrived(folder)
         return f"Saved {case.name} in {folder.name}."
 
@@ -284,8 +288,15 @@ class CasesWidget(RequestDock[NewCase, None]):
             for data, attributes, kind in layers
         ]
         self.form.choose(added[:-1], added[-1])
+        self._ask_about(added[-1], _digest(added[-1]))
         activate(self.viewer, added[-1])
         self.panel.say("")
+
+    def _ask_about(self, labels: Any, digest: str | None) -> None:
+        """Let napari's window ask before strokes are lost that came after these labels were opened or saved."""
+        if digest is not None:
+            note_state(labels, digest, f"Then press '{_BUTTONS['itself']}' in Training cases.")
+            ask_before_closing(self, "cases of Training cases", partial(changed_layers, self.viewer))
 
     def _not_opened(self, error: BaseException) -> None:
         self.panel.say(failure_text(error))
@@ -308,6 +319,11 @@ class CasesWidget(RequestDock[NewCase, None]):
             drop_case(folder, name)
             self.state.written.emit()
             self.panel.say(f"Moved {name} to the trash folder of {folder.name}.")
+
+
+def _digest(labels: Any) -> str | None:
+    """Return the checksum of labels in memory; None for others, in which nobody paints."""
+    return labels_digest(labels.data) if isinstance(labels.data, np.ndarray) else None
 
 
 def _unlocked(labels: Any) -> Callable[[object], None]:

@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QFormLayout,
-    QHBoxLayout,
     QLineEdit,
     QScrollArea,
     QVBoxLayout,
@@ -35,6 +34,7 @@ from napari_nnunet.widgets.dataset.import_tables import (
     obstacle,
 )
 from napari_nnunet.widgets.files.look_dialog import look_button
+from napari_nnunet.widgets.frame.forms import beside
 from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel, RunState
 from napari_nnunet.widgets.frame.parts import Sentence, button, next_button
 from napari_nnunet.widgets.frame.ready import sizes_in
@@ -142,15 +142,11 @@ class ImportDialog(RunDialog):
     def _lay_out(self) -> None:
         self.form = form = QFormLayout()
         for label, edit in (("Images", self.images), ("Masks", self.masks)):
-            row = QHBoxLayout(line := QWidget())
-            row.setContentsMargins(0, 0, 0, 0)
             browse = button("Browse…")
             browse.setAccessibleName(f"Browse for the folder of {label.lower()}")
             browse.clicked.connect(lambda _, edit=edit, label=label: self._browse(edit, label))
-            row.addWidget(edit, 1)
-            row.addWidget(browse)
             edit.setAccessibleName(f"Folder of {label.lower()}")
-            form.addRow(label, line)
+            form.addRow(label, beside(edit, browse))
         for label, part, tip in (
             ("Add to", self.target, "A new dataset, or an existing one, whose channels and classes are then used."),
             ("Name", self.name, "Of the new dataset, with or without a number: Dataset012_Nuclei or Nuclei."),

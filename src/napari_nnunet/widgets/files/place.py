@@ -27,6 +27,8 @@ from napari_nnunet.widgets.frame.words import as_text
 STORED = "nnunet_geometry"
 #: Voxels, keywords and kind of a layer, as napari's readers return them.
 LayerData = tuple[Any, dict[str, Any], str]
+#: Endings of pictures and stacks that napari leaves to us: it opens other ones itself, without classes and place.
+KEPT = (".nnunet.tif", ".nnunet.png")
 _UPRIGHT = 1e-6  # of a direction's entries
 _SHEARED = 1e-4  # cosine of the angle between two axes
 _TIME = ("t", "time", "frame", "frames")

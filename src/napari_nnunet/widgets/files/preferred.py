@@ -8,11 +8,12 @@ from napari.settings import get_settings
 from npe2 import PluginManager
 from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
+from napari_nnunet.widgets.files.place import KEPT
 from napari_nnunet.widgets.frame.parts import Sentence, button
 
 _PLUGIN = "napari-nnunet"
 #: What this plugin opens with geometry and classes, and napari by itself does not.
-PATTERNS = ("*.nii", "*.nii.gz", "*.nrrd", "*.mha", "*.mhd", "*.gipl")
+PATTERNS = ("*.nii", "*.nii.gz", "*.nrrd", "*.mha", "*.mhd", "*.gipl", *(f"*{ending}" for ending in KEPT))
 #: Likewise for folders, and what they are called. napari asks about any other folder in them as it did before.
 FOLDERS = {"*Dataset[0-9][0-9][0-9]_*/": "folders of datasets", "*Trainer*__*Plans*__*/": "folders of models"}
 
@@ -32,7 +33,8 @@ def _claimed(pattern: str) -> bool:
 def prefer() -> None:
     """Let napari open these files with this plugin, without a question; other preferences stay."""
     plugins = get_settings().plugins
-    plugins.extension2reader = {**plugins.extension2reader, **dict.fromkeys(undecided(), _PLUGIN)}
+    ours = dict.fromkeys(undecided(), _PLUGIN)
+    plugins.extension2reader = {**ours, **plugins.extension2reader}  # *.nnunet.tif before what was said about *.tif
 
 
 class ReaderOffer(QWidget):

@@ -38,7 +38,7 @@ from napari_nnunet.grid import Apart, Grid, Turned, WhenApart
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.files.label_image_layer import read_label_images, refuse_unfinished
-from napari_nnunet.widgets.files.place import LayerData, in_window_words, placement, tell_remarks, with_time
+from napari_nnunet.widgets.files.place import KEPT, LayerData, in_window_words, placement, tell_remarks, with_time
 from napari_nnunet.widgets.frame.layers import ORIGIN, case_origin, colormap_of, colormap_of_values, features_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 
@@ -229,13 +229,18 @@ def _read_one(path: Path) -> list[LayerData]:
     return [(np.asarray(channel), {"name": f"{name} {c}", **place}, "image") for c, channel in enumerate(volume.array)]
 
 
+def _plain_name(path: Path) -> str:
+    kept = next((ending for ending in KEPT if path.name.lower().endswith(ending)), None)
+    return path.name[: -len(kept or ending_of(path))]
+
+
 def _noted_layer(path: Path, note: LabelNote) -> LayerData | None:
     """Return the Labels layer that was saved, with its names and colours; None if the file is another by now."""
     found = read_noted(path, note)
     if found is None:
         return None
     labels, note = found
-    keywords: dict[str, Any] = {"name": path.name[: -len(ending_of(path))], **placement(note.geometry)}
+    keywords: dict[str, Any] = {"name": _plain_name(path), **placement(note.geometry)}
     if "T" in note.axes:
         keywords |= with_time(keywords, note.time_step, note.time_unit, note.time_start)
     if note.names or note.colours:

@@ -5,22 +5,50 @@ napari itself asks about layers as such, until it is told not to ask in future.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
+import numpy as np
+from napari.layers import Labels
+from numpy.typing import NDArray
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QApplication, QMainWindow, QMessageBox, QWidget
 
 from napari_nnunet.errors import some
 from napari_nnunet.widgets.frame.words import as_text
 
+if TYPE_CHECKING:
+    import napari
+
+#: Layers that are asked about as soon as they are no more as they were opened or saved, which no dock has to know.
+_NOTED: WeakKeyDictionary[Labels, tuple[str, str]] = WeakKeyDictionary()
+_SAVED: set[str] = set()  # digests of labels that were written to files
 _QUITS = "_quit_app"  # of napari's windows: that with this one, all close
+_NOBODY = "Then select the layer and press File > Save Selected Layers: no Next dock holds it any more."
 _TITLE = "Corrections that are not saved"
 _SAVE, _DISCARD, _CANCEL = (
     QMessageBox.StandardButton.Save,
     QMessageBox.StandardButton.Discard,
     QMessageBox.StandardButton.Cancel,
 )
+
+
+def labels_digest(labels: NDArray[Any]) -> str:
+    """Return a checksum that tells labels from others."""
+    return hashlib.sha1(np.ascontiguousarray(labels).data, usedforsecurity=False).hexdigest()
+
+
+def note_saved(labels: NDArray[Any]) -> None:
+    """Remember labels that were written to a file: they are not lost with their layer."""
+    _SAVED.add(labels_digest(labels))
+
+
+def is_saved(labels: NDArray[Any]) -> bool:
+    """Whether labels were written to a file as they are, wherever that was."""
+    return labels_digest(labels) in _SAVED
 
 
 @dataclass(frozen=True)
@@ -40,6 +68,23 @@ class Unsaved:
     name: str
     save: Callable[[], str] | None
     how: str
+
+
+def differs(labels: NDArray[Any], digest: str) -> bool:
+    """Whether labels are not those of a digest, and in no file either."""
+    return labels_digest(labels) != digest and not is_saved(labels)
+
+
+def note_state(layer: Labels, digest: str, how: str = _NOBODY) -> None:
+    """Note the digest of labels as they were opened or saved last, and what to press to save others."""
+    own = getattr(layer, "__wrapped__", layer)  # layers come to docks in wrappers that nobody keeps
+    _NOTED[own] = (digest, how)
+
+
+def changed_layers(viewer: napari.viewer.Viewer) -> list[Unsaved]:
+    """Return the noted layers of a viewer that are not as they were opened or saved."""
+    layers = [layer for layer in viewer.layers if isinstance(layer, Labels) and layer in _NOTED]
+    return [Unsaved(one.name, None, _NOTED[one][1]) for one in layers if differs(one.data, _NOTED[one][0])]
 
 
 class CloseGuard(QObject):
@@ -80,7 +125,8 @@ class CloseGuard(QObject):
 
     def may_close(self) -> bool:
         """Ask, if there is something to ask about."""
-        found = [one for unsaved in self._known.values() for one in unsaved()]
+        unsaved = (one for known in self._known.values() for one in known())
+        found = list({one.name: one for one in unsaved}.values())  # a layer may be known to several docks
         if not found:
             return True
         answer = self._asked(found)

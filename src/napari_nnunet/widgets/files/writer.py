@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Image, Layer
 from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError
@@ -20,6 +21,7 @@ from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.widgets.files.dicom_layers import write_dicom
 from napari_nnunet.widgets.files.overlay import named_as_open, require_over
 from napari_nnunet.widgets.files.place import (
+    KEPT,
     STORED,
     axes_of,
     for_format,
@@ -27,8 +29,10 @@ from napari_nnunet.widgets.files.place import (
     in_window_words,
     time_of,
 )
+from napari_nnunet.widgets.files.unsaved import note_saved
 from napari_nnunet.widgets.frame.layers import class_names_of
 from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.frame.words import as_text
 
 _MOST_COLOURS = 256  # more values are numbered objects, whose colours mean nothing
 
@@ -59,10 +63,11 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     attributes = dict(named_as_open(attributes, labels.shape, axes))
     if path.lower().endswith(".dcm"):
         write_dicom(Path(path), labels, attributes, axes)
+        note_saved(labels)
         return [path]
     ordered = "".join(letter for letter in "TZYX" if letter in axes)
     geometry = geometry_to_save(labels.shape, attributes, axes)
-    labels = labels.transpose([axes.index(letter) for letter in ordered])
+    painted, labels = labels, labels.transpose([axes.index(letter) for letter in ordered])
     space = labels.shape[ordered.count("T") :]
     note = LabelNote(
         axes=ordered,
@@ -72,7 +77,12 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
         colours=_colours(labels, attributes),
         **_time(axes, attributes),
     )
-    write_labels(labels, for_format(geometry, space, ending_of(Path(path))), Path(path), note=note)
+    file = Path(path)
+    write_labels(labels, for_format(geometry, space, ending_of(file)), file, note=note)
+    note_saved(painted)
+    kept = next((ending for ending in KEPT if ending.endswith(file.suffix.lower())), None)
+    if kept is not None and not file.name.lower().endswith(kept):
+        show_info(as_text(f"napari itself opens {file.name}, without classes and place. {file.stem}{kept} keeps them."))
     return [path]
 
 

@@ -12,11 +12,21 @@ from napari.layers import Image
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLineEdit,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_nnunet.schema.requests.option import flag_of, rows_of
 from napari_nnunet.widgets.frame.parts import leave_out_middle
 from napari_nnunet.widgets.frame.ready import typed_spacing
+from napari_nnunet.widgets.frame.words import as_text
 
 if TYPE_CHECKING:
     import napari
@@ -75,6 +85,64 @@ class LayerForm(Form):
 
     def _images(self) -> list[Image]:
         return [layer for layer in self.viewer.layers if isinstance(layer, Image) and DERIVED not in layer.metadata]
+
+
+class PathRow(QObject):
+    """A row of a form for a path, with a button that asks for one; emits ``changed``.
+
+    Parameters
+    ----------
+    form : QFormLayout
+        Gets the row.
+    title : str
+        Of the row.
+    edit_name : str
+        Of the line for screen readers.
+    tip : str
+        About the line; a path is wider than a dock, so its tool tip says the path first.
+    browse : QPushButton
+        The button.
+    """
+
+    changed = Signal()
+
+    def __init__(self, form: QFormLayout, title: str, edit_name: str, tip: str, browse: QPushButton) -> None:
+        super().__init__()
+        self._form, self._tip = form, tip
+        self.edit = QLineEdit()
+        self.edit.setAccessibleName(edit_name)
+        self.edit.setToolTip(tip)
+        browse.clicked.connect(lambda _=False: self.browse())
+        self.line = beside(self.edit, browse)
+        form.addRow(title, self.line)
+        self.edit.textChanged.connect(self._changed)
+
+    def _changed(self, text: str) -> None:
+        self.edit.setToolTip(f"{as_text(text)}\n{self._tip}" if text else self._tip)
+        self.changed.emit()
+
+    @property
+    def text(self) -> str:
+        """What was typed or chosen."""
+        return self.edit.text().strip()
+
+    def show(self, *, visible: bool) -> None:
+        """Show or hide the row."""
+        self._form.setRowVisible(self.line, visible)
+
+    def browse(self) -> None:
+        """Ask for a path."""
+        raise NotImplementedError
+
+
+def beside(*parts: QWidget) -> QWidget:
+    """Return parts beside each other; the first one is as wide as it can be."""
+    line = QWidget()
+    row = QHBoxLayout(line)
+    row.setContentsMargins(0, 0, 0, 0)
+    for i, part in enumerate(parts):
+        row.addWidget(part, 0 if i else 1)
+    return line
 
 
 def field_widget(model: type[BaseModel], name: str, **own: Any) -> Any:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qtpy.QtCore import QEvent, QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QFormLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.widgets.frame.forms import let_shrink
+from napari_nnunet.widgets.frame.forms import beside, let_shrink
 from napari_nnunet.widgets.frame.parts import ElidingLabel, NameBox, Sentence, button, refresh_button
 from napari_nnunet.widgets.frame.state import State
 from napari_nnunet.widgets.frame.words import as_text
@@ -59,12 +59,12 @@ class Head(QWidget):
         self.refresh = refresh_button("datasets")
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Workspace", _row(self.place, self.other, self.help))
+        form.addRow("Workspace", beside(self.place, self.other, self.help))
         self.lost, self.again = Sentence(), button("Look again", "Look whether the workspace is there again.")
         self.trouble = _column(self.lost, self.again)
         form.addRow(self.trouble)
         if datasets is not None:
-            form.addRow("Dataset", _row(self.box, self.refresh))
+            form.addRow("Dataset", beside(self.box, self.refresh))
         self.other.clicked.connect(self._browse)
         self.refresh.clicked.connect(self.look_again)
         self.again.clicked.connect(state.look)
@@ -143,16 +143,6 @@ class Head(QWidget):
         found = QFileDialog.getExistingDirectory(self, "Workspace or dataset", self.place.text())
         if found:
             self.state.open_folder(Path(found))
-
-
-def _row(*parts: QWidget) -> QWidget:
-    row = QWidget()
-    layout = QHBoxLayout(row)
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.addWidget(parts[0], 1)
-    for part in parts[1:]:
-        layout.addWidget(part)
-    return row
 
 
 def _column(*parts: QWidget) -> QWidget:

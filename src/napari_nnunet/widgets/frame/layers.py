@@ -289,9 +289,10 @@ def pointer_away(viewer: Any) -> Iterator[None]:
 
 
 def add_layer(viewer: Any, layer: Any) -> Any:
-    """Add a layer to a viewer, wherever the pointer is, and return it."""
+    """Add a layer to a viewer, wherever the pointer is, and return it; napari would return a wrapper of it."""
     with pointer_away(viewer):
-        return viewer.add_layer(layer)
+        viewer.add_layer(layer)
+    return layer
 
 
 def remove_layer(viewer: Any, layer: Any) -> None:

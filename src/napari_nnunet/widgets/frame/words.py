@@ -66,25 +66,19 @@ def telling_parts(names: Sequence[str], fits: Callable[[str], bool]) -> dict[str
     """Return what is shown of names: where one is too long, without what all names that begin alike share.
 
     First goes their beginning, and where that is not enough, what they end with; numbers stay whole. What would be
-    shown of two names has the word with which they begin as well, else where they differ, else a longer ending; no two
-    are shown alike.
+    seen of two names has the word with which they begin as well, else where they differ; no two are shown alike.
     """
     families: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         families.setdefault(_first_word(name), []).append(name)
-    shown: dict[str, str] = {}
-    for family in families.values():
-        shown.update(_of_family(family, fits))
-    _part_wide(shown, fits)
-    alike = {name for group in _alike(shown) for name in group}
-    for family in families.values():
-        if alike & set(family):
-            _use(shown, {name: _first_word(name) + shown[name] for name in family}, fits)
-    for group in _alike(shown):
-        _use(shown, _where_they_differ(group, shown, fits), fits)
-    for group in _alike(shown):
-        _use(shown, _ends(group), fits)
-    while groups := _alike(shown):
+    shown = {name: text for family in families.values() for name, text in _of_family(family, fits).items()}
+    doubtful = {_first_word(name) for group in _alike(shown, fits) for name in group}
+    for word in doubtful:
+        worded = {name: word + shown[name] for name in families[word] if shown[name] != name}
+        shown.update({name: text for name, text in worded.items() if fits(text)})
+    for group in _alike(shown, fits):
+        shown.update(_where_they_differ(group, fits))
+    while groups := _alike(shown, lambda _: True):
         shown.update({name: name for group in groups for name in group})
     return {name: shown[name] for name in names}
 
@@ -95,66 +89,33 @@ def _first_word(name: str) -> str:
 
 def _of_family(family: Sequence[str], fits: Callable[[str], bool]) -> dict[str, str]:
     """Return what tells names apart that begin alike."""
-    shown: dict[str, str] = {}
     front = _shared(family).rstrip("0123456789") if len(family) > 1 else ""
-    rests = [name.removeprefix(front) for name in family]
-    back = _shared([rest[::-1] for rest in rests])[::-1].lstrip("0123456789") if front else ""
-    for name, rest in zip(family, rests, strict=True):
-        middle = rest.removesuffix(back)
-        if fits(name) or not front or not rest:
-            shown[name] = name
-        else:
-            shown[name] = f"…{rest}" if fits(f"…{rest}") or not back or not middle else f"…{middle}…"
+    rests = {name: name.removeprefix(front) for name in family}
+    back = _shared([rest[::-1] for rest in rests.values()])[::-1].lstrip("0123456789") if front else ""
+    shown = {}
+    for name, rest in rests.items():
+        middle, ways = rest.removesuffix(back), [name]
+        if front and rest:
+            ways += [f"…{rest}", f"…{middle}…"] if back and middle else [f"…{rest}"]
+        shown[name] = _longest(ways, fits) or ways[-1]
     return shown
 
 
-def _alike(shown: Mapping[str, str]) -> list[list[str]]:
-    """Return the names that would not be told apart, those together of which the same is shown."""
+def _alike(shown: Mapping[str, str], fits: Callable[[str], bool]) -> list[list[str]]:
+    """Return the names that would not be told apart: those together of which the same is seen."""
     groups: dict[str, list[str]] = {}
     for name, text in shown.items():
-        groups.setdefault(text, []).append(name)
-    return [
-        [name for name in group if name != text]
-        for text, group in groups.items()
-        if len(group) > 1 or (text != group[0] and text in shown)
-    ]
+        ends = (f"…{text[-count:]}" for count in range(len(text), 0, -1))  # what has no room is cut
+        groups.setdefault(text if fits(text) else _longest(ends, fits), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
 
 
-def _use(shown: dict[str, str], texts: Mapping[str, str], fits: Callable[[str], bool]) -> None:
-    """Show other texts of names that are shortened, where these have room."""
-    shown.update({name: text for name, text in texts.items() if shown[name] != name and fits(text)})
-
-
-def _where_they_differ(group: Sequence[str], shown: Mapping[str, str], fits: Callable[[str], bool]) -> dict[str, str]:
-    """Return as many letters as have room from where names part, before what is shown of them."""
-    start = len(_shared(group)) if len(group) > 1 else 0
-    texts = {}
-    for name in group:
-        short = shown[name][shown[name].index("…") :] if "…" in shown[name] else shown[name]
-        lead = "…" if start else ""
-        ways = (f"{lead}{name[start : start + count]}{short}" for count in range(len(name) - start, 0, -1))
-        texts[name] = _longest(ways, fits) or shown[name]
-    return texts
-
-
-def _part_wide(shown: dict[str, str], fits: Callable[[str], bool]) -> None:
-    """Show other texts of names that have no room and would be cut to the same ending."""
-    wide: dict[str, list[str]] = {}
-    for name, text in shown.items():
-        if not fits(text):
-            seen = _longest((f"…{text[-count:]}" for count in range(len(text), 0, -1)), fits)
-            wide.setdefault(seen, []).append(name)
-    for group in wide.values():
-        shown.update(_both_ends(group, fits) if len(group) > 1 else {})
-
-
-def _both_ends(group: Sequence[str], fits: Callable[[str], bool]) -> dict[str, str]:
-    """Return, of names that are too long and end alike, where they differ and as much of the end as has room."""
+def _where_they_differ(group: Sequence[str], fits: Callable[[str], bool]) -> dict[str, str]:
+    """Return, of names that are alike, where they differ and as much of their ends as has room."""
     start, longest = len(_shared(group)), max(map(len, group))
     telling = (n for n in range(1, longest) if len({name[start : start + n] for name in group}) == len(group))
-    needed, texts = next(telling, longest), {}
+    needed, lead, texts = next(telling, longest), "…" if start else "", {}
     for name in group:
-        lead = "…" if start else ""
         counts = (max(len(_first_word(name)) - start, needed), needed)
         pieces = [piece for count in counts if fits(piece := f"{lead}{name[start : start + count]}…")]
         ways = (f"{piece}{name[len(name) - count :]}" for piece in pieces for count in range(len(name) // 2, -1, -1))
@@ -165,16 +126,6 @@ def _both_ends(group: Sequence[str], fits: Callable[[str], bool]) -> dict[str, s
 def _longest(ways: Iterable[str], fits: Callable[[str], bool]) -> str:
     """Return the first of texts that has room, an empty one where none has."""
     return next(filter(fits, ways), "")
-
-
-def _ends(group: Sequence[str]) -> dict[str, str]:
-    """Return the shortest ending of each of several names that none of the others has, else the whole name."""
-    texts = {name: name for name in group}
-    for count in range(1, max(map(len, group))):
-        times = Counter(name[-count:] for name in group)
-        own = (name for name in group if texts[name] == name and count < len(name) and times[name[-count:]] == 1)
-        texts.update({name: f"…{name[-count:]}" for name in own})
-    return texts
 
 
 def _shared(texts: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info
 from napari_nnunet.formats.preprocessed.plans import plan_files
 from napari_nnunet.formats.workspace import Workspace, is_folder, stamp
 from napari_nnunet.schema.requests.labelling import SuggestRequest
-from napari_nnunet.widgets.files.unsaved import Unsaved, ask_before_closing
+from napari_nnunet.widgets.files import unsaved
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import FieldRows, add_row, chosen_file, field_widget
 from napari_nnunet.widgets.frame.head import Head
@@ -30,7 +30,6 @@ from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
 from napari_nnunet.widgets.frame.words import about_time, as_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
-from napari_nnunet.widgets.labelling.left_behind import labels_digest, leave_behind, left_behind
 from napari_nnunet.widgets.labelling.place_layers import look_at_place, place_layers
 
 if TYPE_CHECKING:
@@ -271,11 +270,11 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self._layers = [add_layer(self.viewer, kinds[kind](data, **options)) for data, options, kind in layers]
         self._open = found
         labels = self._labels()
-        self._kept = None if labels is None else labels_digest(labels.data)
+        self._kept = None if labels is None else unsaved.labels_digest(labels.data)
         held = WeakMethod(self._unsaved)  # a window holds no closed docks
         key = f"the proposal of Next {id(self)}"  # there may be a second dock
-        ask_before_closing(self, key, lambda: own() if (own := held()) else [])
-        ask_before_closing(self, "proposals of Next that stay", partial(left_behind, self.viewer))
+        unsaved.ask_before_closing(self, key, lambda: own() if (own := held()) else [])
+        unsaved.ask_before_closing(self, "proposals of Next that stay", partial(unsaved.changed_layers, self.viewer))
         self.viewer.reset_view()
         if labels is not None:
             activate(self.viewer, labels)
@@ -295,24 +294,24 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         return next((layer for layer in self._layers if isinstance(layer, Labels)), None)
 
     def _corrected(self) -> Labels | None:
-        """Return the open proposal if it was painted in since it was opened or taken."""
+        """Return the open proposal if it was painted in since it was opened or taken, and is in no file."""
         labels = self._labels()
         if self._kept is None or labels is None or labels not in self.viewer.layers:
             return None
-        return labels if labels_digest(labels.data) != self._kept else None
+        return labels if unsaved.differs(labels.data, self._kept) else None
 
-    def _unsaved(self) -> list[Unsaved]:
+    def _unsaved(self) -> list[unsaved.Unsaved]:
         """Return the open proposal if it would be lost with the window."""
         labels = self._corrected()
-        if labels is None or self.closed:  # see left_behind
+        if labels is None or self.closed:  # see unsaved.changed_layers
             return []
-        return [Unsaved(labels.name, None, f"Then press {self.take_button.text()} in Next.")]
+        return [unsaved.Unsaved(labels.name, None, f"Then press {self.take_button.text()} in Next.")]
 
     def close_down(self) -> None:
         """Leave the open proposal to whoever goes on painting in it: it is asked about all the same."""
         labels = self._labels()
         if labels is not None and self._kept is not None:
-            leave_behind(labels, self._kept)
+            unsaved.note_state(labels, self._kept)
         super().close_down()
 
     def _may_go(self) -> bool:
@@ -323,7 +322,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         text = f"'{labels.name}' was corrected and is not saved. Discard the correction?"
         if QMessageBox.question(self, "Not saved", as_text(text)) != QMessageBox.StandardButton.Yes:
             return False
-        self._kept = labels_digest(labels.data)  # what is painted from here on is asked about again
+        self._kept = unsaved.labels_digest(labels.data)  # what is painted from here on is asked about again
         return True
 
     def _remove_layers(self) -> None:
@@ -333,7 +332,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
             if layer in self.viewer.layers and layer is not corrected:
                 remove_layer(self.viewer, layer)
         if corrected is not None and self._kept is not None:
-            leave_behind(corrected, self._kept)
+            unsaved.note_state(corrected, self._kept)
         self._layers, self._kept = [], None
         if corrected is not None:
             show_info(f"'{corrected.name}' was corrected and is not saved: the layer stays.")
@@ -355,7 +354,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         if _stored(folder, found.place.case) != self._known.get(found.place.case) and not self._replaces(found):
             return
         labels = np.array(layer.data)  # people go on painting
-        job, digest = take_correction(folder, found.place, found.image, labels), labels_digest(labels)
+        job, digest = take_correction(folder, found.place, found.image, labels), unsaved.labels_digest(labels)
         self.panel.run(job, done=lambda case: self._taken(found, case, digest))
 
     def _replaces(self, found: Suggestion) -> bool:

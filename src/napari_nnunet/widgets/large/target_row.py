@@ -6,17 +6,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QObject, Signal
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QWidget
+from qtpy.QtWidgets import QFileDialog, QFormLayout
 
 from napari_nnunet.formats.large.label_image import ENDING, Destination
+from napari_nnunet.widgets.frame.forms import PathRow
 from napari_nnunet.widgets.frame.parts import button
-from napari_nnunet.widgets.frame.words import as_text
 
 _TIP = f"Where the labels are written: a name that ends with {ENDING}."
 
 
-class TargetRow(QObject):
+class TargetRow(PathRow):
     """Proposes a place beside the image's file until somebody types another one; emits ``changed``.
 
     Parameters
@@ -25,38 +24,11 @@ class TargetRow(QObject):
         Gets the row.
     """
 
-    changed = Signal()
-
     def __init__(self, form: QFormLayout) -> None:
-        super().__init__()
-        self._form, self._proposed = form, ""
-        self.edit = QLineEdit()
-        self.edit.setAccessibleName("Result on disk")
-        self.edit.setToolTip(_TIP)
         browse = button("Browse…", _TIP)
         browse.setAccessibleName("Browse to the result on disk")
-        browse.clicked.connect(lambda _=False: self.browse())
-        self.line = QWidget()
-        row = QHBoxLayout(self.line)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.edit, 1)
-        row.addWidget(browse)
-        form.addRow("Result", self.line)
-        self.edit.textChanged.connect(self._changed)
-
-    def _changed(self, text: str) -> None:
-        # A path is wider than a dock.
-        self.edit.setToolTip(f"{as_text(text)}\n{_TIP}" if text else _TIP)
-        self.changed.emit()
-
-    @property
-    def text(self) -> str:
-        """What was typed or proposed."""
-        return self.edit.text().strip()
-
-    def show(self, *, visible: bool) -> None:
-        """Show or hide the row."""
-        self._form.setRowVisible(self.line, visible)
+        super().__init__(form, "Result", "Result on disk", _TIP, browse)
+        self._proposed = ""
 
     def propose(self, layer: Any, model: str) -> None:
         """Propose a place for a layer, as long as none was typed; none where its file is not known."""

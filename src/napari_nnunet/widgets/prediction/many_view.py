@@ -16,7 +16,7 @@ from napari_nnunet.events import Found
 from napari_nnunet.formats.atomic import write_text
 from napari_nnunet.jobs.prediction.table import Line, as_csv
 from napari_nnunet.widgets.files.look_dialog import look_button
-from napari_nnunet.widgets.frame.forms import add_row
+from napari_nnunet.widgets.frame.forms import add_row, beside
 from napari_nnunet.widgets.frame.layers import format_volume
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, button
 from napari_nnunet.widgets.frame.words import as_text, plain_time
@@ -62,16 +62,12 @@ class ScopeRows(QObject):
         self._show()
 
     def _row(self, name: str, edit: QLineEdit, tip: str) -> QWidget:
-        line = QWidget()
-        row = QHBoxLayout(line)
-        row.setContentsMargins(0, 0, 0, 0)
         edit.setAccessibleName(f"{name} folder")
         edit.setToolTip(tip)
         browse = button("Browse…", tip)
         browse.setAccessibleName(f"Browse to the {name.lower()}")
         browse.clicked.connect(lambda _=False: self._browse(name, edit))
-        row.addWidget(edit, 1)
-        row.addWidget(browse)
+        line = beside(edit, browse)
         self.form.addRow(name, line)
         return line
 

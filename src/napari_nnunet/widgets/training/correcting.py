@@ -15,7 +15,7 @@ from napari_nnunet.formats.dataset.objects import reference_file
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.dataset.class_table import as_stored
-from napari_nnunet.widgets.files.unsaved import Unsaved, ask_before_closing
+from napari_nnunet.widgets.files.unsaved import Unsaved, ask_before_closing, is_saved
 from napari_nnunet.widgets.frame.layers import (
     ORIGIN,
     activate,
@@ -157,4 +157,4 @@ def _painted(viewer: napari.viewer.Viewer) -> list[Unsaved]:
     """Return the labels of cases that were painted in and are not saved."""
     cases = [layer for layer in viewer.layers if isinstance(layer, Labels) and ORIGIN in layer.metadata]
     how = "Then select the layer and press 'Save the corrected reference' in Train."
-    return [Unsaved(layer.name, None, how) for layer in cases if layer.locked]
+    return [Unsaved(layer.name, None, how) for layer in cases if layer.locked and not is_saved(layer.data)]
