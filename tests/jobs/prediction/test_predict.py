@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -233,6 +235,16 @@ def test_a_series_fills_one_canvas_per_time_point(model, volume):
     results = drain(predict_series(model, frames, CPU))
     assert len(results) == 2
     np.testing.assert_array_equal(canvases[0], canvases[1])
+
+
+@pytest.mark.parametrize("factor", [1, 100])
+def test_intensities_of_another_modality_are_said_once_for_a_series(model, volume, factor):
+    """Only folders said it: an open image of another modality was segmented without a word."""
+    odd = replace(volume, array=volume.array * factor)
+    frames = [(odd, np.zeros(volume.shape, np.uint8), None) for _ in range(2)]
+    events, _ = _events(predict_series(model, frames, CPU))
+    said = [event.text for event in events if isinstance(event, Note) and event.level == "warning"]
+    assert len(said) == (factor > 1) and all("is it another modality?" in text for text in said)
 
 
 def test_too_little_memory_is_said_before_anything_is_computed(model, volume):

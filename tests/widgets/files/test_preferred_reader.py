@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import imageio.v3 as iio
 import napari_builtins
 import numpy as np
 import pytest
 from docks import open_dock
 from napari.errors import MultipleReaderError
+from napari.layers import Image, Labels
 from napari.settings import get_settings
 from npe2 import PluginManifest
 
@@ -16,6 +19,7 @@ from helpers import Recipe, make_dataset, make_model, write_nifti
 from napari_nnunet.formats.model.known_models import known_models
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.widgets.files.preferred import FOLDERS, PATTERNS, undecided
+from napari_nnunet.widgets.frame.layers import class_names_of
 
 
 def test_nobody_is_asked_where_no_other_plugin_claims_the_files(viewer):
@@ -67,3 +71,25 @@ def test_a_damaged_zip_reaches_the_models_dock(viewer, tmp_path):
     (tmp_path / "models.zip").write_bytes(b"PK\x03\x04 and then nothing")
     assert viewer.open(str(tmp_path / "models.zip"), plugin="napari-nnunet") == []
     assert "not a complete zip" in open_dock(viewer, "Models").panel.status.text()
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_a_result_that_napari_opens_by_itself_is_shown_as_labels_while_a_dock_is_open(
+    viewer, npe2pm, tmp_path, qtbot, ending
+):
+    """Results of a folder of pictures opened as nearly black images."""
+    values = np.arange(12, dtype=np.uint8).reshape(3, 4) % 3
+    for name in ("well", "other"):
+        (tmp_path / name).mkdir()
+        iio.imwrite(tmp_path / name / f"{name}{ending}", values)
+    about = {"channel_names": {"0": "a"}, "labels": {"background": 0, "nucleus": 1, "rim": 2}, "file_ending": ending}
+    (tmp_path / "well" / "dataset.json").write_text(json.dumps({**about, "numTraining": 1}))
+    with npe2pm.tmp_plugin(manifest=PluginManifest.from_file(Path(napari_builtins.__file__).parent / "builtins.yaml")):
+        open_dock(viewer, "Segment")
+        viewer.open([str(tmp_path / name / f"{name}{ending}") for name in ("well", "other")], plugin=None)
+        qtbot.waitUntil(lambda: isinstance(viewer.layers[0], Labels))
+        qtbot.wait(100)
+    labels, picture = viewer.layers
+    assert labels.name == "well" and class_names_of(labels.features) == {1: "nucleus", 2: "rim"}
+    assert isinstance(picture, Image)
+    np.testing.assert_array_equal(labels.data, values)

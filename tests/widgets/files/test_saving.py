@@ -223,7 +223,7 @@ def test_who_saves_a_stack_that_napari_opens_itself_is_told(tmp_path, monkeypatc
     said = []
     monkeypatch.setattr(writer, "show_info", said.append)
     _save(_labels(), tmp_path / "a.tif")
-    assert said == ["napari itself opens a.tif, without classes and place. a.nnunet.tif keeps them."]
+    assert said == ["napari by itself opens a.tif as pixels. a.nnunet.tif keeps classes and place."]
     _save(_labels(), tmp_path / "a.nnunet.tif")
     _save(_labels(), tmp_path / "a.nii.gz")
     assert len(said) == 1

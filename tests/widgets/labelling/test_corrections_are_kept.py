@@ -147,10 +147,11 @@ def test_a_correction_that_was_saved_to_a_file_is_not_called_unsaved(opened, ask
     if not held:
         opened._placed = True
         opened.setParent(None)
+    layer.data[5, 0, 0] = 1
     data, attributes, _ = layer.as_layer_data_tuple()
     write_labels_layer(str(home / "mine.nii.gz"), data, attributes)
     assert guard.may_close() and opened._may_go() and not asked.called
-    layer.data[3, 5:9, 5:9] = 1  # after it was saved
+    (home / "mine.nii.gz").unlink()
     asked.return_value = QMessageBox.StandardButton.Cancel
     assert not guard.may_close()
 

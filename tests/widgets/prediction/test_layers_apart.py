@@ -116,6 +116,16 @@ def test_a_voxel_size_a_thousand_times_off_is_asked_about(viewer, dock, model, q
     qtbot.waitUntil(lambda: "Is the unit right" in dock.summary.text())
 
 
+@pytest.mark.parametrize("scope", ["This image", "All open images"])
+def test_intensities_of_another_modality_are_said_with_the_result(viewer, dock, model, qtbot, scope):
+    dock.add_model(model.folder)
+    viewer.add_image(100 * smooth_image((12, 20, 20))[0], name="image", units=MM)
+    dock.form.image.scope.box.value = scope
+    qtbot.waitUntil(lambda: "memory" in dock.summary.text() and not dock._later.isActive())
+    press(qtbot, dock)
+    assert "is it another modality?" in dock.panel.status.text()
+
+
 def test_a_typed_voxel_size_belongs_to_its_layer(viewer, dock, model, qtbot):
     dock.add_model(model.folder)
     image, edit = smooth_image((12, 20, 20))[0], dock.form.image.spacing_edit

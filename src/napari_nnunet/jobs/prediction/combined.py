@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from napari_nnunet.jobs.prediction.result import (
     each_frame,
     halting,
 )
+from napari_nnunet.jobs.prediction.voxel_size import doubting_once
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import lift, lift_shape
@@ -380,8 +382,6 @@ def predict_combined_series(
 
     A ``halt`` that is handed in again carries on in the frame that was cancelled.
     """
-    return (
-        yield from each_frame(
-            halt, frames, lambda volume, **own: predict_combined(combination, volume, **own, **options)
-        )
-    )
+    told = doubting_once(combination.model)
+    segment = partial(predict_combined, combination, **options)
+    return (yield from each_frame(halt, frames, lambda volume, **own: told(volume, segment(volume, **own))))

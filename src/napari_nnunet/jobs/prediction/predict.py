@@ -42,7 +42,7 @@ from napari_nnunet.jobs.prediction.result import (
     told_unturned,
     turned,
 )
-from napari_nnunet.jobs.prediction.voxel_size import require_near
+from napari_nnunet.jobs.prediction.voxel_size import doubting_once, require_near
 from napari_nnunet.jobs.prediction.windows import (
     NotFiniteError,
     begin_windows,
@@ -218,9 +218,9 @@ def predict_series(
 
     A ``halt`` that is handed in again carries on in the frame that was cancelled.
     """
-    return (
-        yield from each_frame(halt, frames, lambda volume, **own: predict(model, volume, settings, **own, **options))
-    )
+    told = doubting_once(model)
+    segment = partial(predict, model, settings=settings, **options)
+    return (yield from each_frame(halt, frames, lambda volume, **own: told(volume, segment(volume, **own))))
 
 
 def predict_in_turn(model: TrainedModel, turns: Iterable[ImageTurn], total: int) -> Job[None]:
@@ -241,7 +241,8 @@ def predict_in_turn(model: TrainedModel, turns: Iterable[ImageTurn], total: int)
             with Pump(turn.unless_kept(job)) as pump:
                 for event in pump:
                     if not isinstance(event, CaseDone):  # of a time point
-                        yield event
+                        warns = isinstance(event, Note) and event.level == "warning"
+                        yield event.model_copy(update={"text": f"{turn.name}: {event.text}"}) if warns else event
         except Exception as unforeseen:  # whatever it is, the images after it are segmented
             yield CaseFailed.of(turn.name, for_people(unforeseen), i, total)
         else:

@@ -1,25 +1,34 @@
-"""Do the voxels of an image fit a model? Asked of numbers alone, before anything is read or made."""
+"""Whether the voxels of an image fit a model: their size, asked before anything is read or made, and their values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.engine.image.intensities import intensity_warnings
 from napari_nnunet.engine.image.turning import Turning
 from napari_nnunet.engine.image.voxel_size import as_trained, trained_sizes
 from napari_nnunet.errors import NnunetError, SettingsError, counted, some
-from napari_nnunet.events import Note
+from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.dataset.case_files import Case, reader_for
 from napari_nnunet.formats.images.files import read_header
 from napari_nnunet.formats.images.tiff import sidecar
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.volume import Volume
+
+P = TypeVar("P")
 
 #: Voxels that differ by more than this from those a model was trained on are asked about; a wrong unit is a factor of
 #: 1000, scanners and microscopes of one kind differ by less than 10.
 FAR = 10.0
 _LISTED = 10
+_STRIP = 16  # rows
 _STACKS = (".tif", ".tiff")
 _DOUBTFUL = (".tif", ".tiff", ".nrrd", ".mha", ".mhd")  # formats that need not say how large a voxel is
 
@@ -107,6 +116,27 @@ def require_near(model: TrainedModel, geometry: Geometry, settings: PredictSetti
             shell="Give the right size (--spacing), or segment the image as it is (--any_spacing).",
             window="Correct the voxel size, or confirm it.",
         )
+
+
+def doubting_once(model: TrainedModel) -> Callable[[Volume, Job[P]], Job[P]]:
+    """Return what says, before the first of several jobs over images, what is odd about intensities for a model."""
+    asked = [model]
+
+    def told(volume: Volume, job: Job[P]) -> Job[P]:
+        while asked:
+            of = asked.pop()
+            odd = intensity_warnings(_some_of(volume.array), of.plans, of.configuration, of.dataset.channel_names)
+            yield from (Note(level="warning", text=text) for text in odd)
+        return (yield from job)
+
+    return told
+
+
+def _some_of(array: Any) -> NDArray[Any]:
+    """Return three slices of a volume, or strips of a picture (C, [Z,] Y, X): reading all may take long."""
+    count, thick = array.shape[1], 1 if len(array.shape) == 4 else _STRIP
+    places = sorted({count // 4, count // 2, 3 * count // 4})
+    return np.concatenate([np.asarray(array[:, place : place + thick]) for place in places], axis=1)
 
 
 def size_notes(model: TrainedModel, cases: Sequence[Case], reader: str) -> Iterator[Note]:

@@ -34,6 +34,7 @@ from napari_nnunet.widgets.dataset.problems import ProblemList, told_by
 from napari_nnunet.widgets.dataset.rubbish import rubbish_of
 from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
 from napari_nnunet.widgets.files.place import LayerData
+from napari_nnunet.widgets.files.preferred import follow_pictures
 from napari_nnunet.widgets.files.reader import open_layers
 from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.files.unsaved import ask_before_closing, changed_layers, labels_digest, note_state
@@ -96,6 +97,7 @@ class CasesWidget(RequestDock[NewCase, None]):
             column.addWidget(part)
         self.repair = RepairTools(viewer, lambda: self.form.labels)
         self.cut_out = CutOutRow(viewer)
+        follow_pictures(viewer)
         self.lay_out(
             self.form, self.cut_out, self.repair, self.summary, self.panel, self.collection, self.trash, last=self.next
         )

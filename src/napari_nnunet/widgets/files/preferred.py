@@ -1,21 +1,55 @@
-"""napari asks who opens a file that several plugins claim; this offers to answer once and for all."""
+"""Who opens a file: napari asks where several plugins claim it, which can be answered here once and for all."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from napari.layers import Labels
 from napari.settings import get_settings
+from napari.utils.notifications import show_info
 from npe2 import PluginManager
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_nnunet.widgets.files.place import KEPT
+from napari_nnunet.widgets.files.reader import labels_in
 from napari_nnunet.widgets.frame.parts import Sentence, button
+from napari_nnunet.widgets.frame.words import as_text
 
-_PLUGIN = "napari-nnunet"
+if TYPE_CHECKING:
+    import napari
+
+_PLUGIN, _NAPARI = "napari-nnunet", "napari"
+_PICTURES = (".tif", ".tiff", ".png")
 #: What this plugin opens with geometry and classes, and napari by itself does not.
 PATTERNS = ("*.nii", "*.nii.gz", "*.nrrd", "*.mha", "*.mhd", "*.gipl", *(f"*{ending}" for ending in KEPT))
 #: Likewise for folders, and what they are called. napari asks about any other folder in them as it did before.
 FOLDERS = {"*Dataset[0-9][0-9][0-9]_*/": "folders of datasets", "*Trainer*__*Plans*__*/": "folders of models"}
+
+
+def follow_pictures(viewer: napari.viewer.Viewer) -> None:
+    """Show results that napari opens by itself, TIFF and PNG, as the labels they are, from now on."""
+    viewer.layers.events.inserted.connect(_opened)
+
+
+def _opened(event: Any) -> None:
+    layer, layers, source = event.value, event.source, event.value.source
+    if source.reader_plugin == _NAPARI and str(source.path).lower().endswith(_PICTURES):
+        QTimer.singleShot(0, lambda: _exchange(layers, layer, Path(source.path)))  # napari is still opening it
+
+
+def _exchange(layers: Any, layer: Any, path: Path) -> None:
+    found = labels_in(path) if layer in layers else None
+    if found is None or np.shape(found[0]) != np.shape(layer.data):  # several files may be one layer
+        return
+    labels, place = Labels(found[0], **found[1]), layers.index(layer)
+    layers.remove(layer)
+    layers.insert(place, labels)
+    layers.selection.active = labels
+    show_info(as_text(f"{path.name} holds labels and is shown as such, with its classes."))
 
 
 def undecided() -> list[str]:

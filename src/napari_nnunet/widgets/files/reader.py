@@ -229,6 +229,17 @@ def _read_one(path: Path) -> list[LayerData]:
     return [(np.asarray(channel), {"name": f"{name} {c}", **place}, "image") for c, channel in enumerate(volume.array)]
 
 
+def labels_in(path: Path) -> LayerData | None:
+    """Return the Labels layer of a file that holds labels of ours or of a dataset beside it; None for any other."""
+    if read_note(path) is None and _dataset_beside(path) is None:
+        return None
+    try:
+        layer, *others = _read_one(path)
+    except (NnunetError, OSError):
+        return None
+    return layer if layer[2] == "labels" and not others else None
+
+
 def _plain_name(path: Path) -> str:
     kept = next((ending for ending in KEPT if path.name.lower().endswith(ending)), None)
     return path.name[: -len(kept or ending_of(path))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Layers that are asked about as soon as they are no more as they were opened or saved, which no dock has to know.
 _NOTED: WeakKeyDictionary[Labels, tuple[str, str]] = WeakKeyDictionary()
-_SAVED: set[str] = set()  # digests of labels that were written to files
+_SAVED: dict[str, Path] = {}  # where labels were written, by their digests
 _QUITS = "_quit_app"  # of napari's windows: that with this one, all close
 _NOBODY = "Then select the layer and press File > Save Selected Layers: no Next dock holds it any more."
 _TITLE = "Corrections that are not saved"
@@ -41,14 +42,15 @@ def labels_digest(labels: NDArray[Any]) -> str:
     return hashlib.sha1(np.ascontiguousarray(labels).data, usedforsecurity=False).hexdigest()
 
 
-def note_saved(labels: NDArray[Any]) -> None:
+def note_saved(labels: NDArray[Any], path: Path) -> None:
     """Remember labels that were written to a file: they are not lost with their layer."""
-    _SAVED.add(labels_digest(labels))
+    _SAVED[labels_digest(labels)] = path
 
 
 def is_saved(labels: NDArray[Any]) -> bool:
     """Whether labels were written to a file as they are, wherever that was."""
-    return labels_digest(labels) in _SAVED
+    path = _SAVED.get(labels_digest(labels))
+    return path is not None and path.exists()
 
 
 @dataclass(frozen=True)

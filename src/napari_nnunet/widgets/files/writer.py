@@ -63,7 +63,7 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     attributes = dict(named_as_open(attributes, labels.shape, axes))
     if path.lower().endswith(".dcm"):
         write_dicom(Path(path), labels, attributes, axes)
-        note_saved(labels)
+        note_saved(labels, Path(path))
         return [path]
     ordered = "".join(letter for letter in "TZYX" if letter in axes)
     geometry = geometry_to_save(labels.shape, attributes, axes)
@@ -79,10 +79,10 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     )
     file = Path(path)
     write_labels(labels, for_format(geometry, space, ending_of(file)), file, note=note)
-    note_saved(painted)
+    note_saved(painted, file)
     kept = next((ending for ending in KEPT if ending.endswith(file.suffix.lower())), None)
     if kept is not None and not file.name.lower().endswith(kept):
-        show_info(as_text(f"napari itself opens {file.name}, without classes and place. {file.stem}{kept} keeps them."))
+        show_info(as_text(f"napari by itself opens {file.name} as pixels. {file.stem}{kept} keeps classes and place."))
     return [path]
 
 

@@ -20,7 +20,7 @@ from napari_nnunet.jobs.prediction.result import ImageTurn
 from napari_nnunet.jobs.prediction.table import Line, found_in
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.widgets.files.preferred import ReaderOffer
+from napari_nnunet.widgets.files.preferred import ReaderOffer, follow_pictures
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.layers import focus_of
 from napari_nnunet.widgets.frame.tabs import open_dock
@@ -82,6 +82,7 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
         #: What is on disk, the voxels of its label values, and what corrections had added when these were counted.
         self._counted: tuple[LargeOrder, list[int], dict[int, int] | None] | None = None
         self.offer = ReaderOffer()
+        follow_pictures(viewer)
         self.tour = Tour(self._stops())
         self.form.head.help.tour = self.tour.begin
         self.lay_out(self.offer, self.form, self.summary, self.panel, self.correct, self.result, last=self.tour)
