@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -383,5 +382,8 @@ def predict_combined_series(
     A ``halt`` that is handed in again carries on in the frame that was cancelled.
     """
     told = doubting_once(combination.model)
-    segment = partial(predict_combined, combination, **options)
-    return (yield from each_frame(halt, frames, lambda volume, **own: told(volume, segment(volume, **own))))
+
+    def segment(volume: Volume, **own: Any) -> Job[Prediction]:
+        return told(volume, predict_combined(combination, volume, **own, **options))
+
+    return (yield from each_frame(halt, frames, segment))

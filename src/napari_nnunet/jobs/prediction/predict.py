@@ -219,8 +219,11 @@ def predict_series(
     A ``halt`` that is handed in again carries on in the frame that was cancelled.
     """
     told = doubting_once(model)
-    segment = partial(predict, model, settings=settings, **options)
-    return (yield from each_frame(halt, frames, lambda volume, **own: told(volume, segment(volume, **own))))
+
+    def segment(volume: Volume, **own: Any) -> Job[Prediction]:
+        return told(volume, predict(model, volume, settings, **own, **options))
+
+    return (yield from each_frame(halt, frames, segment))
 
 
 def predict_in_turn(model: TrainedModel, turns: Iterable[ImageTurn], total: int) -> Job[None]:
@@ -240,9 +243,10 @@ def predict_in_turn(model: TrainedModel, turns: Iterable[ImageTurn], total: int)
         try:
             with Pump(turn.unless_kept(job)) as pump:
                 for event in pump:
-                    if not isinstance(event, CaseDone):  # of a time point
-                        warns = isinstance(event, Note) and event.level == "warning"
-                        yield event.model_copy(update={"text": f"{turn.name}: {event.text}"}) if warns else event
+                    if isinstance(event, Note) and event.level == "warning":
+                        yield event.model_copy(update={"text": f"{turn.name}: {event.text}"})
+                    elif not isinstance(event, CaseDone):  # of a time point
+                        yield event
         except Exception as unforeseen:  # whatever it is, the images after it are segmented
             yield CaseFailed.of(turn.name, for_people(unforeseen), i, total)
         else:

@@ -34,7 +34,7 @@ from napari_nnunet.widgets.dataset.import_tables import (
     obstacle,
 )
 from napari_nnunet.widgets.files.look_dialog import look_button
-from napari_nnunet.widgets.frame.forms import beside
+from napari_nnunet.widgets.frame.forms import side_by_side
 from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel, RunState
 from napari_nnunet.widgets.frame.parts import Sentence, button, next_button
 from napari_nnunet.widgets.frame.ready import sizes_in
@@ -146,7 +146,7 @@ class ImportDialog(RunDialog):
             browse.setAccessibleName(f"Browse for the folder of {label.lower()}")
             browse.clicked.connect(lambda _, edit=edit, label=label: self._browse(edit, label))
             edit.setAccessibleName(f"Folder of {label.lower()}")
-            form.addRow(label, beside(edit, browse))
+            form.addRow(label, side_by_side(edit, browse))
         for label, part, tip in (
             ("Add to", self.target, "A new dataset, or an existing one, whose channels and classes are then used."),
             ("Name", self.name, "Of the new dataset, with or without a number: Dataset012_Nuclei or Nuclei."),

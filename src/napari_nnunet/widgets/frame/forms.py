@@ -113,7 +113,7 @@ class PathRow(QObject):
         self.edit.setAccessibleName(edit_name)
         self.edit.setToolTip(tip)
         browse.clicked.connect(lambda _=False: self.browse())
-        self.line = beside(self.edit, browse)
+        self.line = side_by_side(self.edit, browse)
         form.addRow(title, self.line)
         self.edit.textChanged.connect(self._changed)
 
@@ -135,7 +135,7 @@ class PathRow(QObject):
         raise NotImplementedError
 
 
-def beside(*parts: QWidget) -> QWidget:
+def side_by_side(*parts: QWidget) -> QWidget:
     """Return parts beside each other; the first one is as wide as it can be."""
     line = QWidget()
     row = QHBoxLayout(line)

@@ -9,7 +9,7 @@ from qtpy.QtCore import QEvent, QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.widgets.frame.forms import beside, let_shrink
+from napari_nnunet.widgets.frame.forms import let_shrink, side_by_side
 from napari_nnunet.widgets.frame.parts import ElidingLabel, NameBox, Sentence, button, refresh_button
 from napari_nnunet.widgets.frame.state import State
 from napari_nnunet.widgets.frame.words import as_text
@@ -59,12 +59,12 @@ class Head(QWidget):
         self.refresh = refresh_button("datasets")
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Workspace", beside(self.place, self.other, self.help))
+        form.addRow("Workspace", side_by_side(self.place, self.other, self.help))
         self.lost, self.again = Sentence(), button("Look again", "Look whether the workspace is there again.")
         self.trouble = _column(self.lost, self.again)
         form.addRow(self.trouble)
         if datasets is not None:
-            form.addRow("Dataset", beside(self.box, self.refresh))
+            form.addRow("Dataset", side_by_side(self.box, self.refresh))
         self.other.clicked.connect(self._browse)
         self.refresh.clicked.connect(self.look_again)
         self.again.clicked.connect(state.look)

@@ -16,7 +16,7 @@ from napari_nnunet.events import Found
 from napari_nnunet.formats.atomic import write_text
 from napari_nnunet.jobs.prediction.table import Line, as_csv
 from napari_nnunet.widgets.files.look_dialog import look_button
-from napari_nnunet.widgets.frame.forms import add_row, beside
+from napari_nnunet.widgets.frame.forms import add_row, side_by_side
 from napari_nnunet.widgets.frame.layers import format_volume
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, button
 from napari_nnunet.widgets.frame.words import as_text, plain_time
@@ -67,7 +67,7 @@ class ScopeRows(QObject):
         browse = button("Browse…", tip)
         browse.setAccessibleName(f"Browse to the {name.lower()}")
         browse.clicked.connect(lambda _=False: self._browse(name, edit))
-        line = beside(edit, browse)
+        line = side_by_side(edit, browse)
         self.form.addRow(name, line)
         return line
 
