@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import napari
 import numpy as np
 from napari.layers import Labels
 from napari.settings import get_settings
@@ -16,11 +17,9 @@ from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_nnunet.widgets.files.place import KEPT
 from napari_nnunet.widgets.files.reader import labels_in
+from napari_nnunet.widgets.frame.layers import activate, pointer_away, remove_layer
 from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.words import as_text
-
-if TYPE_CHECKING:
-    import napari
 
 _PLUGIN, _NAPARI = "napari-nnunet", "napari"
 _PICTURES = (".tif", ".tiff", ".png")
@@ -36,19 +35,21 @@ def follow_pictures(viewer: napari.viewer.Viewer) -> None:
 
 
 def _opened(event: Any) -> None:
-    layer, layers, source = event.value, event.source, event.value.source
+    layer, source = event.value, event.value.source
     if source.reader_plugin == _NAPARI and str(source.path).lower().endswith(_PICTURES):
-        QTimer.singleShot(0, lambda: _exchange(layers, layer, Path(source.path)))  # napari is still opening it
+        QTimer.singleShot(0, lambda: _exchange(layer, Path(source.path)))  # napari is still opening it
 
 
-def _exchange(layers: Any, layer: Any, path: Path) -> None:
-    found = labels_in(path) if layer in layers else None
+def _exchange(layer: Any, path: Path) -> None:
+    viewer = napari.current_viewer()
+    found = labels_in(path) if viewer is not None and layer in viewer.layers else None
     if found is None or np.shape(found[0]) != np.shape(layer.data):  # several files may be one layer
         return
-    labels, place = Labels(found[0], **found[1]), layers.index(layer)
-    layers.remove(layer)
-    layers.insert(place, labels)
-    layers.selection.active = labels
+    labels, place = Labels(found[0], **found[1]), viewer.layers.index(layer)
+    remove_layer(viewer, layer)
+    with pointer_away(viewer):
+        viewer.layers.insert(place, labels)
+    activate(viewer, labels)
     show_info(as_text(f"{path.name} holds labels and is shown as such, with its classes."))
 
 
