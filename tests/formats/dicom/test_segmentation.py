@@ -71,6 +71,14 @@ def test_they_come_back_from_a_file_with_frames_in_any_order(tmp_path, order, la
     assert found.geometry.origin == pytest.approx((-7, 9, 5))
 
 
+def test_they_come_back_from_an_enhanced_file_of_one_frame(tmp_path):
+    image = write_enhanced(tmp_path / "image.dcm", IMAGE[2:3])
+    output().write(INSIDE[2:3], tmp_path / "seg.dcm", source=image, series="", kinds=None)
+    found = segmentation.read_segmentation(tmp_path / "seg.dcm")
+    np.testing.assert_array_equal(found.labels, INSIDE[2:3])
+    assert found.geometry.origin == pytest.approx((-7, 9, 5))
+
+
 def test_another_program_reads_it_and_finds_the_slices_it_was_made_of(series, tmp_path):
     output().write(INSIDE, tmp_path / "seg.dcm", source=series, series="", kinds=None)
     seg = highdicom.seg.segread(tmp_path / "seg.dcm")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 
 from helpers import make_dataset
+from napari_nnunet.engine.image.likeness import likeness_of
 from napari_nnunet.events import Note, Pump
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.case_checks import CaseFacts
+from napari_nnunet.jobs.dataset.contradictions import measured_problems
 from napari_nnunet.jobs.planning.plan import extract_fingerprint
+from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.requests.planning import FingerprintRequest
 
 pytestmark = pytest.mark.usefixtures("in_one_process")
@@ -68,6 +73,34 @@ def test_a_noisy_copy_is_said_with_what_to_do_where_somebody_reads_it(raw):
     assert note.text.startswith("c0, c2: the images of these cases are nearly the same")
     assert note.text.endswith("at once (--group_by).")
     assert "'Groups' of the Training cases dock" in note.in_window
+
+
+def test_what_was_odd_by_other_classes_is_not_repeated(raw):
+    labels, geometry = read_labels(raw / "labelsTr" / "c3.nii.gz")
+    write_labels(np.zeros_like(labels), geometry, raw / "labelsTr" / "c3.nii.gz")
+    assert "c3: no foreground" in texts(raw)[0]
+    path = raw / "dataset.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "channel_names": {"0": "CT"}}))
+    with Pump(extract_fingerprint(Workspace.at(raw.parents[1]), FingerprintRequest(dataset=raw.name))) as pump:
+        said = [event.text for event in pump if isinstance(event, Note)]
+    assert not any("no foreground:" in text for text in said)
+    assert said[-1].endswith("that dataset.json names now: verify_dataset_integrity does.")
+
+
+def test_of_pictures_that_are_all_alike_not_every_pair_is_named():
+    rng = np.random.default_rng(0)
+    scene = rng.random((32, 32))
+    facts = {
+        f"c{i:03d}": CaseFacts((), {1: 1}, digest=str(i), likeness=likeness_of(np.float32(scene + 0.01 * rng.random())))
+        for i in range(600)
+    }
+    info = DatasetInfo.parse(
+        {"channel_names": {"0": "a"}, "labels": {"background": 0, "x": 1}, "numTraining": 600, "file_ending": ".png"}
+    )
+    found = [str(problem) for problem in measured_problems(info, facts)]
+    assert len(found) == 9
+    assert found[-1].startswith("warning: other cases: at least 9") and "more warnings like this" in found[-1]
 
 
 def test_of_many_copies_a_few_are_listed_and_the_rest_counted(tmp_path):

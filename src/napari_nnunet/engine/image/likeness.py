@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations
+from itertools import chain, combinations, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ _DISTINCT = 5  # values among them; what has fewer is background or an edge, as 
 _KEPT = 64  # rows in a sketch
 _DRAWN = 16 * _KEPT  # rows that are looked at
 _SHARED = 0.25  # of a sketch; different images hardly share any
+_ROWS = 512  # thumbnails that are held against all others at once
 _COMMON = 8  # images; what more have is no sign of a copy
 # Odd numbers without a pattern: what is multiplied by them looks random.
 _MIX = np.uint32(0x9E3779B1)
@@ -87,10 +88,18 @@ def _mixed(bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
     return mixed ^ (mixed >> np.uint32(15))
 
 
-def alike(images: Mapping[str, Likeness]) -> dict[tuple[str, str], str]:
-    """Return the pairs of images that are nearly the same, and how one lies to the other, in words; empty if alike."""
-    found = dict.fromkeys(_of_the_same_rows(images), "or parts of them, mirrored or shifted")
-    return found | dict(_of_like_thumbnails(images))
+def alike(images: Mapping[str, Likeness], most: int | None = None) -> dict[tuple[str, str], str]:
+    """Return the pairs of images that are nearly the same, and how one lies to the other, in words; empty if alike.
+
+    Parameters
+    ----------
+    images : mapping
+        By name.
+    most : int, optional
+        Stop looking after so many pairs of either way to find them: frames of a camera that stands still are all alike.
+    """
+    found = dict.fromkeys(islice(_of_the_same_rows(images), most), "or parts of them, mirrored or shifted")
+    return found | dict(islice(_of_like_thumbnails(images), most))
 
 
 def _of_the_same_rows(images: Mapping[str, Likeness]) -> Iterator[tuple[str, str]]:
@@ -113,10 +122,12 @@ def _of_like_thumbnails(images: Mapping[str, Likeness]) -> Iterator[tuple[tuple[
         table: NDArray[np.float32] = np.stack([thumbnails[name] for name in names])
         for axes in _subsets(range(len(shape))):
             mirrored = np.flip(table, tuple(1 + axis for axis in axes)).reshape(len(names), -1)
-            like = np.triu(table.reshape(len(names), -1) @ mirrored.T, 1) > _NEARLY
             how = f"one mirrored along {' and '.join('zyx'[axis - len(shape)] for axis in axes)}" if axes else ""
-            for i, j in zip(*np.nonzero(like), strict=True):
-                yield (names[i], names[j]), how
+            for first in range(0, len(names), _ROWS):
+                some = table[first : first + _ROWS].reshape(-1, mirrored.shape[1])
+                like = np.triu(some @ mirrored[first:].T, 1) > _NEARLY
+                for i, j in zip(*np.nonzero(like), strict=True):
+                    yield (names[first + i], names[first + j]), how
 
 
 def _subsets(axes: Sequence[int]) -> Iterator[tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ EPOCHS = 1000
 _TIME_BUDGET = 2e10  # multiply-adds of the measured forward pass; a second or two on a slow processor
 _SAMPLES = 3  # steps that are timed; the fastest counts, for others were held up by other programs
 _BUSY = 1.2  # times the time that one thread computed that passed meanwhile: other programs had its core
-_COARSE = 1e-3  # seconds; a clock of threads that ticks less often cannot tell steps apart
+_HELD_UP = 2.0  # times what one thread takes: several threads lose so much only by waiting for cores
 _COPIES = 4  # of every weight: value, gradient, momentum, and a temporary one
 _FORWARD = 1 / 3  # share of the forward pass in a training step
 
@@ -41,7 +42,7 @@ class StepCost:
     share : float
         Part of the batch's voxels that was really run.
     busy : bool
-        Whether other programs had the cores: the time is that of one thread then, which a training does not exceed.
+        Whether other programs had the cores: the time is at most that of one thread then, on a core of its own.
     """
 
     seconds: float
@@ -103,8 +104,8 @@ class Trial:
 
     def step_alone(self) -> tuple[float, float]:
         """Go forward and backward with one thread; returns the seconds that it computed, and those that passed."""
-        coarse = time.get_clock_info("thread_time").resolution > _COARSE
-        clock = time.perf_counter if coarse else time.thread_time
+        # Windows counts a thread's time in ticks of 16 ms, whatever resolution it claims.
+        clock = time.perf_counter if sys.platform == "win32" else time.thread_time
         with torch_threads(1):
             began = clock()
             passed = self.step()
@@ -124,7 +125,7 @@ def measure_step(
     """Run a forward and a backward pass and say what a whole step would take.
 
     Beside other programs, threads that wait for each other can take a hundred times their time (here, of two cores,
-    98 days for what takes one). Where one thread alone computed less than all took, its time counts.
+    98 days for what takes one). Where they were held up, the time of one thread counts if that is less.
 
     Parameters
     ----------
@@ -155,7 +156,8 @@ def measure_step(
         trial.step()
     seconds = min(trial.step() for _ in range(_SAMPLES))
     alone, passed = trial.step_alone() if device == "cpu" else (seconds, seconds)
-    busy, seconds = seconds > alone and passed > _BUSY * alone, min(seconds, alone)
+    busy = passed > _BUSY * alone or seconds > _HELD_UP * alone
+    seconds = min(seconds, alone) if busy else seconds
     work = multiply_adds(architecture, channels, heads, patch) / multiply_adds(architecture, channels, heads, part)
     voxels = math.prod(patch) / math.prod(part)
     weights = sum(p.numel() * p.element_size() for p in trial.network.parameters())

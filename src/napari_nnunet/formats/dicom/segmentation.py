@@ -114,7 +114,7 @@ def write_segmentation(
     headers = [source_header(file) for file in source]
     frames = int(headers[0].get("NumberOfFrames") or 1)
     require_shape(labels, headers, source[0].parent)
-    if frames == 1:
+    if frames == 1 and "SharedFunctionalGroupsSequence" not in headers[0]:  # enhanced files say it by frame
         SlicePlanes.of_headers(headers, source)  # highdicom has no sentence for a header that does not say it
     array, marks = _with_ends(_encoded(labels, segments))
     made = library.seg.Segmentation(

@@ -22,6 +22,7 @@ from napari_nnunet.volume import by_text
 
 _LEAST_OF_CT = 10.0  # Hounsfield units between the darkest and the brightest voxels; 0 to 1 is no CT any more
 _TOLD = 8  # warnings of one kind that planning gives
+_PAIRS = 100  # of like images after which planning looks no further
 _SEVERAL = 4  # cases, from which on most of them tell what is usual
 
 
@@ -137,8 +138,8 @@ def thin_problems(facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
     yield Problem("warning", where, f"{text}. Was a slice saved as a volume, or the axes mixed up?", "drop_case")
 
 
-def twin_problems(facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
-    """Name cases whose images are the same, and those whose images are nearly so."""
+def twin_problems(facts: Mapping[str, CaseFacts], most: int = 1000) -> Iterable[Problem]:
+    """Name cases whose images are the same, and about the first ``most`` pairs whose images are nearly so."""
     same: dict[str, list[str]] = defaultdict(list)
     for name, fact in sorted(facts.items()):
         same[fact.digest].append(name)
@@ -147,7 +148,7 @@ def twin_problems(facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
             text = "these cases have the same image; copies in both training and validation inflate the scores"
             yield Problem("warning", some(names), text, "drop_case")
     known = {name: fact.likeness for name, fact in facts.items() if fact.likeness is not None}
-    for (first, second), how in sorted(alike(known).items()):
+    for (first, second), how in sorted(alike(known, most).items()):
         if facts[first].digest != facts[second].digest:
             text = (
                 f"the images of these cases{f', {how},' if how else ''} are nearly the same; where one is a copy of "
@@ -174,9 +175,10 @@ def measured_problems(info: DatasetInfo, facts: Mapping[str, CaseFacts]) -> Iter
     found = [p for name, fact in facts.items() for p in empty_problems(name, fact.labels, info.labels)]
     for listed, text in by_text({problem.where: [problem.text] for problem in found}):
         yield Problem("warning", listed, text)
-    for problems in (list(intensity_problems(info.channel_names, facts)), list(twin_problems(facts))):
+    for problems in (list(intensity_problems(info.channel_names, facts)), list(twin_problems(facts, _PAIRS))):
         yield from problems[:_TOLD]
         if len(problems) > _TOLD:
-            text = f"{counted(len(problems) - _TOLD, 'more warning')} like this"
+            least = "at least " if len(problems) >= _PAIRS else ""
+            text = f"{least}{counted(len(problems) - _TOLD, 'more warning')} like this"
             shell = f"{text}; verify_dataset_integrity lists all"
             yield Problem("warning", "other cases", shell, in_window=f"{text}; the check of the dataset lists all")

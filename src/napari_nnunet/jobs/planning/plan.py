@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from napari_nnunet.jobs.planning.folds import folds_of, make_folds, own_groups, 
 from napari_nnunet.jobs.planning.freshness import Gathering, content_of, contents_of, files_digest
 from napari_nnunet.processes.cluster.team import Elsewhere, spread
 from napari_nnunet.processes.pool import Task, collected, results_of, run_cases
-from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.json_text import NOTED, message
 from napari_nnunet.schema.names import require_plain
@@ -89,7 +90,7 @@ def extract_fingerprint(
     if not request.clean and (folder / _FINGERPRINT).is_file():
         if not (folder / MEASURED_FROM).is_file() or _unchanged(dataset, folder / MEASURED_FROM, sources):
             yield Note(text=f"{dataset_name}: the fingerprint is up to date.")
-            yield from () if checked else _said_before(folder)
+            yield from () if checked else _said_before(folder, dataset.info)
             return Fingerprint.read(folder / _FINGERPRINT)
         yield Note(text=f"{dataset_name}: the data changed since the fingerprint was measured; measuring again.")
     with claimed(folder, f"{dataset_name} is already being measured", part=_FINGERPRINT):
@@ -102,21 +103,36 @@ def extract_fingerprint(
         if _sources(open_dataset(dataset.folder), request, joining) != sources:
             raise DatasetError(f"{dataset_name} was changed while it was measured. Measure it again.")
         fingerprint = merge([case.measure for case in measured.values()], sampled=request.sampled)
+        odd = [p.note for p in measured_problems(dataset.info, {name: case.facts for name, case in measured.items()})]
         write_json(folder / _FINGERPRINT, dict(fingerprint.to_json()), sort_keys=True)
         content = _joined(case.content for case in measured.values())
-        odd = [p.note for p in measured_problems(dataset.info, {name: case.facts for name, case in measured.items()})]
         classes = {name: list(case.facts.labels) for name, case in measured.items()}
-        said = [note.model_dump(mode="json") for note in odd]
+        said = {"by": _meaning(dataset.info), "notes": [note.model_dump(mode="json") for note in odd]}
         write_json(folder / VALUES_MEASURED, {"content": content, VALUES_OF_CASES: classes, _ODD: said})
         write_json(folder / MEASURED_FROM, {**sources, "content": content})
         yield from () if checked else odd
     return fingerprint
 
 
-def _said_before(folder: Path) -> Iterator[Note]:
+def _meaning(info: DatasetInfo) -> str:
+    """Return a digest of what decides what is odd, besides the cases: the meaning of values and channels."""
+    known = [info.labels.model_dump(mode="json"), info.channel_names]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+def _said_before(folder: Path, info: DatasetInfo) -> Iterator[Note]:
     """Yield what was odd about the cases when they were measured, which is not measured again."""
     found = message(folder / VALUES_MEASURED, largest=NOTED).get(_ODD)
-    for said in found if isinstance(found, list) else ():
+    found = found if isinstance(found, dict) else {}
+    if found.get("by") != _meaning(info):
+        text = "Whether cases are odd (copies, no foreground, other intensities) was not looked at"
+        text += " with the classes and channels that dataset.json names now" if found else " when they were measured"
+        yield Note(
+            text=f"{text}: verify_dataset_integrity does.",
+            in_window=f"{text}: the check of the dataset in the Training cases dock does.",
+        )
+        return
+    for said in found.get("notes") or ():
         with suppress(ValidationError):  # another version's
             yield Note.model_validate(said)
 

@@ -39,7 +39,7 @@ class Planned:
 
 
 def plan_and_preprocess(
-    workspace: Workspace, request: PlanAndPreprocessRequest, *, as_before: bool = False
+    workspace: Workspace, request: PlanAndPreprocessRequest, *, as_before: bool = False, checked: bool = False
 ) -> Job[Planned]:
     """Make a raw dataset ready for training.
 
@@ -51,6 +51,8 @@ def plan_and_preprocess(
         What is asked for.
     as_before : bool
         Bring the files of each case together as when it was preprocessed, whatever the request says.
+    checked : bool
+        Whether a check has just said what is odd.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def plan_and_preprocess(
         for problem in report.problems:
             yield problem.note
     measured = request.only(FingerprintRequest).replace(**measuring)
-    yield from extract_fingerprint(workspace, measured, as_before=as_before, checked=request.check)
+    yield from extract_fingerprint(workspace, measured, as_before=as_before, checked=checked or request.check)
     plans = yield from plan_experiment(workspace, request.only(PlanRequest))
     if not request.configurations or not request.preprocess:
         return Planned(plans, None)

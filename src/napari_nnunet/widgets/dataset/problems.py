@@ -202,7 +202,7 @@ def _mend(where: str, remedy: Callable[[], object]) -> Job[None]:
 
 
 def told_by(report: Any) -> tuple[Note, ...]:
-    """Return the warnings of a check that planning does not say itself, as one note for another dock."""
+    """Return the warnings of a check, but for those of folds, which planning says itself, as one note for its dock."""
     told = [problem for problem in report.problems if problem.where != SPLITS_FILE]
     texts = [problem.sentence for problem in told]
     rest = len(texts) - _TOLD

@@ -84,7 +84,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self.cases: int | None = None  # None until they were counted
         self._shown: tuple[Path | None, Plans | None, DatasetInfo | None] = (None, None, None)
         self._costing, self._looking = Latest(self), Latest(self)
-        self._notes: tuple[Note, ...] = ()  # what another dock has to say before the next planning
+        self._notes: tuple[Note, ...] | None = None  # what the check has said, before the next planning
         self._raw: Path | None = None  # the dataset that is shown
         self._looked_at: Path | None = None  # the dataset whose cases were counted
         self.head = Head(
@@ -265,8 +265,8 @@ class PlanWidget(RequestDock[PlanSettings, None]):
             name = self.head.dataset
             clean = bool(self.clean_box.value)
             whole = PlanAndPreprocessRequest.like(request, dataset=name, configurations=(), clean=clean)
-            job = plan_and_preprocess(self.state.workspace, whole, as_before=True)
-            notes, self._notes = self._notes, ()
+            notes, self._notes = self._notes, None
+            job = plan_and_preprocess(self.state.workspace, whole, as_before=True, checked=notes is not None)
             fingerprint = self.state.workspace.preprocessed / name / "dataset_fingerprint.json"
             before = _written(fingerprint)
 
@@ -275,7 +275,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
                     self.clean_box.value = False
 
             done = partial(self._planned, name)
-            self.panel.run(_after(notes, job), done=done, cancelled=ended, failed=ended)
+            self.panel.run(_after(notes or (), job), done=done, cancelled=ended, failed=ended)
 
     def _planned(self, dataset: str, planned: Any) -> str:
         path = planned.plans
@@ -298,7 +298,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
                 self.panel.say(f"Added the configuration {name}.")
 
     def plan_now(self, notes: Sequence[Note] = ()) -> None:
-        """Measure and plan the dataset that was chosen in another dock, as this form says; the notes are shown too."""
+        """Measure and plan the dataset that was checked in another dock, as this form says; its notes are shown too."""
         self._notes = tuple(notes)
         self.check()
         self.run()
