@@ -62,8 +62,8 @@ def ready(viewer, dock, model, qtbot, target):
 @pytest.fixture
 def held(monkeypatch):
     """The job, which can be halted in one of its steps."""
-    halting = Halting(order_module.predict_image)
-    monkeypatch.setattr(order_module, "predict_image", halting)
+    halting = Halting(order_module.predict_layer)
+    monkeypatch.setattr(order_module, "predict_layer", halting)
     return halting
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from napari_nnunet.engine.large.blocks import Block, BlockGrid
@@ -99,7 +99,7 @@ def fill_elsewhere(
     if filling.kept:
         yield Note(text=f"{counted(filling.kept, 'block is', 'blocks are')} finished already; {len(todo)} are left.")
     yield Stage(name="Segmenting", total=len(todo))
-    began, done, watch = time.monotonic(), 0, ImageWatch(filling)
+    began, done, watch = time.monotonic(), 0, ImageWatch(partial(require_unchanged, filling))
     tasks = (Task(name, (share, point, block.place), lambda: 0.0) for name, (point, block) in todo.items())
     with closing(workers.outcomes(compute_block, tasks)) as stream:
         for item in stream:

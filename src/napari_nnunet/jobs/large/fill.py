@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -101,7 +102,7 @@ def fill(
     if filling.kept:
         yield Note(text=f"{counted(filling.kept, 'block is', 'blocks are')} finished already; {len(todo)} are left.")
     runs = [_runs(filling, predictor, preparation.record, block) for _, preparation, block in todo]
-    total, before, began, watch = sum(runs), 0, time.monotonic(), ImageWatch(filling)
+    total, before, began, watch = sum(runs), 0, time.monotonic(), ImageWatch(partial(require_unchanged, filling))
     yield Stage(name="Segmenting", total=total)
     for number in in_view([(point, block.box) for point, _, block in todo], view):
         point, preparation, block = todo[number]
@@ -179,19 +180,19 @@ class ImageWatch:
 
     Parameters
     ----------
-    filling : Filling
-        What is filled.
+    require : callable
+        Raises ImageError where it was changed.
     """
 
-    def __init__(self, filling: Filling) -> None:
-        self._filling = filling
+    def __init__(self, require: Callable[[], None]) -> None:
+        self._require = require
         self._next = 0.0
 
     def look(self) -> None:
         """Look, if it is time to; raises ImageError where it was changed."""
         began = time.monotonic()
         if began >= self._next:
-            require_unchanged(self._filling)
+            self._require()
             now = time.monotonic()
             self._next = now + (now - began) / _LOOKING
 

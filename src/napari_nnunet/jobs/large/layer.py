@@ -1,4 +1,4 @@
-"""An image that somebody has open is segmented by workers of a cluster, which read it from its files."""
+"""An image that somebody has open is segmented here, or by workers of a cluster, which read it from its files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import numpy as np
 
 from napari_nnunet.engine.large.boxes import cut_into_boxes
 from napari_nnunet.errors import ImageError, NnunetError, SettingsError, some
-from napari_nnunet.events import Job, Progress, Pump, Stage
+from napari_nnunet.events import Job, Painted, Progress, Pump, Stage
+from napari_nnunet.formats.large.label_image import Destination
 from napari_nnunet.formats.large.level import Level
 from napari_nnunet.formats.large.opening import Say, open_image
 from napari_nnunet.formats.large.place import ImagePlace
-from napari_nnunet.formats.large.source import LargeImage
+from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.jobs.large.fill import ImageWatch
 from napari_nnunet.jobs.large.predict_image import DONE, LargeResult, predict_image
+from napari_nnunet.jobs.large.view import View
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.large import PredictImageSettings
 
@@ -31,16 +34,18 @@ def predict_layer(
     files: Sequence[Path],
     target: Path,
     asked: PredictImageSettings,
+    view: View | None = None,
 ) -> Job[LargeResult]:
-    """Segment an image that is open here on a cluster; see :func:`~.predict_image.predict_image`.
+    """Segment an image that is open here; see :func:`~.predict_image.predict_image`.
 
-    Workers cannot see arrays of this process. They read its files, once every voxel there was found to be the one that
-    is open here: an array may have been changed, cut or turned since it was read.
+    Workers of a cluster cannot see arrays of this process. They read its files, once every voxel there was found to be
+    the one that is open here: an array may have been changed, cut or turned since it was read. Here, too, arrays that
+    are no more than a way to read files must not have these exchanged meanwhile.
 
     Parameters
     ----------
-    model, target, asked : TrainedModel, Path, PredictImageSettings
-        As there; ``asked.cluster`` names the workers.
+    model, target, asked, view
+        As there; ``asked.cluster`` names the workers, who know of no view.
     image : LargeImage
         What is open.
     files : sequence of Path
@@ -53,6 +58,10 @@ def predict_layer(
     ImageError
         If files were changed meanwhile; what is finished is kept.
     """
+    if asked.cluster is None:
+        job = predict_image(model, image, target, asked, None, view)
+        files = _read_meanwhile(image, files, target)
+        return (yield from (_unchanged_in(job, replace(image, files=files), target) if files else job))
     there = _opened(image, files)
     stamp = there.stamp()
     yield from _require_same(image, there)
@@ -60,13 +69,45 @@ def predict_layer(
         raise ValueError("what opens files says how they are opened again")
     again = partial(_as_here, there.again, image.geometry, image.place, image.name)
     sent = replace(image, behind=there.files, again=again)
-    with Pump(predict_image(model, sent, target, asked)) as pump:
+    return (yield from _unchanged_in(predict_image(model, sent, target, asked), there, target, stamp))
+
+
+def _read_meanwhile(image: LargeImage, files: Sequence[Path], target: Path) -> tuple[Path, ...]:
+    """Return the files that decide what arrays give; none where all is in memory, or the result is written among them.
+
+    Files that are not there are no such: an address, or what was deleted after it was read.
+    """
+    if all(isinstance(array, np.ndarray) and not isinstance(array, np.memmap) for array in image.arrays):
+        return ()
+    among = any(file in target.parents for file in files) and not Destination(target).is_inside
+    return () if among or not all(file.exists() for file in files) else tuple(files)
+
+
+def _unchanged_in(
+    job: Job[LargeResult], there: LargeImage, target: Path, stamp: Stamp | None = None
+) -> Job[LargeResult]:
+    """Do a job; raises ImageError once files are no longer those of the stamp, or of the beginning."""
+    before = there.stamp() if stamp is None else stamp
+
+    def look() -> None:
+        try:
+            same = there.stamp() == before
+        except OSError:  # gone
+            same = False
+        if not same:
+            raise ImageError(
+                f"The files of {there.name} were changed while they were read, so that its parts do not belong "
+                f"together. Delete {Destination(target).unfinished}, and begin again when nothing writes to them any "
+                "more."
+            )
+
+    watch = ImageWatch(look)
+    with Pump(job) as pump:
         for event in pump:
-            if isinstance(event, Stage) and event.name == DONE and there.stamp() != stamp:
-                raise ImageError(
-                    f"The files of {image.name} were changed while they were read, so that its parts do not belong "
-                    f"together. Delete {target}.unfinished, and begin again when nothing writes to them any more."
-                )
+            if isinstance(event, Stage) and event.name == DONE:
+                look()
+            elif isinstance(event, Painted):
+                watch.look()
             yield event
     return pump.result
 

@@ -33,12 +33,11 @@ from napari_nnunet.widgets.frame.worker import lazy
 if TYPE_CHECKING:
     from napari_nnunet.jobs.large.expected import ExpectedCost, expect_image
     from napari_nnunet.jobs.large.layer import predict_layer
-    from napari_nnunet.jobs.large.predict_image import LargeResult, predict_image
+    from napari_nnunet.jobs.large.predict_image import LargeResult
     from napari_nnunet.jobs.large.view import View
 else:
     expect_image = lazy("napari_nnunet.jobs.large.expected:expect_image")
     predict_layer = lazy("napari_nnunet.jobs.large.layer:predict_layer")
-    predict_image = lazy("napari_nnunet.jobs.large.predict_image:predict_image")
 
 #: What the form calls this way of putting out labels.
 ON_DISK = "Labels on disk"
@@ -114,9 +113,7 @@ class LargeOrder:
 
     def job(self, view: View) -> Job[LargeResult]:
         """Return the job, which goes on with what was begun."""
-        if self.cluster is not None:
-            return predict_layer(self.model, self.image(), self.files, self.target, self.asked)
-        return predict_image(self.model, self.image(), self.target, self.asked, None, view)
+        return predict_layer(self.model, self.image(), self.files, self.target, self.asked, view)
 
     def expected(self) -> Job[ExpectedCost]:
         """Work out what it will take; raises NotReadyError if what was begun there is something else."""
