@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import Stage, drain
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.labelling.suggest import suggest
+from napari_nnunet.jobs.labelling.suggest import learning, suggest
 from napari_nnunet.schema.requests.labelling import SuggestRequest
 from turned_files import claim_mirrored
 
@@ -205,6 +207,33 @@ def test_the_learning_curve_is_told_when_three_numbers_of_cases_are_known(place)
     gain = drain(suggest(workspace, asked(images, budget=2))).gain
     assert gain.cases == 2
     assert gain.middle > 0
+    folder = model.folder.with_name("nnUNetTrainer__more__3d_fullres")
+    shutil.copytree(model.folder.with_name("nnUNetTrainer__plans16__3d_fullres"), folder)
+    classes = {"background": 0, "organ": 1, "lesion": 2, "cyst": 3}
+    (folder / "dataset.json").write_text(json.dumps({**info, "labels": classes, "numTraining": 17}))
+    shutil.rmtree(folder / "fold_0" / "validation")
+    _validated(folder / "fold_0" / "validation", 0.4)
+    known = load_model(folder.with_name("nnUNetTrainer__plans16__3d_fullres"))
+    again = learning(workspace, "Dataset001_Tiny", known, 2)
+    assert again == gain, "a model of other classes has another Dice"
+
+
+def test_a_model_that_knows_the_classes_of_now_is_asked_before_a_better_one_that_does_not(place, tmp_path):
+    workspace, images = place
+    labels = {"background": 0, "organ": 1, "lesion": 2, "cyst": 3}
+    raw_case(workspace, "a", np.zeros(SHAPE, np.uint8), labels=labels)
+    request = asked(images / "u0_0000.nii.gz", proposals=tmp_path / "proposals")
+    _, said = notes(suggest(workspace, request))
+    assert "was trained without cyst, which is background in its proposals: draw it before a place is taken" in said
+    old = workspace.results / "Dataset001_Tiny" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    kept = shutil.copytree(old, tmp_path / "old")
+    new = make_model(workspace.results, Recipe(labels=labels)).folder
+    new.rename(new.with_name("nnUNetTrainer__more__3d_fullres"))
+    shutil.copytree(kept, old)
+    for folder, dice in ((old, 0.9), (old.with_name("nnUNetTrainer__more__3d_fullres"), 0.5)):
+        _validated(folder / "fold_0" / "validation", dice)
+    _, said = notes(suggest(workspace, request))
+    assert "was trained without" not in said
 
 
 def _validated(folder, dice):

@@ -104,6 +104,23 @@ def test_a_prediction_is_taken_for_the_whole_case(folder):
     np.testing.assert_array_equal(stored, seen)
 
 
+def test_what_nobody_annotated_stays_so_where_a_prediction_is_taken_for_the_whole_case(folder, image):
+    drain(take_correction(folder, place(((2, 3), (0, 12), (0, 10))), image, np.ones(SHAPE, np.uint8)))
+    path = folder.parents[1] / "seen.nii.gz"
+    write_nifti(path, np.zeros(SHAPE, np.uint8), (1.0, 0.8, 0.8))
+    stored, _ = read_labels(drain(take_prediction(folder, Examined("u", 1.0, True, {}, (), (), (), 1.0, path), None)))
+    assert [np.unique(plane).tolist() for plane in stored] == [[2], [2], [0], [2], [2], [2]]
+
+
+def test_another_image_of_the_same_name_is_not_taken_for_the_case(folder, image):
+    drain(take_correction(folder, place(((2, 3), (0, 12), (0, 10))), image, np.ones(SHAPE, np.uint8)))
+    before = drawn(folder)[0]
+    write_nifti(image.files[0], smooth_image(SHAPE, seed=10)[0], (1.0, 0.8, 0.8))
+    with pytest.raises(DatasetError, match="has another image with the name u: .* Give one of the two images another"):
+        drain(take_correction(folder, place(((4, 5), (0, 12), (0, 10))), image, np.zeros(SHAPE, np.uint8)))
+    np.testing.assert_array_equal(drawn(folder)[0], before)
+
+
 def test_what_is_not_seen_any_more_is_not_taken(folder):
     part = Part(label=0, seen=1, voxels=18, certainty=1.0, evidence=1.0, place=(1, 3, 3))
     write_nifti(folder / "labelsTr" / "c0.nii.gz", np.zeros(SHAPE, np.uint8), (1.0, 0.8, 0.8))

@@ -47,9 +47,10 @@ class Gain:
     def text(self) -> str:
         """The same in a sentence."""
         span = f"{self.middle:+.3f} Dice (90 % interval {self.low:+.3f} to {self.high:+.3f})"
+        more = f"{self.cases} more {'case brings' if self.cases == 1 else 'cases bring'}"
         if self.pays:
-            return f"By the learning curve, {self.cases} more cases bring {span}."
-        return f"Labelling more is unlikely to pay: by the learning curve, {self.cases} more cases bring {span}."
+            return f"By the learning curve, {more} {span}."
+        return f"Labelling more is unlikely to pay: by the learning curve, {more} {span}."
 
 
 def expected_gain(points: Sequence[CurvePoint], more: int, *, seed: int = 0) -> Gain | None:

@@ -12,8 +12,8 @@ from napari_nnunet.schema.names import typed
 
 FOUND_OBJECTS = "objects"  # folder beside the classes: numbered objects, where a dataset has such
 VALIDATE_FIRST = {
-    "shell": "Train one to its end, or validate with --val.",
-    "window": "Train one to its end in the Train dock.",
+    "shell": "Train a fold to its end, or validate it with --val; a dataset of one case needs more cases for that.",
+    "window": "Train a fold to its end in the Train dock; a dataset of one case needs more cases for that.",
 }
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_nnunet.errors import ModelError, SettingsError
+from napari_nnunet.errors import ModelError, NnunetError, SettingsError
+from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
 from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary
 from napari_nnunet.formats.workspace import Workspace
@@ -19,10 +20,11 @@ from napari_nnunet.schema.requests.labelling import JudgedBy
 
 @dataclass(frozen=True)
 class Judge:
-    """A model, and its folds that were validated on cases that they did not see."""
+    """A model, its folds that were validated on cases that they did not see, and whether its classes are today's."""
 
     model: TrainedModel
     folds: tuple[Fold, ...]
+    fits: bool = True
 
     @property
     def cases(self) -> int:
@@ -37,10 +39,10 @@ class Judge:
         return [dice for dice in means if not math.isnan(dice)]
 
     @property
-    def rank(self) -> tuple[int, float, str]:
-        """Higher is better: the most cases, then the best Dice."""
+    def rank(self) -> tuple[bool, int, float, str]:
+        """Higher is better: today's classes, then the most cases, then the best Dice."""
         scores = self.scores
-        return self.cases, sum(scores) / len(scores) if scores else 0.0, self.model.folder.name
+        return self.fits, self.cases, sum(scores) / len(scores) if scores else 0.0, self.model.folder.name
 
 
 def trained_models(workspace: Workspace, dataset: str, wanted: JudgedBy) -> Iterator[TrainedModel]:
@@ -66,16 +68,24 @@ def judges(
         raise SettingsError(
             "Fold 'all' was trained on every case, so that it agrees with wrong labels too. Name folds by number."
         )
-    usual = dataset_folds(workspace, dataset)
+    usual, names = dataset_folds(workspace, dataset), _names_now(workspace.raw / dataset)
     for model in trained_models(workspace, dataset, wanted):
         there = tuple(fold for fold in validated_folds(model) if fold != "all")
         used = tuple(folds or ()) or tuple(fold for fold in usual if fold in there) or there
         if used and not set(used) - set(there):
-            yield Judge(model, used)
+            yield Judge(model, used, names in (None, set(model.dataset.labels.head_names)))
+
+
+def _names_now(raw: Path) -> set[str] | None:
+    """Return the classes, or regions, that a dataset has now; None where that cannot be read."""
+    try:
+        return set(read_info(raw).labels.head_names)
+    except NnunetError:
+        return None
 
 
 def best_judge(workspace: Workspace, dataset: str, wanted: JudgedBy, folds: Sequence[Fold] | None = None) -> Judge:
-    """Return the validated model with the most validated cases, of several the best.
+    """Return the validated model that knows today's classes, with the most validated cases, of several the best.
 
     Raises
     ------
@@ -109,7 +119,9 @@ def best_model(workspace: Workspace, dataset: str, wanted: JudgedBy) -> TrainedM
             f"{typed(dataset)} 3d_fullres 0 --time-budget 10m' (pictures: 2d).",
             window="Add the cases in the Training cases dock, then press 'Train this'.",
         )
-    return max(trained, key=lambda model: max(_time(path) for path in model.folder.glob("fold_*/*.pth")))
+    names = _names_now(workspace.raw / dataset)
+    fitting = [model for model in trained if set(model.dataset.labels.head_names) == names]
+    return max(fitting or trained, key=lambda model: max(_time(path) for path in model.folder.glob("fold_*/*.pth")))
 
 
 def _time(path: Path) -> float:

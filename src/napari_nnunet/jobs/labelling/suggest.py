@@ -124,6 +124,12 @@ def _values_now(model: TrainedModel, scheme: LabelScheme | None) -> Generator[No
             "cannot be proposed. Train a model with the current regions first."
         )
     now = {name: value for value, name in scheme.names.items()}
+    if new := [name for name in now if name not in own.names.values()]:
+        yield Note(
+            level="warning",
+            text=f"{model.name} was trained without {', '.join(new)}, which is background in its proposals: draw it "
+            "before a place is taken, for every voxel there counts as looked at. Better train a model with it first.",
+        )
     gone = [name for name in own.names.values() if name not in now]
     if gone:
         yield Note(
@@ -219,7 +225,8 @@ def learning(workspace: Workspace, dataset: str, model: TrainedModel, more: int)
     points = []
     for judge in judges(workspace, dataset, wanted):
         scores, cases = judge.scores, judge.model.dataset.num_training or 0
-        if len(scores) > 1 and cases > 0:
+        alike = judge.model.dataset.labels.head_names == model.dataset.labels.head_names  # else another Dice is meant
+        if alike and len(scores) > 1 and cases > 0:
             error = float(np.std(scores, ddof=1)) / math.sqrt(len(scores))
             points.append(CurvePoint(cases, float(np.mean(scores)), error))
     return expected_gain(points, more)

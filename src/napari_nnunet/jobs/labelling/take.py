@@ -16,13 +16,14 @@ from napari_nnunet.events import Job
 from napari_nnunet.formats.dataset.case_files import Case, volume_of_case
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, reader_of, survey
 from napari_nnunet.formats.dataset.read_case import grid_of_image, labels_over
-from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.preprocessed.journal import joined_by
-from napari_nnunet.grid import Grid, onto
+from napari_nnunet.grid import Grid, WhenApart, onto
 from napari_nnunet.jobs.choosing.evaluate import Rules
 from napari_nnunet.jobs.dataset.cases import NewCase, add_case, correct_reference
 from napari_nnunet.jobs.labelling.label_errors import Examined, without_unknown
 from napari_nnunet.schema.dataset import IGNORE, LabelScheme
+from napari_nnunet.volume import Volume
 
 
 def take_correction(folder: Path, place: Spot, image: Case, labels: NDArray[Any]) -> Job[TrainingCase]:
@@ -50,7 +51,8 @@ def take_correction(folder: Path, place: Spot, image: Case, labels: NDArray[Any]
     Raises
     ------
     DatasetError
-        If the labels hold values that the dataset does not know, or have another shape than the image.
+        If the labels hold values that the dataset does not know, or have another shape than the image, or the dataset
+        has another image under this name.
     """
     dataset, _ = survey(folder)
     info = dataset.info
@@ -75,6 +77,7 @@ def take_correction(folder: Path, place: Spot, image: Case, labels: NDArray[Any]
         classes[IGNORE] = ignored
     case = next((case for case in dataset.cases if case.name == place.case), None)
     if case is not None:
+        _require_same_image(case, volume, info.reader, apart)
         drawn = labels_over(case.label, Grid(volume.shape, volume.geometry), reader=info.reader, apart=apart).voxels
         merged = np.array(drawn)
         merged[where] = own
@@ -91,6 +94,16 @@ def take_correction(folder: Path, place: Spot, image: Case, labels: NDArray[Any]
     return (yield from add_case(new))
 
 
+def _require_same_image(case: TrainingCase, volume: Volume, reader: str | None, apart: WhenApart) -> None:
+    """Raise DatasetError if a case is of another image than that which has its name elsewhere."""
+    own = read_volume(case.images, reader=reader, apart=apart)
+    if own.array.shape != volume.array.shape or not np.array_equal(own.array, volume.array, equal_nan=True):
+        raise DatasetError(
+            f"{case.images[0].parent} has another image with the name {case.name}: its voxels are not those that were "
+            "labelled. Nothing was written. Give one of the two images another name."
+        )
+
+
 def take_prediction(folder: Path, case: Examined, part: Part | None) -> Job[Path]:
     """Put what the network sees in the place of what is drawn; the old labels go to the dataset's trash folder.
 
@@ -101,7 +114,7 @@ def take_prediction(folder: Path, case: Examined, part: Part | None) -> Job[Path
     case : Examined
         A case that looks wrong.
     part : Part, optional
-        Only this part of it; the whole case if not given.
+        Only this part of it; the whole case if not given, but for what nobody annotated.
 
     Returns
     -------
@@ -134,6 +147,8 @@ def take_prediction(folder: Path, case: Examined, part: Part | None) -> Job[Path
             "wrong labels again."
         )
     if part is None:
+        if dataset.info.labels.ignore_label is not None:  # what nobody annotated stays so
+            seen = np.where(drawn == dataset.info.labels.ignore_label, drawn, seen)
         return (yield from correct_reference(folder, case.name, seen, seen=drawn))
     merged = np.where(mask_of_part(drawn, seen, part), part.seen, drawn)
     return (yield from correct_reference(folder, case.name, merged, seen=drawn))

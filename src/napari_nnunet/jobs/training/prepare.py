@@ -257,6 +257,7 @@ def say_strokes(order: Order) -> Job[None]:
             shares.append(float(annotated[values >= 0].mean()) if (values >= 0).any() else 1.0)
             whole += shares[-1] > 0 and has_whole_parts(annotated)
     few, wholly = bool(shares) and float(np.median(shares)) < _STROKES, 2 * whole > len(shares)
+    some = few and whole > 0
     if few and not wholly and not order.recipe.scribbles:
         text = (
             f"Only {np.median(shares):.1%} of the voxels of a case are annotated, and the others teach nothing. Where "
@@ -268,8 +269,9 @@ def say_strokes(order: Order) -> Job[None]:
             text=f"{text}train with --scribbles: sizes and places are learnt better.",
             in_window=f"{text}train with 'Scribbles' among the advanced settings: sizes and places are learnt better.",
         )
-    if order.recipe.scribbles and (wholly or not few):
+    if order.recipe.scribbles and (some or not few):
         found = "whole slices or boxes" if few else f"{np.median(shares):.0%} of the voxels of a case"
+        found += f" in {whole} of {counted(len(shares), 'case')}" if some and not wholly else ""
         text = (
             f"Trained as scribbles, but {found} are annotated: what nobody annotated counts as background, so that "
             "structures come out too small or are missed where they were not labelled. Unless all labels are strokes, "

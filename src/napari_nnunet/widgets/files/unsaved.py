@@ -42,6 +42,13 @@ def labels_digest(labels: NDArray[Any]) -> str:
     return hashlib.sha1(np.ascontiguousarray(labels).data, usedforsecurity=False).hexdigest()
 
 
+def digest_beside(labels: NDArray[Any], box: Sequence[tuple[int, int]]) -> str:
+    """Return the same of what lies outside of a box."""
+    beside = np.array(labels)
+    beside[tuple(slice(lo, hi) for lo, hi in box)] = 0
+    return labels_digest(beside)
+
+
 def note_saved(labels: NDArray[Any], path: Path) -> None:
     """Remember labels that were written to a file: they are not lost with their layer."""
     _SAVED[labels_digest(labels)] = path

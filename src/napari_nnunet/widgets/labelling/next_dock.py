@@ -72,6 +72,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self._opening = Latest(self)
         self._asked_of: Path | None = None
         self._kept: str | None = None  # digest of the open proposal as it was opened, or taken
+        self._beside: str | None = None  # the same, outside of the place
         self._known: dict[str, tuple[int, int] | None] = {}  # labels of cases as they were when they were suggested
         self.head = Head(self.state, Workspace.dataset_names, page="labelling.md")
         self.source_box = field_widget(
@@ -271,6 +272,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self._open = found
         labels = self._labels()
         self._kept = None if labels is None else unsaved.labels_digest(labels.data)
+        self._beside = None if labels is None else unsaved.digest_beside(labels.data, found.place.box)
         held = WeakMethod(self._unsaved)  # a window holds no closed docks
         key = f"the proposal of Next {id(self)}"  # there may be a second dock
         unsaved.ask_before_closing(self, key, lambda: own() if (own := held()) else [])
@@ -355,7 +357,8 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
             return
         labels = np.array(layer.data)  # people go on painting
         job, digest = take_correction(folder, found.place, found.image, labels), unsaved.labels_digest(labels)
-        self.panel.run(job, done=lambda case: self._taken(found, case, digest))
+        beside = unsaved.digest_beside(labels, found.place.box) != self._beside
+        self.panel.run(job, done=lambda case: self._taken(found, case, digest, beside=beside))
 
     def _replaces(self, found: Suggestion) -> bool:
         """Ask whether labels that somebody else saved meanwhile are to be replaced."""
@@ -365,13 +368,14 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         button = QMessageBox.question(self, "Labels changed", as_text(text))
         return button == QMessageBox.StandardButton.Yes
 
-    def _taken(self, found: Suggestion, case: TrainingCase, digest: str) -> str:
+    def _taken(self, found: Suggestion, case: TrainingCase, digest: str, *, beside: bool) -> str:
         self._known[case.name] = stamp(case.label)
-        if self._open is found:
+        if self._open is found and not beside:  # else the layer stays
             self._kept = digest
         self._drop(found)
         self.state.written.emit()
-        return f"Saved {case.name} in {case.label.parent.parent.name}; {len(self.left)} to go."
+        lost = " What was painted outside of the frame was not taken, and its layer stays." * beside
+        return f"Saved {case.name} in {case.label.parent.parent.name}; {len(self.left)} to go.{lost}"
 
     def _drop(self, found: Suggestion | None) -> None:
         self.left = [other for other in self.left if other is not found]
