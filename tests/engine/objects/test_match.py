@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import linear_sum_assignment
 
-from napari_nnunet.engine.objects.match import Matching
+from napari_nnunet.engine.objects.match import Matching, annotated_part
 
 MAPS = arrays(np.int32, (6, 7), elements=st.integers(0, 5))
 
@@ -86,3 +86,15 @@ def test_shapes_and_thresholds_that_make_no_sense_are_refused() -> None:
         Matching.of(np.zeros((1, 2), int), np.zeros((2, 1), int))
     with pytest.raises(ValueError, match=r"0\.5 on, not 0\.3"):
         Matching.none().pairs(0.3)
+
+
+def test_an_object_that_reaches_into_what_nobody_annotated_agrees_with_itself() -> None:
+    drawn = np.zeros((8, 12), int)
+    drawn[2:6, 1:6], drawn[2:6, 8:11] = 1, 2
+    ignored = np.zeros(drawn.shape, bool)
+    ignored[:, 4:8] = True
+    again = annotated_part(drawn, ignored, drawn)
+    np.testing.assert_array_equal(again, drawn)
+    more = drawn.copy()
+    more[3:5, 6:8] = 7  # in what nobody annotated
+    np.testing.assert_array_equal(annotated_part(more, ignored, drawn), drawn)

@@ -46,3 +46,26 @@ def test_the_distance_follows_the_data_and_the_size_of_the_objects() -> None:
     assert usual_distance(places([(0, 0)], [(0, 90)]), sizes) == pytest.approx(16.0)
     assert usual_distance(places([(0, 0)], [(0, 0)]), sizes) == pytest.approx(4.0)
     assert usual_distance(places([(0, 0)]), sizes) > 0
+
+
+def test_another_object_that_comes_where_one_goes_is_not_taken_for_it() -> None:
+    """Beyond the distance only halves may be, and a half is never alone."""
+    frames = places([(0, 0), (50, 0)], [(0, 0), (50, 2)], [(0, 12), (50, 4)], [(0, 12), (50, 6)])
+    found = track(frames, 8, 0, halves=14.0)
+    assert [n.tolist() for n in found.numbers] == [[1, 2], [1, 2], [3, 2], [3, 2]]
+    assert found.parents == {}
+
+
+@pytest.mark.parametrize("away", [3, 6, 8, 11, 13])
+def test_halves_are_found_up_to_their_own_distance(away: int) -> None:
+    frames = places(
+        [(0, 0), (90, 90)], [(0, 0), (90, 90)], [(0, -away), (0, away), (90, 90)], [(0, -away), (0, away), (90, 90)]
+    )
+    found = track(frames, 7, 0, halves=14.0)
+    assert found.parents == {3: 1, 4: 1}
+    assert [n.tolist() for n in found.numbers] == [[1, 2], [1, 2], [3, 4, 2], [3, 4, 2]]
+
+
+def test_two_new_objects_on_one_side_of_one_that_goes_are_no_halves() -> None:
+    frames = places([(0, 0), (90, 90)], [(0, 0), (90, 90)], [(0, 11), (3, 13), (90, 90)])
+    assert track(frames, 7, 0, halves=14.0).parents == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,21 @@ def test_the_doubt_is_said_once_in_a_folder(tmp_path: Path) -> None:
     drain(predict_folder(model, request), events.append)
     said = [e.text for e in events if isinstance(e, Note) and "the usual thresholds of 0.5 are used" in e.text]
     assert len(said) == 1
+
+
+def test_an_object_that_lies_wholly_under_one_of_another_kind_is_not_counted(tmp_path: Path) -> None:
+    model = object_model(tmp_path, kinds=2)
+    p = np.zeros((5, 24, 40), np.float32)
+    p[0] = 1.0
+    for core, place, sure in ((1, 2, 0.42), (3, 2, 0.48), (1, 14, 0.9), (3, 26, 0.9)):
+        p[core, 6:18, place : place + 10], p[0, 6:18, place : place + 10] = sure, 0.1
+    decoding = decoding_of([(model, (0,))])
+    assert decoding is not None
+    rules = {kind: replace(rule, seed=0.4, inside=0.4) for kind, rule in decoding.rules.items()}
+    out = np.zeros(p.shape[1:], np.uint32)
+    kinds = find_objects(p, replace(decoding, rules=rules), (1.0, 1.0), out)
+    assert kinds == {1: "cell", 2: "debris", 3: "debris"}
+    assert [int(out[12, x]) for x in (6, 18, 30)] == [2, 1, 3]
 
 
 def test_kinds_are_found_one_after_the_other_and_numbered_together(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ class Matching:
         return np.flatnonzero(parts > 1)
 
 
-def annotated_part(objects: NDArray[Any], ignored: NDArray[np.bool_]) -> NDArray[Any]:
+def annotated_part(objects: NDArray[Any], ignored: NDArray[np.bool_], reference: NDArray[Any]) -> NDArray[Any]:
     """Return the predicted objects of what somebody annotated, as a copy.
 
     Parameters
@@ -194,7 +194,10 @@ def annotated_part(objects: NDArray[Any], ignored: NDArray[np.bool_]) -> NDArray
         Object numbers, 0 where no object is.
     ignored : ndarray of bool, same shape
         What nobody annotated. Objects that lie there for more than half are left out, others lose what lies there.
+    reference : ndarray of int, same shape
+        The objects that were drawn; where one is, somebody annotated, whatever ``ignored`` says.
     """
+    ignored = ignored & (reference == 0)
     names, place = np.unique(objects, return_inverse=True)
     place = place.reshape(-1)
     outside = np.bincount(place[ignored.reshape(-1)], minlength=len(names))

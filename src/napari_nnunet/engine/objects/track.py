@@ -6,9 +6,10 @@ so that their squares are smallest in sum, then gaps are closed and divisions fo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from napari_nnunet.errors import ResourceError
 _USUAL = 95.0  # percentile of the distances to the nearest object of the next time point ...
 _ROOM = 1.5  # ... and how much farther one may be looked for
 _MOST = 2.0  # mean diameters
+_Link = tuple[tuple[int, int], tuple[int, int]]  # time and place in its list, of an object and of what follows it
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +104,7 @@ def track(places: Sequence[NDArray[np.float64]], distance: float, gap: int, *, h
     return Tracks(numbers, parents)
 
 
-def _links(
-    places: Sequence[NDArray[np.float64]], distance: float, gap: int, halves: float | None
-) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+def _links(places: Sequence[NDArray[np.float64]], distance: float, gap: int, halves: float | None) -> list[_Link]:
     """Return pairs of (time, position), earlier ones first."""
     if sum(map(bool, map(len, places))) < 2:
         return []
@@ -120,7 +120,46 @@ def _links(
         merging_cutoff=False,
     )
     graph = tracker.predict([np.asarray(own, dtype=float) for own in places])
-    return sorted((min(pair), max(pair)) for pair in graph.edges)
+    links = sorted((min(pair), max(pair)) for pair in graph.edges)
+    return links if halves is None else _with_whole_divisions(places, links, distance, halves)
+
+
+def _with_whole_divisions(
+    places: Sequence[NDArray[np.float64]], links: Sequence[_Link], distance: float, halves: float
+) -> list[_Link]:
+    """Return links without lone halves, and with divisions of which both halves are farther away than objects go.
+
+    The assignment may link one object only as if it were a half: what lies farther away than an object goes is another
+    object, unless there is a second half. It finds no two halves where the object that divided has no other follower;
+    they are the two, among those that nothing leads to, whose middle lies nearest to it, within the distance.
+    """
+    alone = Counter(before for before, _ in links)
+
+    def away(link: _Link) -> float:
+        (time, i), (then, j) = link
+        return float(np.linalg.norm(places[time][i] - places[then][j]))
+
+    kept = [link for link in links if alone[link[0]] > 1 or away(link) <= distance]
+    left, led_to = {before for before, _ in kept}, {after for _, after in kept}
+    for time, (own, then) in enumerate(pairwise(places)):
+        starts = [j for j in range(len(then)) if (time + 1, j) not in led_to]
+        ends = [i for i in range(len(own)) if (time, i) not in left]
+        if len(starts) < 2 or not ends:
+            continue
+        near = cKDTree(then[starts]).query_ball_point(own[ends], halves)
+        found = [
+            (float(np.linalg.norm(then[[a, b]].mean(0) - own[i])), i, a, b)
+            for i, places_near in zip(ends, near, strict=True)
+            for a, b in combinations(sorted(starts[k] for k in places_near), 2)
+        ]
+        taken: set[int] = set()
+        divided: set[int] = set()
+        for middle, i, a, b in sorted(found):
+            if middle <= distance and i not in divided and not taken & {a, b}:
+                divided.add(i)
+                taken |= {a, b}
+                kept += [((time, i), (time + 1, a)), ((time, i), (time + 1, b))]
+    return sorted(kept)
 
 
 def _laptrack() -> Any:

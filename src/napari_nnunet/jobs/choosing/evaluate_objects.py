@@ -230,7 +230,7 @@ def read_object_pair(pair: Pair) -> ObjectPair:
     prediction = onto(prediction, own, grid, what=what)
     ignored = ignored_beside(pair.reference, grid)
     if ignored is not None:
-        prediction = annotated_part(prediction, ignored)
+        prediction = annotated_part(prediction, ignored, reference)
     odd = (f"of its prediction: {text}" for text in own.remarks if text not in geometry.remarks)
     return ObjectPair(reference, prediction, (first, second), (*geometry.remarks, *odd))
 

@@ -228,7 +228,19 @@ def find_objects(
         kinds |= dict.fromkeys(range(first + 1, first + count + 1), kind)
         if place:
             _lay_over(out, found, first, probabilities, decoding, kind)
-    return kinds
+    return _without_covered(out, kinds) if len(decoding.heads) > 1 else kinds
+
+
+def _without_covered(out: NDArray[np.uint32], kinds: Mapping[int, str]) -> dict[int, str]:
+    """Number objects anew of which something is left, plane by plane: others may lie under those of another kind."""
+    there = np.zeros(len(kinds) + 1, dtype=bool)
+    for plane in out:
+        there[plane] = True
+    there[0] = False
+    new = np.cumsum(there, dtype=np.uint32) * there
+    for plane in out:
+        plane[...] = new[plane]
+    return {int(new[number]): kind for number, kind in kinds.items() if there[number]}
 
 
 def window_reader(probabilities: NDArray[Any], core: int, border: int) -> Callable[[Window], Probabilities]:

@@ -233,7 +233,7 @@ class ObjectJudge:
         path = self.order.folder.validation / FOUND_OBJECTS / (case + self.order.info.file_ending)
         where = path, truth.geometry, self.order.plans.reader
         objects, kinds = find_and_write(probabilities, decoding, self.order.info, *where)
-        annotated = objects if truth.ignored is None else annotated_part(objects, truth.ignored)
+        annotated = objects if truth.ignored is None else annotated_part(objects, truth.ignored, truth.objects)
         self._matched[case] = matched_by_kind(Matching.of(truth.objects, annotated), truth.kinds, kinds)
 
 

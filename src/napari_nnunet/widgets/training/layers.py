@@ -221,7 +221,9 @@ def _object_layers(
 ) -> Job[list[LayerData]]:
     """Say what became of each of the objects that were found in a validation case."""
     small = found.astype(np.uint16 if found.max(initial=0) < 1 << 16 else np.uint32)
-    compared = yield from compare_objects(reference, small if ignored is None else annotated_part(small, ignored))
+    compared = yield from compare_objects(
+        reference, small if ignored is None else annotated_part(small, ignored, np.asarray(reference))
+    )
     result = {"name": f"{name} found", "metadata": {KIND: "object"}, **place}
     return [
         (small, result, "labels"),
