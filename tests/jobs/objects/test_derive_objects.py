@@ -208,6 +208,19 @@ def test_classes_given_as_objects_are_doubted(workspace: Workspace) -> None:
     assert "If the masks hold classes instead of numbered objects, import them as classes" in texts(events)
 
 
+def test_classes_that_fill_every_picture_are_doubted_and_objects_that_do_not_are_not(workspace: Workspace) -> None:
+    stripes = np.repeat(np.arange(1, 6, dtype=np.uint8), squares().shape[0] // 5 + 1)[: squares().shape[0], None]
+    said = []
+    for drawn in (squares(), np.broadcast_to(stripes, squares().shape).copy()):
+        for case in "abc":
+            write_labels(drawn, PLANE, folder_of(workspace) / "objectsTr" / f"{case}.tif")
+        events: list[object] = []
+        drain(derive_objects(workspace, DeriveObjectsRequest(dataset="1")), events.append)
+        said.append(texts(events))
+    assert "import them as classes" not in said[0]
+    assert "Every picture has 5 objects, which cover most of it. If the masks hold classes" in said[1]
+
+
 def test_a_dataset_without_objects_is_refused(workspace: Workspace) -> None:
     for path in (folder_of(workspace) / "objectsTr").iterdir():
         path.unlink()

@@ -76,6 +76,21 @@ def test_a_slice_is_opened_with_its_place_marked_corrected_taken_and_the_next_co
     assert "1 to go" in dock.panel.status.text()
 
 
+def test_strokes_outside_of_the_frame_are_not_lost_with_the_place(dock, qtbot, images, raw, viewer):
+    ranked(dock, qtbot, images)
+    first = dock._open
+    (labels,) = [layer for layer in viewer.layers if isinstance(layer, Labels)]
+    plane = first.place.box[0][0]
+    other = (plane + 1) % len(labels.data)
+    labels.data[plane], labels.data[other] = 1, 2
+    dock.take_button.click()
+    qtbot.waitUntil(lambda: dock._open is not None and dock._open is not first)
+    stored, _ = read_labels(next(c.label for c in open_dataset(raw).cases if c.name == first.place.case))
+    assert (stored[plane] == 1).all() and (stored[other] == 3).all()
+    assert "What was painted outside of the frame was not taken, and its layer stays." in dock.panel.status.text()
+    assert labels in viewer.layers and (labels.data[other] == 2).all()
+
+
 def test_a_place_can_be_skipped_and_at_the_end_the_model_is_to_be_improved(dock, qtbot, images, raw):
     ranked(dock, qtbot, images, unit="cases")
     first = dock._open

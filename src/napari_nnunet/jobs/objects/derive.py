@@ -29,6 +29,9 @@ from napari_nnunet.schema.requests.dataset import DeriveObjectsRequest
 
 _TRIED = 24  # pictures on which widths are tried
 _TRIED_VOXELS = 4e6  # of each, at most
+_FEW, _CLASSES = 3, 20  # objects in a picture that may be classes: by their size, and where all have as many
+_SEVERAL = 3  # pictures
+_COVERED = 0.5  # of a picture
 _HUGE = 0.2  # of a picture: objects are hardly ever as large on average
 
 
@@ -176,12 +179,17 @@ def _remarks(counted: Mapping[str, _Counted]) -> Job[None]:
         )
     mean = np.mean([case.share / case.objects for case in counted.values() if case.objects])
     few = max(case.objects for case in counted.values())
-    if few <= 3 and (mean > _HUGE or in_pieces > total / 2):
-        yield Note(
-            level="warning",
-            text=f"No picture has more than {few} objects, and these are large or lie in pieces. If the masks hold "
-            "classes instead of numbered objects, import them as classes.",
-        )
+    as_many = len(counted) >= _SEVERAL and {case.objects for case in counted.values()} == {few}
+    odd = ""
+    if few <= _FEW and (mean > _HUGE or in_pieces > total / 2):
+        odd = f"No picture has more than {few} object{'s' * (few != 1)}, and these are large or lie in pieces"
+    elif as_many and 1 < few <= _CLASSES and few * mean > _COVERED:
+        odd = f"Every picture has {few} objects, which cover most of it"
+    elif in_pieces > total / 2:
+        odd = "Most objects lie in several pieces"
+    if odd:
+        text = f"{odd}. If the masks hold classes instead of numbered objects, import them as classes."
+        yield Note(level="warning", text=text)
 
 
 def _summary(
