@@ -313,7 +313,8 @@ def test_intensities_within_the_content_take_no_more_memory_than_the_rest(tmp_pa
         preprocess_case(case, plans, [(configuration, place)], dataset.info.labels, staging, room=3e7)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.1 * peaks[0]
+    # How much is held at once depends on when pieces are stored, 19 to 53 MB here; the image in memory would be 65 more.
+    assert peaks[1] < 1.1 * max(peaks[0], 5.5e7)
 
 
 def test_holes_that_go_through_several_slabs_are_those_of_the_whole_mask():
