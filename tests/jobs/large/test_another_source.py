@@ -5,17 +5,23 @@ import shutil
 
 import numpy as np
 import pytest
+import tifffile
 
 from formats_large import ome_zarr
 from helpers import make_model, smooth_image
 from napari_nnunet import predict_image
-from napari_nnunet.errors import SettingsError
+from napari_nnunet.errors import ImageError, SettingsError
+from napari_nnunet.events import Painted, drain
 from napari_nnunet.formats.large.label_image import LabelImage
+from napari_nnunet.formats.large.opening import image_of, open_image
+from napari_nnunet.jobs.large.predict_image import predict_image as predict_image_job
+from napari_nnunet.schema.requests.large import PredictImageSettings
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")
 pytest.importorskip("yaozarrs", reason="yaozarrs is not installed: it comes with napari-nnunet[large]")
 pytestmark = pytest.mark.usefixtures("known_arithmetic", "small_blocks")
 HOW = {"device": "cpu", "backend": "torch", "precision": "float32", "mirroring": False, "chunk": (8, 16, 16)}
+ASKED = PredictImageSettings(**HOW)
 SHAPE = (20, 40, 40)
 
 
@@ -47,6 +53,18 @@ def stopped(monkeypatch):
                 predict_image(model, source, target, **HOW, **how)
 
     return begin
+
+
+def changing(image):
+    """Return what writes a chunk of an image when the first block is finished."""
+    seen = []
+
+    def look(event):
+        if isinstance(event, Painted) and not seen:
+            seen.append(event)
+            zarr.open(str(image / "0"), mode="r+")[0, 0, 0] = 7
+
+    return look
 
 
 @pytest.mark.parametrize(("changed", "said"), [
@@ -91,3 +109,44 @@ def test_voxels_that_no_file_holds_are_looked_at_before_a_result_is_continued(tm
         predict_image(model, other, target, carry_on=True, **HOW, **how)
     whole = predict_image(model, array, tmp_path / "whole.zarr", **HOW, **how)
     assert np.array_equal(*(zarr.open(str(path / "0"), mode="r")[:] for path in (target, whole.path)))
+
+
+def test_blocks_of_an_image_that_changed_meanwhile_are_not_continued_whatever_it_is_now(tmp_path, model, image):
+    target, kept = tmp_path / "result.zarr", shutil.copytree(image, tmp_path / "kept.zarr")
+    place = "result.zarr.unfinished"
+    with pytest.raises(
+        ImageError, match=rf"image.zarr was changed while it was read, so that .* Delete .*{place}, and"
+    ):
+        drain(predict_image_job(model, open_image([image]), target, ASKED), changing(image))
+    shutil.rmtree(image)
+    shutil.copytree(kept, image)  # as it was, with its times
+    with pytest.raises(
+        SettingsError, match=rf"image.zarr was changed while .*{place} was computed, .* is now\. Delete"
+    ):
+        predict_image(model, image, target, carry_on=True, **HOW)
+    shutil.rmtree(tmp_path / place)
+    assert predict_image(model, image, target, carry_on=True, **HOW).kept == 0
+
+
+def test_voxels_that_no_file_holds_may_not_change_while_they_are_read(tmp_path, model):
+    array = smooth_image(SHAPE)[0]
+    image = image_of(array, (1.0, 1.0, 1.0))
+
+    def change(event):
+        if isinstance(event, Painted):
+            array[19] = 0
+
+    with pytest.raises(ImageError, match="the array was changed while it was read"):
+        drain(predict_image_job(model, image, tmp_path / "result.zarr", ASKED), change)
+    assert not (tmp_path / "result.zarr").exists()
+
+
+@pytest.mark.parametrize("name", ["labels.zarr", "deeper/labels.zarr", "labels.nii.gz"])
+def test_a_result_among_the_voxels_of_its_image_is_refused_before_anything_is_read(tmp_path, model, name):
+    planes = tmp_path / "planes"
+    planes.mkdir()
+    for z, plane in enumerate(smooth_image(SHAPE)[0]):
+        tifffile.imwrite(planes / f"p{z:02}.tif", plane)
+    with pytest.raises(SettingsError, match=r"would lie among the files of the image .*planes, which must not change"):
+        predict_image(model, planes, planes / name, spacing=(1.0, 1.0, 1.0), **HOW)
+    assert len(list(planes.rglob("*"))) == SHAPE[0]

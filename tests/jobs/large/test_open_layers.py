@@ -42,7 +42,7 @@ def rewriting(file, count):
 def test_a_file_that_is_rewritten_while_its_layer_is_read_ends_the_job(tmp_path, model, file):
     image, seen = opened(zarr.open(str(file / "0"), mode="r")), []
     target = tmp_path / "result.zarr"
-    with pytest.raises(ImageError, match="were changed while they were read, so that its parts do not belong together"):
+    with pytest.raises(ImageError, match="was changed while it was read, so that its parts do not belong together"):
         drain(predict_layer(model, image, [file], target, ASKED), rewriting(file, seen))
     assert seen and not target.exists()
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import Ge, Le, Len
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_nnunet.errors import SettingsError
+from napari_nnunet.errors import ImageError, SettingsError
 from napari_nnunet.formats.json_lines import append_lines, read_lines
 from napari_nnunet.schema.json_text import first_problem
 
@@ -68,6 +68,12 @@ class BlockEntry(_Entry):
     counts: tuple[_Count, ...]
 
 
+class ChangedEntry(_Entry):
+    """The image was changed while blocks were computed: these do not belong together, whatever it is later."""
+
+    name: str = Field(max_length=1000)
+
+
 class OtherWorkError(SettingsError):
     """What was begun in a place is another work than what is to be continued."""
 
@@ -110,6 +116,7 @@ _KEYS: dict[type[_Entry], str] = {
     ArithmeticEntry: "arithmetic",
     LayoutEntry: "layout",
     BlockEntry: "block",
+    ChangedEntry: "changed",
 }
 
 
@@ -167,6 +174,23 @@ class BlockJournal:
         if differs:
             raise OtherWorkError(
                 f"{self._path.parent} was begun with {differs}. Continue with the same, or delete it to begin again.",
+            )
+
+    def changed(self, name: str) -> ImageError:
+        """Note that an image changed while it was read, if anything was begun; returns the sentence."""
+        if self._path.parent.is_dir():
+            self.note(ChangedEntry(name=name[:1000]))
+        return ImageError(
+            f"{name} was changed while it was read, so that its parts do not belong together. Delete "
+            f"{self._path.parent}, and begin again when nothing writes to the image any more."
+        )
+
+    def require_of_one_image(self) -> None:
+        """Raise SettingsError if the image was changed while blocks were computed."""
+        for entry in self.all(ChangedEntry):
+            raise SettingsError(
+                f"{entry.name} was changed while {self._path.parent} was computed, so that its parts do not belong "
+                f"together, whatever {entry.name} is now. Delete {self._path.parent} to begin again."
             )
 
     def remove(self) -> None:

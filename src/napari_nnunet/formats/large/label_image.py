@@ -51,7 +51,19 @@ class Destination:
 
     @classmethod
     def of(cls, path: Path, image: LargeImage) -> Destination:
-        """Return the place for a path; ``labels/NAME`` in the image's own folder gets the version of the image."""
+        """Return the place for a path; ``labels/NAME`` in the image's own folder gets the version of the image.
+
+        Raises
+        ------
+        SettingsError
+            If it lies among the voxels of the image, which is watched for changes.
+        """
+        for file in (*image.files, *image.behind):
+            if file.absolute() in path.absolute().parents and not cls(path).is_inside:
+                raise SettingsError(
+                    f"{path} would lie among the files of the image {file}, which must not change while it is read. "
+                    "Choose another folder for the result."
+                )
         if cls(path).is_inside and isinstance(image.level, Level):
             inside = any(path.parent.parent.absolute() in (f.absolute() for f in file.parents) for file in image.files)
             if inside and not image.level.version.startswith("0.5"):

@@ -12,20 +12,20 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from napari_nnunet.errors import ImageError, NnunetError
-from napari_nnunet.formats.large.level import Level
+from napari_nnunet.formats.large.level import Level, check_levels, require_own_size
 from napari_nnunet.formats.large.source import LargeImage, check_axes
 from napari_nnunet.formats.large.unpacking import bounded
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import GIVEN, OME, Geometry
-from napari_nnunet.schema.names import typed
 
 _MOST_LEVELS = 100
 _MOST_VOXELS = 1 << 50  # 2 petabytes of 16 bits
 _TINY, _MOST_TINY = 256, 1_000_000  # voxels of a chunk, and how many chunks may be as small
 _MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _BY_COUNT = {2: "YX", 3: "ZYX"}
-_PLANES = 1.5  # by how many coarse planes levels of a pyramid may differ in extent: what rounding of their shapes does
+#: Names of axes beside the letters themselves.
+_NAMED = {"time": "T", "channel": "C", "channels": "C", "band": "C"}
 
 
 def is_zarr(path: str | Path) -> bool:
@@ -101,7 +101,7 @@ def open_zarr(
     found = _opened(path)
     files: tuple[Path, ...] = () if is_address(path) else (Path(path),)
     if isinstance(found, zarr.Array):
-        letters = axes or _named(found) or _BY_COUNT.get(found.ndim, "")
+        letters = axes or _named(found, name)
         return LargeImage(
             (_plausible(found, name),), letters, _geometry(letters, found.ndim, spacing, None, name), name, files
         )
@@ -109,10 +109,12 @@ def open_zarr(
     at = levels[_chosen(levels, level, best, name)]
     letters = axes or at.letters
     known = at.spacing() if letters == at.letters else None
+    if known is not None and spacing is None:
+        require_own_size(levels[0], at, name)
     geometry = _geometry(letters, len(at.shape), spacing, known, name)
     notes: tuple[str, ...] = ()
     if len(levels) > 1 and level is None:
-        others = ", ".join(f"{other.path} ({' x '.join(map(str, other.shape))})" for other in levels)
+        others = ", ".join(f"{other.path} ({_x(other.shape)})" for other in levels)
         notes = (f"Level {at.path} of {name} is segmented; of its levels, its voxels fit the model best: {others}.",)
     files = tuple(file / at.path for file in files)
     place = at.place(letters, geometry)
@@ -197,8 +199,7 @@ def _plausible(array: Any, name: str) -> Any:
     """
     if math.prod(array.shape) > _MOST_VOXELS:
         raise ImageError(
-            f"The metadata of {name} say that it has {' x '.join(map(str, array.shape))} voxels, more than any image. "
-            "Copy it again."
+            f"The metadata of {name} say that it has {_x(array.shape)} voxels, more than any image. Copy it again."
         )
     if min(array.chunks, default=1) < 1:
         raise ImageError(f"The metadata of {name} say that its chunks hold no voxel. Copy it again.")
@@ -224,11 +225,26 @@ def _geometry(
     return Geometry(spacing=known, spacing_source=OME)
 
 
-def _named(array: Any) -> str | None:
-    """Return the axes that an array of zarr v3 names itself, None if it names none that are known."""
-    names = getattr(array.metadata, "dimension_names", None) or ()
-    letters = "".join(str(name).upper()[:1] for name in names if name)
-    return letters if len(letters) == array.ndim and set(letters) <= set("TCZYX") else None
+def _named(array: Any, name: str) -> str:
+    """Return a letter per axis: by the names that an array has for them, by their number where it has none.
+
+    Raises
+    ------
+    ImageError
+        If it has names for them of which one is not known: the axis may be time as well as space.
+    """
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    if not isinstance(names, list | tuple) or not any(names):
+        return _BY_COUNT.get(array.ndim, "")
+    known = [str(one or "").lower() for one in names]
+    letters = "".join(_NAMED.get(one, one.upper() if one in tuple("tczyx") else "?") for one in known)
+    if "?" in letters:
+        raise ImageError(
+            f"{name} calls its axes {', '.join(str(one or 'nothing')[:40] for one in names)}, which does not say which "
+            "is what. Give one letter per axis: T (time), C (channel), Z, Y, X.",
+            shell="For instance --axes CZYX.",
+        )
+    return letters
 
 
 def read_levels(group: Any, name: str) -> list[Level]:
@@ -260,7 +276,7 @@ def read_levels(group: Any, name: str) -> list[Level]:
         ) from error
     if not levels:
         raise ImageError(f"The metadata of {name} name no level.")
-    _check_levels(levels, name)
+    check_levels(levels, name)
     return levels
 
 
@@ -311,8 +327,7 @@ def _level(
         whole = ([1.0] * len(axes), [0.0] * len(axes))
     if len(axes) != len(shape):
         raise ImageError(
-            f"The metadata of {name} name {len(axes)} axes, but level {path} has {len(shape)}: "
-            f"{' x '.join(map(str, shape))}."
+            f"The metadata of {name} name {len(axes)} axes, but level {path} has {len(shape)}: {_x(shape)}."
         )
     scale, translation = _transformed(dataset, len(axes))
     return Level(
@@ -325,22 +340,8 @@ def _level(
     )
 
 
-def _check_levels(levels: Sequence[Level], name: str) -> None:
-    """Raise ImageError if levels do not show the same place: same voxels times size, within some coarse planes."""
-    finest = levels[0]
-    if all(set(level.scale) == {1.0} for level in levels):
-        return  # nothing is said of their size
-    for level in levels[1:]:
-        for axis, letter in enumerate(level.letters):
-            ends = [each.shape[axis] * each.scale[axis] for each in (finest, level)]
-            if abs(ends[0] - ends[1]) > _PLANES * max(level.scale[axis], finest.scale[axis]):
-                raise ImageError(
-                    f"The levels of {name} contradict each other: along {letter.lower()}, level {finest.path} is "
-                    f"{finest.shape[axis]} x {finest.scale[axis]:g} = {ends[0]:g} long, but level {level.path} is "
-                    f"{level.shape[axis]} x {level.scale[axis]:g} = {ends[1]:g}. Write the pyramid again, or name one "
-                    "of its arrays instead of the image.",
-                    shell=f"For instance -i {typed(f'{name}/{finest.path}')} --spacing ...",
-                )
+def _x(numbers: Sequence[int]) -> str:
+    return " x ".join(map(str, numbers))
 
 
 def _chosen(

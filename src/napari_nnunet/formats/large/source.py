@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from napari_nnunet.schema.geometry import Geometry, lift_shape
 
 AXES = "TCZYX"
 _MOST_CHUNKS = 1_000_000
+_BESIDE = ("zarr.json", "Thumbs.db", "desktop.ini")  # of a folder, and no voxels: attributes, and what desktops leave
 _MOST_NS = 1 << 62  # so that a sum of times is a number that every JSON reader takes
 
 
@@ -147,14 +149,18 @@ class LargeImage:
     def missing_chunks(self) -> tuple[int, int, Any] | None:
         """Return how many chunks of a zarr on this machine's disks are not stored, of how many, and what they count as.
 
-        None where that is not known, or would take minutes.
+        Chunks that lie in one file, a shard, count as one. None where that is not known, or would take minutes.
         """
-        if not self.files or not all(hasattr(type(array), "nchunks_initialized") for array in self.arrays):
+        if not all(hasattr(type(a), "nchunks_initialized") and hasattr(a.store, "root") for a in self.arrays):
             return None
-        every = sum(int(array.nchunks) for array in self.arrays)
-        if every > _MOST_CHUNKS:  # zarr would go through the names of all
+        if sum(int(array.nchunks) for array in self.arrays) > _MOST_CHUNKS:  # zarr would go through the names of all
             return None
-        stored = sum(int(array.nchunks_initialized) for array in self.arrays)
+        every = stored = 0
+        for array in self.arrays:
+            shard = getattr(array, "shards", None) or array.chunks
+            inside = math.prod(s // c for s, c in zip(shard, array.chunks, strict=True))
+            every += math.prod(-(-n // s) for n, s in zip(array.shape, shard, strict=True))
+            stored += int(array.nchunks_initialized) // inside
         return every - stored, every, self.arrays[0].fill_value
 
     def read(self, box: Sequence[tuple[int, int]], time: int = 0) -> NDArray[Any]:
@@ -254,7 +260,7 @@ def _entries(path: Path) -> Iterator[os.stat_result]:
             if entry.is_dir(follow_symlinks=False):  # links may lead in circles
                 if entry.name != "labels":
                     yield from _entries(Path(entry.path))
-            elif entry.name not in (".zattrs", ".zgroup", "zarr.json", ".zmetadata"):
+            elif entry.name not in _BESIDE and (entry.name == ".zarray" or not entry.name.startswith(".")):
                 yield entry.stat()
 
 

@@ -21,7 +21,7 @@ from napari_nnunet.engine.prediction.decode import Assembler
 from napari_nnunet.engine.prediction.infer import Ensemble
 from napari_nnunet.engine.prediction.sampling import sampling_parts
 from napari_nnunet.engine.prediction.tiles import Accumulator
-from napari_nnunet.errors import ImageError, counted, is_out_of_memory
+from napari_nnunet.errors import counted, is_out_of_memory
 from napari_nnunet.events import Job, Note, Painted, Progress, Pump, Stage
 from napari_nnunet.formats.large.journal import BlockEntry, BlockJournal
 from napari_nnunet.formats.large.label_image import LabelImage
@@ -169,10 +169,7 @@ def _followed(job: Job[T], before: int, total: int, began: float) -> Job[T]:
 def require_unchanged(filling: Filling) -> None:
     """Raise ImageError if the image is no longer what it was when it was first looked at."""
     if filling.image.stamp() != filling.stamp:
-        raise ImageError(
-            f"{filling.image.name} was changed while it was read, so that its parts do not belong together. Delete "
-            f"{filling.labels.place.unfinished}, and begin again when nothing writes to the image any more."
-        )
+        raise filling.journal.changed(filling.image.name)
 
 
 class ImageWatch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,16 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from napari_nnunet.engine.large.boxes import cut_into_boxes
-from napari_nnunet.errors import ImageError, NnunetError, SettingsError, some
-from napari_nnunet.events import Job, Painted, Progress, Pump, Stage
+from napari_nnunet.errors import NnunetError, SettingsError, some
+from napari_nnunet.events import Job, Note, Painted, Progress, Pump, Stage
+from napari_nnunet.formats.large.journal import BlockJournal
 from napari_nnunet.formats.large.label_image import Destination
 from napari_nnunet.formats.large.level import Level
+from napari_nnunet.formats.large.ome_zarr import is_zarr
 from napari_nnunet.formats.large.opening import Say, open_image
 from napari_nnunet.formats.large.place import ImagePlace
 from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.large.fill import ImageWatch
 from napari_nnunet.jobs.large.predict_image import DONE, LargeResult, predict_image
+from napari_nnunet.jobs.large.survey import empty_chunks
 from napari_nnunet.jobs.large.view import View
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.large import PredictImageSettings
@@ -56,11 +59,12 @@ def predict_layer(
     SettingsError
         If files are not known, or hold something else.
     ImageError
-        If files were changed meanwhile; what is finished is kept.
+        If files were changed meanwhile.
     """
+    yield from _not_stored(image, files)
     if asked.cluster is None:
-        job = predict_image(model, image, target, asked, None, view)
         files = _read_meanwhile(image, files, target)
+        job = predict_image(model, replace(image, behind=files), target, asked, None, view)
         return (yield from (_unchanged_in(job, replace(image, files=files), target) if files else job))
     there = _opened(image, files)
     stamp = there.stamp()
@@ -70,6 +74,18 @@ def predict_layer(
     again = partial(_as_here, there.again, image.geometry, image.place, image.name)
     sent = replace(image, behind=there.files, again=again)
     return (yield from _unchanged_in(predict_image(model, sent, target, asked), there, target, stamp))
+
+
+def _not_stored(image: LargeImage, files: Sequence[Path]) -> Iterator[Note]:
+    """Say which chunks of the files of a layer are not there, which its arrays do not tell."""
+    if not files or not all(map(is_zarr, files)) or image.missing_chunks() is not None:
+        return
+    try:
+        there = _at_level(image, files)
+    except NnunetError:  # it is no image by itself, and whoever opened it knew more
+        return
+    if there.shape == image.shape:
+        yield from empty_chunks(there)
 
 
 def _read_meanwhile(image: LargeImage, files: Sequence[Path], target: Path) -> tuple[Path, ...]:
@@ -95,11 +111,7 @@ def _unchanged_in(
         except OSError:  # gone
             same = False
         if not same:
-            raise ImageError(
-                f"The files of {there.name} were changed while they were read, so that its parts do not belong "
-                f"together. Delete {Destination(target).unfinished}, and begin again when nothing writes to them any "
-                "more."
-            )
+            raise BlockJournal(Destination(target).unfinished).changed(there.name)
 
     watch = ImageWatch(look)
     with Pump(job) as pump:
@@ -116,19 +128,24 @@ def _opened(image: LargeImage, files: Sequence[Path]) -> LargeImage:
     """Open the files of an image at the level that is as large; raises SettingsError where that is none of theirs."""
     if not files:
         raise SettingsError(f"Workers cannot see {image.name}: of which file it was read is not known. {_INSTEAD}")
-
-    def best(levels: Sequence[Level]) -> int:
-        sizes = [tuple(n for n, a in zip(level.shape, level.letters, strict=True) if a in "ZYX") for level in levels]
-        return sizes.index(image.shape) if image.shape in sizes else 0
-
     try:
-        there = open_image(files, Say(spacing=image.geometry.spacing, best=best))
+        there = _at_level(image, files)
     except NnunetError as error:
         raise SettingsError(f"Workers cannot read {image.name} from its files: {error.message} {_INSTEAD}") from error
     own, theirs = ((one.times, one.channels, *one.shape) for one in (image, there))
     if own != theirs:
         raise _differs(image, there, f"time points, channels and voxels are {_x(theirs)} there and {_x(own)} here")
     return there
+
+
+def _at_level(image: LargeImage, files: Sequence[Path]) -> LargeImage:
+    """Open files at the level that has as many voxels as an image, at the finest where none has."""
+
+    def best(levels: Sequence[Level]) -> int:
+        sizes = [tuple(n for n, a in zip(level.shape, level.letters, strict=True) if a in "ZYX") for level in levels]
+        return sizes.index(image.shape) if image.shape in sizes else 0
+
+    return open_image(files, Say(spacing=image.geometry.spacing, best=best))
 
 
 def _as_here(again: Callable[[], LargeImage], geometry: Geometry, place: ImagePlace | None, name: str) -> LargeImage:

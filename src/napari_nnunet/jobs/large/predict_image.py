@@ -36,7 +36,7 @@ from napari_nnunet.jobs.large.budget import Budget
 from napari_nnunet.jobs.large.elsewhere import Share, fill_elsewhere, loaded, plan_elsewhere, require_sendable
 from napari_nnunet.jobs.large.fill import Filling, fill
 from napari_nnunet.jobs.large.ready import limited_axis, planned, prepared
-from napari_nnunet.jobs.large.survey import surveyed
+from napari_nnunet.jobs.large.survey import require_unmoved, surveyed
 from napari_nnunet.jobs.large.view import View
 from napari_nnunet.jobs.large.work import STATE, made_of, require_complete, take_up, work_of
 from napari_nnunet.jobs.prediction.folder.case import model_reader
@@ -166,6 +166,7 @@ def _predicted(
         work = _Work(model, image, labels, journal, settings, budget, stamp, workers, asked.memory_gb, view)
         facts = yield from surveyed(image, journal, limited_axis(model, image))
         filling = yield from _filled(work, facts)
+        yield from require_unmoved(image, journal)
         yield Stage(name=DONE)
         if _is_zarr(target):
             labels.complete(made_of(known, journal, image))

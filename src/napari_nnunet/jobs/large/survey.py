@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 from napari_nnunet.engine.image.prepare import Box3
@@ -35,13 +35,7 @@ def surveyed(image: LargeImage, journal: BlockJournal, axis: int | None) -> Job[
         yield from require_same_voxels(image, {entry.time: entry.digest for entry in entries}, str(journal.folder))
     if len(noted) == image.times:
         return [noted[time] for time in range(image.times)]
-    missing = image.missing_chunks()
-    if missing is not None and missing[0]:
-        yield Note(
-            level="warning",
-            text=f"{missing[0]} of the {missing[1]} chunks of {image.name} are not stored and count as "
-            f"{missing[2]}, as zarr has it for empty space. If the image should have none, copy it again.",
-        )
+    yield from empty_chunks(image)
     boxes = _boxes(image)
     yield Stage(name="Looking at the intensities", total=len(boxes) * image.times)
     for time in range(image.times):
@@ -61,6 +55,17 @@ def surveyed(image: LargeImage, journal: BlockJournal, axis: int | None) -> Job[
     return [noted[time] for time in range(image.times)]
 
 
+def empty_chunks(image: LargeImage) -> Iterator[Note]:
+    """Say how many chunks of an image are not stored, if some are not: lost ones look like empty space."""
+    missing = image.missing_chunks()
+    if missing is not None and missing[0]:
+        yield Note(
+            level="warning",
+            text=f"{missing[0]} of the {missing[1]} chunks of {image.name} are not stored and count as "
+            f"{missing[2]}, as zarr has it for empty space. If the image should have none, copy it again.",
+        )
+
+
 def require_same_voxels(image: LargeImage, known: Mapping[int, str], place: str) -> Job[None]:
     """Raise SettingsError if voxels that no file holds are others than those that were noted (time point: digest)."""
     boxes = _boxes(image)
@@ -75,6 +80,17 @@ def require_same_voxels(image: LargeImage, known: Mapping[int, str], place: str)
                 f"{image.name} is not what it was when {place} was begun. Give the same voxels again, or delete "
                 f"{place} to begin again."
             )
+
+
+def require_unmoved(image: LargeImage, journal: BlockJournal) -> Job[None]:
+    """Look at voxels that no file holds once more; raises ImageError if they changed while they were read."""
+    if image.files or image.behind or image.again is not None:
+        return
+    try:
+        known = {entry.time: entry.digest for entry in journal.all(FactsEntry)}
+        yield from require_same_voxels(image, known, str(journal.folder))
+    except SettingsError as error:
+        raise journal.changed(image.name) from error
 
 
 def _boxes(image: LargeImage) -> list[Box3]:

@@ -56,6 +56,7 @@ def take_up(
             shell="Add --continue.",
         )
     journal.require_same(work)
+    journal.require_of_one_image()
     known = next(iter(journal.all(ArithmeticEntry)), None)
     # All blocks are computed in the same way, whatever would be the fastest now.
     try:

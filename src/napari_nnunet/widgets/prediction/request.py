@@ -277,7 +277,11 @@ def _no_axes(layer: Image, channels: int) -> str:
             f"{channels} entries. "
             "Choose a layer for each channel."
         )
-    return f"'{layer.name}' has {layer.ndim} axes {tuple(shape)}, which this model cannot read; choose fewer."
+    return (
+        f"'{layer.name}' has {layer.ndim} axes {tuple(shape)}. Besides time, z, y and x there may be one for channels, "
+        "but the model takes 1 channel, and no axis has one entry. Right-click the layer > Split Stack, and choose "
+        "one of its parts."
+    )
 
 
 def _voxel_size(choices: Choices, layer: Image, spatial: str) -> tuple[float, ...] | None:
