@@ -23,6 +23,7 @@ _MOST_LEVELS = 100
 _MOST_VOXELS = 1 << 50  # 2 petabytes of 16 bits
 _TINY, _MOST_TINY = 256, 1_000_000  # voxels of a chunk, and how many chunks may be as small
 _MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+_MOST_MISSED = 1_000_000  # names of chunks that are remembered
 _BY_COUNT = {2: "YX", 3: "ZYX"}
 #: Names of axes beside the letters themselves.
 _NAMED = {"time": "T", "channel": "C", "channels": "C", "band": "C"}
@@ -98,6 +99,7 @@ def open_zarr(
         If it is no image, its levels contradict each other, or it does not say what a voxel is.
     """
     zarr, name = zarr_library(), str(path).rstrip("/").rpartition("/")[2]
+    path = _local(path)
     found = _opened(path)
     files: tuple[Path, ...] = () if is_address(path) else (Path(path),)
     if isinstance(found, zarr.Array):
@@ -145,13 +147,35 @@ def _opened(path: str | Path) -> Any:
 
 
 def _store(path: str | Path) -> Any:
-    """Return what zarr reads an address, or a folder, from; an address of this computer is that of a folder."""
+    """Return what zarr reads an address, or a folder, from."""
+    return (
+        _addresses().from_url(str(path), read_only=True) if is_address(path) else _files()(Path(path), read_only=True)
+    )
+
+
+def _local(path: str | Path) -> str | Path:
+    """Return the folder that an address of this computer names; any other path or address as it is."""
     text = str(path)
-    if text.startswith("file://"):
-        path = url2pathname(urlsplit(text).path)
-    elif is_address(text):
-        return text
-    return _files()(Path(path), read_only=True)
+    return Path(url2pathname(urlsplit(text).path)) if text.startswith("file://") else path
+
+
+@cache
+def _addresses() -> Any:
+    """Return zarr's store of an address, made to remember which chunks were not found: zarr takes them as empty."""
+    store = library("zarr.storage", "Zarr images are read").FsspecStore
+
+    class Addresses(store):  # type: ignore[misc, valid-type]
+        def __init__(self, *more: Any, **named: Any) -> None:
+            super().__init__(*more, **named)
+            self.missed: set[str] = set()
+
+        async def get(self, key: str, *more: Any, **named: Any) -> Any:
+            found = await super().get(key, *more, **named)
+            if found is None and not key.endswith(_MARKS) and len(self.missed) < _MOST_MISSED:
+                self.missed.add(key)
+            return found
+
+    return Addresses
 
 
 @cache

@@ -146,21 +146,33 @@ class LargeImage:
             z, y, x = (max(1, edges.get(axis, 1)) for axis in "ZYX")
         return z, y, x
 
-    def missing_chunks(self) -> tuple[int, int, Any] | None:
-        """Return how many chunks of a zarr on this machine's disks are not stored, of how many, and what they count as.
+    @property
+    def is_address(self) -> bool:
+        """Whether it lies on another machine, whose files cannot be watched."""
+        return self.again is not None and not self.files and not self.behind
 
-        Chunks that lie in one file, a shard, count as one. None where that is not known, or would take minutes.
+    def missing_chunks(self) -> tuple[int, int, Any] | None:
+        """Return how many chunks of a zarr are not stored, of how many, and what they count as.
+
+        Of an address, those are known that were looked for. Chunks that lie in one file, a shard, count as one. None
+        where that is not known, or would take minutes.
         """
-        if not all(hasattr(type(a), "nchunks_initialized") and hasattr(a.store, "root") for a in self.arrays):
+        stores = [getattr(array, "store", None) for array in self.arrays]
+        if not all(hasattr(store, "root") or hasattr(store, "missed") for store in stores):
             return None
         if sum(int(array.nchunks) for array in self.arrays) > _MOST_CHUNKS:  # zarr would go through the names of all
             return None
         every = stored = 0
-        for array in self.arrays:
+        for array, store in zip(self.arrays, stores, strict=True):
             shard = getattr(array, "shards", None) or array.chunks
             inside = math.prod(s // c for s, c in zip(shard, array.chunks, strict=True))
-            every += math.prod(-(-n // s) for n, s in zip(array.shape, shard, strict=True))
-            stored += int(array.nchunks_initialized) // inside
+            count = math.prod(-(-n // s) for n, s in zip(array.shape, shard, strict=True))
+            missed, own = getattr(store, "missed", None), f"{array.path}/" if array.path else ""
+            every += count
+            if missed is None:
+                stored += int(array.nchunks_initialized) // inside
+            else:
+                stored += count - sum(key.startswith(own) for key in missed)
         return every - stored, every, self.arrays[0].fill_value
 
     def read(self, box: Sequence[tuple[int, int]], time: int = 0) -> NDArray[Any]:
@@ -195,9 +207,11 @@ class LargeImage:
             ends = ((axis, part.indices(self._size(axis))) for axis, part in wanted.items() if axis in self.axes)
             where = ", ".join(f"{axis.lower()} {lo} to {hi}" for axis, (lo, hi, _) in ends)
             time_point = f" of time point {time + 1}" if self.times > 1 else ""
+            what_to_do = "Copy or export the image again, or restore that part of it."
+            if self.is_address:
+                what_to_do = "See whether its address answers, and continue what was begun; or copy the image."
             raise ImageError(
-                f"The voxels {where}{time_point} of {self.name} cannot be read: {_line(error)}. Copy or export the "
-                "image again, or restore that part of it."
+                f"The voxels {where}{time_point} of {self.name} cannot be read: {_line(error)}. {what_to_do}"
             ) from error
 
     def stamp(self) -> Stamp:

@@ -52,6 +52,8 @@ def surveyed(image: LargeImage, journal: BlockJournal, axis: int | None) -> Job[
         channels = tuple(ChannelEntry(**asdict(channel)) for channel in noted[time].channels)
         known = {**vars(noted[time]), "channels": channels, "digest": "" if digest is None else digest.hexdigest()}
         journal.note(FactsEntry(time=time, **known))
+    if image.is_address:  # now all of them were looked for
+        yield from empty_chunks(image)
     return [noted[time] for time in range(image.times)]
 
 
@@ -84,7 +86,7 @@ def require_same_voxels(image: LargeImage, known: Mapping[int, str], place: str)
 
 def require_unmoved(image: LargeImage, journal: BlockJournal) -> Job[None]:
     """Look at voxels that no file holds once more; raises ImageError if they changed while they were read."""
-    if image.files or image.behind or image.again is not None:
+    if image.files or image.behind or image.is_address:
         return
     try:
         known = {entry.time: entry.digest for entry in journal.all(FactsEntry)}
