@@ -9,7 +9,7 @@ from clusters import forty_two, note_worker, until, work_slowly
 from napari_nnunet.errors import ResourceError
 from napari_nnunet.processes.cluster import start, worker
 from napari_nnunet.processes.cluster.team import Elsewhere, spread, team
-from napari_nnunet.processes.cluster.worker import Expected, packed, versions, why_unfit
+from napari_nnunet.processes.cluster.worker import Expected, packed, sampled, versions, why_unfit
 from napari_nnunet.processes.pool import Outcome, Task
 
 pytest.importorskip("distributed", reason="dask.distributed is not installed: it comes with napari-nnunet[cluster]")
@@ -83,6 +83,28 @@ def test_a_folder_of_the_same_name_on_another_disk_is_noticed(tmp_path, monkeypa
     why_unfit.cache_clear()
     (tmp_path / "mark").touch()
     assert why_unfit(expected) == ""
+
+
+def test_a_path_where_a_worker_sees_something_else_is_noticed(cluster, tmp_path, monkeypatch):
+    model = tmp_path / "model"
+    (model / "fold_0").mkdir(parents=True)
+    (model / "plans.json").write_text("{}")
+    weights = model / "fold_0" / "checkpoint_final.pth"
+    weights.write_bytes(bytes(3_000_000))
+    image = tmp_path / "image.zarr"
+    (image / "c" / "0").mkdir(parents=True)
+    (image / "c" / "0" / "1").write_bytes(b"voxels")
+    need = Elsewhere(cluster.address, reads=(model, image))
+    (model / "fold_0" / "progress.png").touch()  # of no prediction's concern
+    assert outcomes(spread(need, forty_two, [task()]))["a"].result == 42
+    here = [sampled(path) for path in need.reads]
+    weights.write_bytes(bytes(1_500_000) + b"\1" * 1_500_000)  # as large as it was
+    (image / "labels").mkdir()
+    assert [sampled(path) == known for path, known in zip(need.reads, here, strict=True)] == [False, True]
+    monkeypatch.setattr("napari_nnunet.processes.cluster.team.sampled", dict(zip(need.reads, here, strict=True)).get)
+    message = refused(need)
+    assert f"reads something else in {model}" in message and "under the same path, on a shared disk" in message
+    assert sampled(tmp_path / "nowhere") == ""
 
 
 def test_the_mark_in_a_folder_is_gone_afterwards(cluster, tmp_path):

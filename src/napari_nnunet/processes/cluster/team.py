@@ -17,7 +17,7 @@ from napari_nnunet.events import Job, Note, Progress
 from napari_nnunet.formats.atomic import make_folder, partial_name, write_text
 from napari_nnunet.processes.cluster.start import Started, needed, started
 from napari_nnunet.processes.cluster.where import Queue, Scheduler, where
-from napari_nnunet.processes.cluster.worker import GPU, Expected, Facts, Unfit, call, facts, packed, versions
+from napari_nnunet.processes.cluster.worker import GPU, Expected, Facts, Unfit, call, facts, packed, sampled, versions
 from napari_nnunet.processes.pool import Outcome, Stream, Task
 
 _HEARTBEAT = 0.2  # seconds between two looks at whether the job was cancelled
@@ -59,10 +59,10 @@ def team(need: Elsewhere) -> Iterator[Team]:
     ResourceError
         If it cannot be reached or started.
     """
-    place = where(need.cluster)
-    mark = partial_name("cluster")  # removed as others are where this process is killed
+    place, mark = where(need.cluster), partial_name("cluster")  # removed as others are where this process is killed
     writes = None if need.writes is None else make_folder(need.writes).absolute()
-    expected = Expected(versions(), tuple(path.absolute() for path in need.reads), writes, mark)
+    reads = tuple(path.absolute() for path in need.reads)
+    expected = Expected(versions(), reads, writes, mark, tuple(map(sampled, reads)))
     with started(place) as start:
         if writes is not None:
             write_text(writes / mark, "Workers of a cluster look for this file.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import pickle
@@ -9,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -23,6 +24,9 @@ from napari_nnunet.version import __version__
 
 GPU = "GPU"  # dask's name of the resource
 _PATIENCE = 5.0  # seconds until a new file is seen on a shared disk
+_SAMPLES, _SAMPLE = 16, 1 << 16  # files of a folder, or parts of a file, and bytes of each, that are compared
+_DEEPEST = 8  # folders within folders
+_OF_MODEL = ("plans.json", "dataset.json", "fold_*/checkpoint_final.pth", "fold_*/checkpoint_best.pth")
 _one_at_a_time = threading.Lock()
 
 
@@ -40,12 +44,15 @@ class Expected:
         A folder it must write in.
     mark : str
         Name of a file that was just made in that folder: another disk of the same name does not have it.
+    alike : tuple of str
+        What :func:`sampled` says of each path that it must see; none are compared where there are none.
     """
 
     versions: tuple[tuple[str, str], ...]
     reads: tuple[Path, ...]
     writes: Path | None
     mark: str
+    alike: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,9 +94,8 @@ def why_unfit(expected: Expected) -> str:
     for (name, wanted), (_, own) in zip(expected.versions, versions(), strict=True):
         if own != wanted:
             return f"has {name} {own}, not {wanted}"
-    for path in expected.reads:
-        if not path.exists():
-            return f"does not see {path}"
+    if unread := _unread(expected):
+        return unread
     if expected.writes is None:
         return ""
     until = time.monotonic() + _PATIENCE
@@ -99,6 +105,51 @@ def why_unfit(expected: Expected) -> str:
         os.listdir(expected.writes.parent)  # lets a shared disk look again
         time.sleep(0.2)
     return "" if os.access(expected.writes, os.W_OK) else f"may not write in {expected.writes}"
+
+
+def _unread(expected: Expected) -> str:
+    """Return in words what this worker does not read as it is read where the work was begun, empty if it reads all."""
+    for path in expected.reads:
+        if not path.exists():
+            return f"does not see {path}"
+    until = time.monotonic() + _PATIENCE
+    for path, known in zip(expected.reads, expected.alike, strict=False):
+        while known and sampled(path) != known:
+            if time.monotonic() > until:
+                return f"reads something else in {path}"
+            time.sleep(0.2)
+    return ""
+
+
+def sampled(path: Path) -> str:
+    """Return a hash of samples of a file or folder, alike on all machines that see the same one; "" where none is.
+
+    Of a model, that is what a prediction takes from it: its other files may be written at any time.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        model = [file for pattern in _OF_MODEL for file in sorted(path.glob(pattern))] if path.is_dir() else []
+        for file in model or list(_some_files(path, _SAMPLES, _DEEPEST)):
+            size = file.stat().st_size
+            digest.update(f"{file.relative_to(path)} {size} ".encode())
+            with file.open("rb") as stream:
+                for part in range(_SAMPLES):
+                    stream.seek(max(0, size - _SAMPLE) * part // (_SAMPLES - 1))
+                    digest.update(stream.read(_SAMPLE))
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def _some_files(path: Path, most: int, deepest: int) -> Iterator[Path]:
+    """Give some files of a folder and those within, the same wherever it is seen; not those of results in it."""
+    if not path.is_dir():
+        yield path
+        return
+    inside = sorted(name for name in os.listdir(path) if not name.startswith(".") and name != "labels")
+    count = min(len(inside), most) if deepest else 0
+    for number in range(count):
+        yield from _some_files(path / inside[number * len(inside) // count], max(1, most // count), deepest - 1)
 
 
 def packed(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
