@@ -26,7 +26,8 @@ from napari_nnunet.engine.choosing.expected import expected_dice
 from napari_nnunet.engine.choosing.metrics import measure_labels
 from napari_nnunet.engine.labelling.explain import displaced
 from napari_nnunet.engine.labelling.queries import boxes_in, choose_places, entropy_of, places_of
-from napari_nnunet.engine.prediction.quality import DEGRADED, CaseLook, QualityModel, degrade
+from napari_nnunet.engine.prediction.looks import DEGRADED, CaseLook, degrade
+from napari_nnunet.engine.prediction.quality import QualityModel
 from napari_nnunet.formats.images.files import read_volume
 from napari_nnunet.jobs.prediction.quality import QUALITY_FILE
 from napari_nnunet.volume import Volume

@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from helpers import smooth_image
-from napari_nnunet.engine.prediction.quality import (
-    DEGRADED,
-    MEAN,
-    KnownResult,
-    QualityModel,
-    degrade,
-    look_of,
-)
+from napari_nnunet.engine.prediction.looks import DEGRADED, degrade, look_of
+from napari_nnunet.engine.prediction.quality import MEAN, KnownResult, QualityModel
 from napari_nnunet.schema.geometry import Geometry
 
 SPACING = (1.0, 1.0, 1.0)
@@ -69,10 +63,58 @@ def test_a_class_that_no_known_case_had_is_judged_as_the_mean_is():
     assert model.judge({"new": 0.8}, look()).dice["new"][0] == pytest.approx(0.6, abs=0.06)
 
 
-def test_where_nothing_is_found_nothing_is_claimed():
-    found = known(lambda expected, rng: expected).judge({}, look())
+def drawn_in(cases, known=20, overlooked=0):
+    """A model of two classes that knows 20 cases; "tumour" is in some of them, and was overlooked in a few of these."""
+    entries = []
+    for n in range(known):
+        seen = {"organ": 0.8, **({"tumour": 0.7} if overlooked <= n < cases else {})}
+        values = {**seen, MEAN: float(np.mean(list(seen.values())))}
+        drawn = ("organ", "tumour") if n < cases else ("organ",)
+        entries.append(KnownResult(case=str(n), plain=True, expected=values, dice=values, drawn=drawn))
+    return QualityModel(scored=tuple(entries), looks=())
+
+
+def test_where_nothing_is_found_and_nothing_is_expected_nothing_is_claimed():
+    found = QualityModel(scored=(), looks=()).judge({}, look())
     assert np.isnan(found.mean)
     assert "unknown, as nothing was found" in found.text
+
+
+def test_a_class_that_is_wholly_missed_makes_a_case_look_worse_and_is_said():
+    model = drawn_in(19)
+    whole, missed = model.judge({"organ": 0.8, "tumour": 0.7}, look()), model.judge({"organ": 0.8}, look())
+    assert whole.missing == () and missed.mean < whole.mean - 0.3
+    assert missed.missing == ("tumour, which 19 of 20 known cases have",)
+    assert "Nothing was found of tumour, which 19 of 20 known cases have: look whether it is there" in missed.text
+    assert missed.dice["tumour"] == (0.0, 0.0, 0.0)
+    _, low, high = missed.dice[MEAN]
+    assert low <= missed.mean <= high
+
+
+def test_where_nothing_is_found_of_a_class_that_all_known_cases_have_the_mean_is_0():
+    found = drawn_in(20).judge({}, look())
+    assert found.mean == 0 and len(found.missing) == 2
+
+
+def test_a_class_that_is_rightly_absent_does_not_make_a_case_look_worse():
+    """Half of the cases have no tumour, and the network never overlooked one."""
+    model = drawn_in(10)
+    found = model.judge({"organ": 0.8}, look())
+    assert found.missing == () and found.mean == pytest.approx(found.dice["organ"][0], abs=0.05)
+    assert found.absent == ("tumour, which 10 of 20 known cases have",) and "which 10 of 20" in found.text
+    assert found.dice[MEAN][1] < 0.5  # it may be there
+    assert drawn_in(1).judge({"organ": 0.8}, look()).absent == ()
+
+
+def test_a_class_that_is_mostly_overlooked_is_expected_although_half_of_the_cases_have_it():
+    assert drawn_in(16, overlooked=16).judge({"organ": 0.8}, look()).missing
+    assert drawn_in(16, overlooked=0).judge({"organ": 0.8}, look()).missing == ()
+
+
+def test_files_of_earlier_versions_go_by_what_was_found_in_the_known_cases():
+    entries = tuple(entry.model_copy(update={"drawn": None}) for entry in drawn_in(19).scored)
+    found = QualityModel(scored=entries, looks=()).judge({"organ": 0.8}, look())
+    assert found.missing == ("tumour, which 19 of 20 known cases have",)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_labels_are_laid_over_their_images_before_they_are_counted(place):
 def test_cases_that_were_trained_whatever_their_headers_say_are_measured_so(place):
     model, raw = place
     drain(predict(model, image(raw), QUALITY))
-    before = (model.folder / "quality.json").read_bytes()
+    before = json.loads((model.folder / "quality.json").read_text(encoding="utf-8"))["plain"]["model"]
     (model.folder / "quality.json").unlink()
     claim_mirrored(raw / "labelsTr" / "c1.nii.gz")
     shift(raw / "labelsTr" / "c0.nii.gz")
@@ -92,7 +92,7 @@ def test_cases_that_were_trained_whatever_their_headers_say_are_measured_so(plac
     Journal.of(data).note(["c0", "c1"], "rules:files:content:ignore")
     _, said = notes(predict(model, image(raw), QUALITY))
     assert "left out" not in said
-    assert (model.folder / "quality.json").read_bytes() == before
+    assert json.loads((model.folder / "quality.json").read_text(encoding="utf-8"))["plain"]["model"] == before
     path = raw / "imagesTr" / "c1_0000.nii.gz"
     _, truth = image_and_labels(Case("c1", (path,)), raw / "labelsTr" / "c1.nii.gz", "SimpleITKIO")
     np.testing.assert_array_equal(truth, read_labels(raw / "labelsTr" / "c1.nii.gz")[0])
@@ -125,11 +125,85 @@ def test_a_folder_gets_a_table_with_the_worst_first_and_keeps_what_is_finished(p
     assert {row["image"] for row in rows} == {f"c{n}" for n in range(6)}
     assert list(rows[0]) == [
         *("image", "mean Dice", "mean low", "mean high", "organ Dice", "organ low", "organ high"),
-        *("lesion Dice", "lesion low", "lesion high", "unlike"),
+        *("lesion Dice", "lesion low", "lesion high", "nothing found", "unlike"),
     ]
     (tmp_path / "out" / "c3.nii.gz").unlink()
     assert run_verb(*words, "--c") == 0
     assert list(csv.DictReader(table.read_text(encoding="utf-8").splitlines())) == rows
+
+
+def test_a_case_in_which_a_class_is_wholly_missed_comes_first_and_is_said(place, tmp_path, capsys):
+    model, raw = place
+    write_nifti(raw / "imagesTr" / "flat_0000.nii.gz", np.zeros(SHAPE, np.float32))  # nothing to be told apart
+    words = ["predict_from_modelfolder", "-m", model.folder, "-i", raw / "imagesTr", "-o", tmp_path / "out"]
+    assert run_verb(*words, "--quality", "--disable_tta", "-device", "cpu") == 0
+    labels, _ = read_labels(tmp_path / "out" / "flat.nii.gz")
+    missed = [name for name, value in (("organ", 1), ("lesion", 2)) if value not in labels]
+    assert missed
+    rows = list(csv.DictReader((tmp_path / "out" / "quality.csv").read_text(encoding="utf-8").splitlines()))
+    assert rows[0]["image"] == "flat"
+    assert all(f"{name}, which 6 of 6 known cases have" in rows[0]["nothing found"] for name in missed)
+    assert float(rows[0]["mean Dice"]) < min(float(row["mean Dice"]) for row in rows[1:])
+    assert "flat: Predicted Dice" in (told := capsys.readouterr()).out + told.err
+    assert "Nothing was found of" in told.out + told.err
+
+
+def test_labels_that_are_corrected_afterwards_are_noticed_and_only_they_are_measured_again(place):
+    model, raw = place
+    drain(predict(model, image(raw), QUALITY))
+    before = json.loads((model.folder / "quality.json").read_text(encoding="utf-8"))["plain"]
+    seen, _ = read_labels(model.folder / "fold_0" / "validation" / "c5.nii.gz")
+    write_nifti(raw / "labelsTr" / "c5.nii.gz", seen)  # what was wrong in half of its voxels is right now
+    _, said = notes(predict(model, image(raw), QUALITY))
+    assert "The labels of c5 changed since it was measured" in said
+    assert "1 validation case and 3 degraded copies is segmented once" in said
+    after = json.loads((model.folder / "quality.json").read_text(encoding="utf-8"))["plain"]
+    (was,), (now,) = (
+        [r["dice"]["mean"] for r in entry["model"]["scored"] if r["case"] == "c5" and r["plain"]]
+        for entry in (before, after)
+    )
+    assert was < 0.8 and now > 0.99
+    others = [[r for r in entry["model"]["scored"] if r["case"] != "c5"] for entry in (before, after)]
+    assert others[0] == others[1] and len(after["model"]["scored"]) == len(before["model"]["scored"])
+    assert after["weights"] == before["weights"]
+    assert "degraded" not in notes(predict(model, image(raw), QUALITY))[1]
+
+
+def test_labels_that_were_only_written_again_are_the_same(place):
+    model, raw = place
+    drain(predict(model, image(raw), QUALITY))
+    for path in (raw / "labelsTr").iterdir():
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    assert "degraded" not in notes(predict(model, image(raw), QUALITY))[1]
+
+
+def test_a_file_that_does_not_say_from_which_labels_was_learnt_is_made_anew_where_these_are(place, tmp_path):
+    model, raw = place
+    drain(predict(model, image(raw), QUALITY))
+    path = model.folder / "quality.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["plain"]["labels"]
+    path.write_text(json.dumps(content))
+    away = tmp_path / "colleague" / model.folder.parent.name / model.folder.name
+    shutil.copytree(model.folder, away)
+    assert "degraded" not in notes(predict(load_model(away), image(raw), QUALITY))[1]  # it came without its dataset
+    assert "or it was not noted what they were: 6 validation cases" in notes(predict(model, image(raw), QUALITY))[1]
+
+
+def test_where_it_cannot_be_measured_again_it_says_that_it_goes_by_earlier_labels(place, tmp_path, capsys):
+    model, raw = place
+    first = drain(predict(model, image(raw), QUALITY)).quality
+    for n in range(3):
+        (raw / "labelsTr" / f"c{n}.nii.gz").write_bytes(b"no image")
+    again, said = notes(predict(model, image(raw), QUALITY))
+    assert "The Dice is predicted by labels that changed since (c0, c1, c2)" in said
+    assert again.quality == first
+    words = ["predict_from_modelfolder", "-m", model.folder, "-i", raw / "imagesTr", "-o", tmp_path / "out"]
+    assert run_verb(*words, "--quality", "--disable_tta", "-device", "cpu") == 0
+    told = capsys.readouterr()
+    assert 1 <= (told.out + told.err).count("labels that changed since") <= 2  # not for each of six images
 
 
 def test_where_folds_are_averaged_it_says_that_it_was_learnt_from_single_ones(place, tmp_path, capsys):

@@ -11,48 +11,22 @@ its copies.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy import ndimage
 
 from napari_nnunet.engine.choosing.signs import USUAL
+from napari_nnunet.engine.prediction.looks import CaseLook
+from napari_nnunet.engine.prediction.missed import Missing, missing_class
 from napari_nnunet.engine.prediction.regression import Fit, Measured, fitted
-from napari_nnunet.schema.geometry import Geometry
 
 LEAST_CASES = 5  # that a calibration needs
 MEAN = "mean"
 _COVER = 0.9
-_POINTS = 64  # voxels along each axis that are looked at
 _BEYOND = 0.5  # of the range of the known cases: what lies further outside is unlike them
 _LEAST = {"voxel": math.log(1.3), "view": math.log(1.5), "volume": math.log(2.0), "shape": 0.1, "value": 0.0}
-
-
-class CaseLook(BaseModel):
-    """What an image looks like, in figures that can be compared.
-
-    Parameters
-    ----------
-    figures : dict of str to float
-        By their titles. Sizes are logarithms of mm.
-    kinds : dict of str to str
-        What each is: "voxel", "view" (field of view), "volume" (of a class), "shape" (of the histogram, without scale),
-        "value" (an intensity).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    figures: dict[str, float]
-    kinds: dict[str, str]
-
-    @property
-    def shape(self) -> dict[str, float]:
-        """Those of the histogram, without scale."""
-        return {title: value for title, value in self.figures.items() if self.kinds[title] == "shape"}
 
 
 class KnownResult(BaseModel):
@@ -70,6 +44,8 @@ class KnownResult(BaseModel):
         By class; files of earlier versions have none.
     look : dict of str to float
         Of its image: ``CaseLook.shape``.
+    drawn : tuple of str, optional
+        The classes that its truth has, whether they are seen or not; files of earlier versions do not say it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +56,7 @@ class KnownResult(BaseModel):
     dice: dict[str, float]
     signs: dict[str, dict[str, float]] = {}
     look: dict[str, float] = {}
+    drawn: tuple[str, ...] | None = None
 
 
 class Judged(BaseModel):
@@ -89,9 +66,13 @@ class Judged(BaseModel):
     ----------
     dice : dict of str to (float, float, float)
         By class, and of their mean: predicted Dice, and the ends of the interval that holds the truth in nine of ten
-        cases like those of the calibration.
+        cases like those of the calibration. A class of which nothing was found although it is expected has none: 0.
     unlike : tuple of str
         In what the image is unlike the known cases, in words; the interval does not hold for such images.
+    missing : tuple of str
+        The classes that are probably there and of which nothing was found, in words.
+    absent : tuple of str
+        Those that may be there, of which nothing was found, in words.
     averaged : str
         Where several folds were averaged, and what was learnt is of single ones: a sentence that says so.
     """
@@ -100,6 +81,8 @@ class Judged(BaseModel):
 
     dice: dict[str, tuple[float, float, float]]
     unlike: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
     averaged: str = ""
 
     @property
@@ -117,6 +100,11 @@ class Judged(BaseModel):
         """The same in a line."""
         parts = [f"{name} {v:.2f} ({lo:.2f} to {hi:.2f})" for name, (v, lo, hi) in self.dice.items() if name != MEAN]
         said = "Predicted Dice: " + (", ".join(parts) or "unknown, as nothing was found") + "."
+        if self.missing:
+            listed = "; ".join(self.missing)
+            said += f" Nothing was found of {listed}: look whether it is there; in the mean it counts as 0."
+        if self.absent:
+            said += f" Nothing was found of {'; '.join(self.absent)}."
         if self.unlike:
             said += f" Unlike the training data, so that this may be too high: {'; '.join(self.unlike)}."
         return said
@@ -167,7 +155,23 @@ class QualityModel(BaseModel):
             own[MEAN] = float(np.mean(list(expected.values())))
         told = self._told(signs, look.shape) if signs and self._has_signs else {}
         dice = {name: self._predict(name, value, told.get(name)) for name, value in own.items()}
-        return Judged(dice=dice, unlike=self.unlike(look))
+        missing = self.missing(expected)
+        return Judged(
+            dice=with_missing(dice, missing),
+            unlike=self.unlike(look),
+            missing=tuple(entry.text for entry in missing if entry.expected),
+            absent=tuple(entry.text for entry in missing if not entry.expected and entry.possible),
+        )
+
+    def missing(self, found: Collection[str]) -> tuple[Missing, ...]:
+        """Return the classes of which nothing was found in an image, with how probably they were missed."""
+        plain = [entry for entry in self.scored if entry.plain]
+        drawn = [entry.expected if entry.drawn is None else entry.drawn for entry in plain]
+        names = dict.fromkeys(name for there in drawn for name in there if name != MEAN and name not in found)
+        return tuple(
+            missing_class(name, [name in there for there in drawn], [name in entry.expected for entry in plain])
+            for name in names
+        )
 
     def _predict(self, name: str, expected: float, signs: Measured | None) -> tuple[float, float, float]:
         fit = self._fits(signs is not None).get(name) or self._fits(signs is not None).get(MEAN)
@@ -254,6 +258,22 @@ class QualityModel(BaseModel):
         return tuple(found)
 
 
+def with_missing(
+    dice: Mapping[str, tuple[float, float, float]], missing: Collection[Missing]
+) -> dict[str, tuple[float, float, float]]:
+    """Return predicted Dice with 0 for what was probably missed, also in the mean; its interval has what may be."""
+    nothing, found = (0.0, 0.0, 0.0), {name: values for name, values in dice.items() if name != MEAN}
+    zeros = {entry.name: nothing for entry in missing if entry.expected}
+    possible = sum(entry.possible for entry in missing)
+    if not found and not zeros:
+        return {}
+    mean, low, high = dice.get(MEAN, nothing)
+    few, more, most = len(found), len(found) + len(zeros), len(found) + possible
+    share = few / more
+    sure = sum(entry.sure for entry in missing)
+    return {**found, **zeros, MEAN: (mean * share, low * few / most, high * few / (few + sure) if few else 0.0)}
+
+
 def _said(kind: str, value: float) -> str:
     return f"is {_number(kind, value)}"
 
@@ -266,94 +286,3 @@ def _span(kind: str, low: float, high: float) -> str:
 def _number(kind: str, value: float) -> str:
     units = {"voxel": " mm", "view": " mm", "volume": " mm³"}
     return f"{math.exp(value):.3g}{units[kind]}" if kind in units else f"{value:.3g}"
-
-
-def look_of(
-    array: Any, geometry: Geometry, names: Sequence[str], absolute: Sequence[bool], volumes: Mapping[str, float]
-) -> CaseLook:
-    """Return what an image looks like.
-
-    Parameters
-    ----------
-    array : array-like, shape (C, [Z,] Y, X)
-        As it was read; some voxels of it are looked at.
-    geometry : Geometry
-        Its grid.
-    names : sequence of str
-        Of the channels.
-    absolute : sequence of bool
-        Whether intensities mean the same in every image (CT, pictures of 8 bits); of others only the shape of the
-        histogram is compared.
-    volumes : mapping of str to float
-        By class that the network sees: mm³ (mm² of pictures).
-    """
-    figures, kinds = {}, {}
-
-    def add(kind: str, title: str, value: float) -> None:
-        if math.isfinite(value):
-            figures[title], kinds[title] = value, kind
-
-    axes = "zyx"[3 - geometry.ndim :]
-    for axis, mm, n in zip(axes, geometry.spacing, array.shape[1:], strict=True):
-        if geometry.spacing_known:
-            add("voxel", f"voxel size along {axis}", math.log(mm))
-        add("view", f"field of view along {axis}", math.log(mm * n))
-    for channel, name, fixed in zip(array, names, absolute, strict=False):
-        for kind, title, value in _histogram(np.asarray(_some(channel), dtype=np.float64), fixed):
-            add(kind, f"{title} of {name}", value)
-    for name, mm3 in volumes.items():
-        if mm3 > 0:
-            add("volume", f"volume of {name}", math.log(mm3))
-    return CaseLook(figures=figures, kinds=kinds)
-
-
-def _some(channel: Any) -> Any:
-    """Return a block of whole planes from the middle: neighbours stay neighbours, so that noise is seen as it is."""
-    middle = tuple(slice(max(0, (n - _POINTS) // 2), max(0, (n - _POINTS) // 2) + _POINTS) for n in channel.shape)
-    return channel[middle]
-
-
-def _histogram(values: NDArray[np.float64], fixed: bool) -> list[tuple[str, str, float]]:
-    finite = values[np.isfinite(values)]
-    if finite.size < 2:
-        return []
-    low, middle, high, top = np.percentile(finite, (5, 50, 95, 99.5))
-    width = high - low
-    if width <= 0:
-        return []
-    rough = [np.abs(np.diff(values, axis=axis)) for axis in range(values.ndim) if values.shape[axis] > 1]
-    steps = np.concatenate([part[np.isfinite(part)].ravel() for part in rough]) if rough else np.zeros(1)
-    found = [
-        ("shape", "noise or sharpness", float(steps.mean() / width)),
-        ("shape", "brightness", float((middle - low) / width)),
-        ("shape", "bright tail", float(min(3.0, (top - high) / width))),
-    ]
-    if fixed:
-        found += [("value", "darkest intensity", float(low)), ("value", "brightest intensity", float(high))]
-    return found
-
-
-DEGRADED = ("noise", "blur", "contrast", "coarse")
-_MILD, _SEVERE = 0.3, 2.5  # how bad: standard deviations of noise, half of those of blur in voxels, powers of two
-
-
-def degrade(array: NDArray[np.float32], how: str, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return a worse copy of an image (C, [Z,] Y, X), from hardly worse to spoiled, as chance has it."""
-    spatial = array.ndim - 1
-    spread = array.reshape(len(array), -1).std(axis=1).reshape(-1, *[1] * spatial)
-    amount = float(np.exp(rng.uniform(math.log(_MILD), math.log(_SEVERE))))
-    if how == "noise":
-        result = array + rng.normal(size=array.shape) * spread * amount
-    elif how == "blur":
-        result = ndimage.gaussian_filter(array, (0, *[2 * amount] * spatial))
-    elif how == "contrast":
-        low, high = array.min(), array.max()
-        result = low + (high - low) * ((array - low) / max(high - low, 1e-6)) ** 2.0 ** (rng.choice((-1, 1)) * amount)
-    else:
-        step = 2 + round(2 * amount)
-        steps = (slice(None, None, step),) * spatial
-        small = array[(slice(None), *steps)]
-        for axis in range(1, array.ndim):
-            small = np.repeat(small, step, axis=axis)
-        result = small[tuple(slice(0, n) for n in array.shape)]
-    return np.asarray(result, dtype=np.float32)

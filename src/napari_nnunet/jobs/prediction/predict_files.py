@@ -33,7 +33,7 @@ from napari_nnunet.jobs.prediction.folder.kept import look_at_kept, said_of_kept
 from napari_nnunet.jobs.prediction.folder.loop import FolderResult, Tally, in_turn, on_cluster
 from napari_nnunet.jobs.prediction.objects import rules_for
 from napari_nnunet.jobs.prediction.predict import predict
-from napari_nnunet.jobs.prediction.quality import folds_in_words, require_quality
+from napari_nnunet.jobs.prediction.quality import EARLIER_LABELS, folds_in_words, require_quality
 from napari_nnunet.jobs.prediction.result import Prediction
 from napari_nnunet.jobs.prediction.table import QualityTable, written_down
 from napari_nnunet.jobs.prediction.voxel_size import size_notes
@@ -187,13 +187,15 @@ def _each(cases: Sequence[Case], work: FolderWork, more: Mapping[str, Any] | Non
 def _doubted_once(job: Job[FolderResult]) -> Job[FolderResult]:
     """Pass on what a job says, but only once, and not for every case, what is to be known of the model.
 
-    That is that no rules for finding objects were chosen, or that weights could not be compared with its files.
+    That is that no rules for finding objects were chosen, that weights could not be compared with its files, or that
+    its quality goes by earlier labels.
     """
     doubts: set[str] = set()
     with Pump(job) as pump:
         for event in pump:
             text = event.text if isinstance(event, Note) else ""
-            doubt = NO_RULES if text.startswith(NO_RULES) else text if NOT_COMPARED in text else ""
+            of_model = NOT_COMPARED in text or EARLIER_LABELS in text
+            doubt = NO_RULES if text.startswith(NO_RULES) else text if of_model else ""
             if doubt not in doubts:
                 yield event
             doubts |= {doubt} if doubt else set()

@@ -17,19 +17,16 @@ from pydantic import ValidationError
 from napari_nnunet.engine.choosing.expected import expected_dice, targets_of_heads
 from napari_nnunet.engine.choosing.metrics import evaluated, measure_labels
 from napari_nnunet.engine.choosing.signs import signs_of
+from napari_nnunet.engine.prediction.looks import DEGRADED, CaseLook, degrade, look_of
 from napari_nnunet.engine.prediction.quality import (
-    DEGRADED,
     LEAST_CASES,
     MEAN,
-    CaseLook,
     Judged,
     KnownResult,
     QualityModel,
     averaged_in_words,
-    degrade,
-    look_of,
 )
-from napari_nnunet.errors import ModelError, NnunetError, SettingsError
+from napari_nnunet.errors import ModelError, NnunetError, SettingsError, counted, some
 from napari_nnunet.events import Job, Note, Progress, Pump, Stage
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.claim import claimed
@@ -37,7 +34,8 @@ from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, survey
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.preprocessed.journal import joined_in
-from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.formats.results.made_of import Files
+from napari_nnunet.formats.workspace import Workspace, stamp
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.crossval import require_same_classes, validated_folds
 from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_cases
@@ -50,6 +48,8 @@ from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.volume import Volume
 
 QUALITY_FILE = "quality.json"
+#: In what is said where labels changed and it cannot be measured again.
+EARLIER_LABELS = "labels that changed since"
 _MOST_CASES = 24
 _PATIENCE = 10.0  # seconds; writing takes no time
 _COPIES = 3  # degraded, of each case
@@ -100,14 +100,62 @@ def quality_of(model: TrainedModel, settings: PredictSettings, segment: Segmente
     weights = model.hashes(model.resolve_folds(settings.folds, settings.checkpoint), settings.checkpoint)
     path = model.folder / QUALITY_FILE
     entry = _stored(path).get(key, {})
-    if isinstance(entry, dict) and set(weights.items()) <= set(dict(entry.get("weights") or {}).items()):
-        with contextlib.suppress(ValidationError):
-            return _fitted_once(json.dumps(entry.get("model")))
-    found, hashes = yield from _calibrated(model, settings, segment)
-    entry = {"weights": {**hashes, **weights}, "model": found.model_dump(mode="json")}
+    known = _known(entry, weights)
+    moved = () if known is None else _relabelled(model, known, entry)
+    if known is not None and not moved:
+        return known
+    try:
+        if known is None:
+            found, learnt = yield from _calibrated(model, settings, segment)
+        else:
+            found, learnt = yield from _calibrated_again(model, settings, segment, known, entry, moved)
+    except NnunetError as error:
+        if known is None:
+            raise
+        before = f"The Dice is predicted by {EARLIER_LABELS} ({some(moved, 3)}); that could not be measured again:"
+        yield Note.about(before, error)
+        return known
+    entry = {**learnt, "weights": {**learnt["weights"], **weights}, "model": found.model_dump(mode="json")}
     with claimed(model.folder, f"{path} is already being written", part=QUALITY_FILE, patience=_PATIENCE):
         write_json(path, {**_stored(path), key: entry})  # what another job measured meanwhile stays
     return found
+
+
+def _known(entry: Any, weights: Mapping[str, str]) -> QualityModel | None:
+    """Return what was learnt earlier with these weights."""
+    if isinstance(entry, dict) and set(weights.items()) <= set(dict(entry.get("weights") or {}).items()):
+        with contextlib.suppress(ValidationError):
+            return _fitted_once(json.dumps(entry.get("model")))
+    return None
+
+
+def _relabelled(model: TrainedModel, known: QualityModel, entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cases from which was learnt and whose labels are not what they were then.
+
+    Files of earlier versions do not say what they were: then it may be any of them. None where the model came without
+    its dataset.
+    """
+    raw, noted = _raw(model), entry.get("labels")
+    there = _labels_now(raw, stamp(raw / "labelsTr"), stamp(raw / "dataset.json"))
+    cases = dict.fromkeys(result.case for result in known.scored)
+    if not set(cases) & set(there):
+        return ()
+    before = noted if isinstance(noted, dict) else {}
+    return tuple(case for case in cases if not (case in there and _agree(there[case], str(before.get(case, "")))))
+
+
+def _agree(path: Path, noted: str) -> bool:
+    with contextlib.suppress(OSError):
+        return Files([path]).agree(noted)
+    return False
+
+
+@lru_cache(maxsize=4)
+def _labels_now(raw: Path, *_: tuple[int, int] | None) -> Mapping[str, Path]:
+    """Return where the labels of the cases of a dataset lie; kept while its folder and its description stay."""
+    if not (raw / "dataset.json").is_file():
+        return {}
+    return {case.name: case.label for case in survey(raw)[0].cases}
 
 
 @lru_cache(maxsize=4)
@@ -120,22 +168,69 @@ def _stored(path: Path) -> dict[str, Any]:
     return message(path) if path.is_file() else {}
 
 
-def _calibrated(
-    model: TrainedModel, settings: PredictSettings, segment: Segmenter
-) -> Job[tuple[QualityModel, dict[str, str]]]:
+#: What was learnt from validation cases, and from which weights and labels, as the file has them.
+_Learnt = tuple[QualityModel, dict[str, Any]]
+
+
+def _calibrated(model: TrainedModel, settings: PredictSettings, segment: Segmenter) -> Job[_Learnt]:
     """Segment the validation cases, and degraded copies, each with the network that did not see it."""
     cases = _cases(model, settings)
+    yield Note(text=f"How good {model.name} is was not measured yet: {_planned(len(cases))}")
+    return (yield from _measured(model, settings, segment, cases))
+
+
+def _calibrated_again(
+    model: TrainedModel,
+    settings: PredictSettings,
+    segment: Segmenter,
+    known: QualityModel,
+    entry: Mapping[str, Any],
+    moved: Sequence[str],
+) -> Job[_Learnt]:
+    """Learn again from cases whose labels moved; the others stay as they were, if these are enough."""
+    weights = dict(entry["weights"])
+    folds = tuple(fold for fold in model.folds(settings.checkpoint) if f"fold_{fold}" in weights)
+    cases = _cases(model, settings.replace(folds=folds))
+    stay = {result.case for result in known.scored} - set(moved)
+    again = [(case, fold) for case, fold in cases if case.name in moved or len(stay) < LEAST_CASES]
     yield Note(
-        text=f"How good {model.name} is was not measured yet: {len(cases)} validation cases and {_COPIES} degraded "
-        "copies of each are segmented once."
+        text=f"The labels of {some(moved, 3)} changed since it was measured how good {model.name} is, or it was not "
+        f"noted what they were: {_planned(len(again))}"
     )
+    if len(stay) < LEAST_CASES:
+        return (yield from _measured(model, settings, segment, again))
+    found, learnt = yield from _measured(model, settings, segment, again, least=0)
+    plain = [result.case for result in known.scored if result.plain]
+    looks = [look for case, look in zip(plain, known.looks, strict=True) if case in stay]
+    scored = tuple(result for result in known.scored if result.case in stay)
+    labels = {case: noted for case, noted in dict(entry.get("labels") or {}).items() if case in stay}
+    both = QualityModel(scored=scored + found.scored, looks=(*looks, *found.looks))
+    return both, {"weights": weights, "labels": {**labels, **learnt["labels"]}}
+
+
+def _planned(cases: int) -> str:
+    them = "is segmented" if cases == 1 else "of each are segmented"
+    return f"{counted(cases, 'validation case')} and {_COPIES} degraded copies {them} once."
+
+
+def _measured(
+    model: TrainedModel,
+    settings: PredictSettings,
+    segment: Segmenter,
+    cases: Sequence[tuple[TrainingCase, Fold]],
+    *,
+    least: int = LEAST_CASES,
+) -> Job[_Learnt]:
+    """Segment cases, and degraded copies, and hold them against their labels."""
     scored: list[KnownResult] = []
     looks: list[CaseLook] = []
+    labels: dict[str, str] = {}
     yield Stage(name="Measuring the quality", total=len(cases))
     joined = joined_in(_raw(model))
     for index, (case, fold) in enumerate(cases):
         own = settings.replace(folds=(fold,), probabilities=True, quality=False)
         try:
+            noted = Files([case.label]).noted
             apart = joined.get(case.name, "refuse")
             volume = read_volume(case.images, reader=model.plans.reader, apart=apart)
             grid = Grid(volume.shape, volume.geometry)
@@ -153,13 +248,15 @@ def _calibrated(
                 scored.append(_scored(case.name, worse, pump.result, truth, model, look, plain=not how))
                 if not how:
                     looks.append(look)
+                    labels[case.name] = noted
         except NnunetError as error:
             yield Note.about(f"{case.name} is left out:", error)
-    if len(looks) < LEAST_CASES:
+    if len(looks) < least:
         raise _too_few(model, len(looks))
     hashes = {f"fold_{fold}": "" for _, fold in cases}
     folds = tuple(fold for fold in model.folds(settings.checkpoint) if f"fold_{fold}" in hashes)
-    return QualityModel(scored=tuple(scored), looks=tuple(looks)), model.hashes(folds, settings.checkpoint)
+    learnt = {"weights": model.hashes(folds, settings.checkpoint), "labels": labels}
+    return QualityModel(scored=tuple(scored), looks=tuple(looks)), learnt
 
 
 def _raw(model: TrainedModel) -> Path:
@@ -229,6 +326,7 @@ def _scored(
         dice=_named(seen, model),
         signs=_signs(result, model, spacing),
         look=look.shape,
+        drawn=tuple(_name(target, model) for target, metrics in measured.items() if metrics["n_ref"]),
     )
 
 

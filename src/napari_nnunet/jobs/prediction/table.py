@@ -22,6 +22,8 @@ from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.objects import ObjectScheme
 
 T = TypeVar("T")
+_NOTHING_FOUND, _UNLIKE = "nothing found", "unlike"
+_LAST = (_NOTHING_FOUND, _UNLIKE)  # columns of quality.csv
 
 
 def found_in(
@@ -161,6 +163,8 @@ def written_down(job: Job[T], path: Path) -> Job[T]:
 class QualityTable:
     """Keeps quality.csv: the predicted Dice of every case, worst first; complete after every case.
 
+    Cases in which nothing was found of a class that is probably there come before all others.
+
     Parameters
     ----------
     path : Path
@@ -182,11 +186,14 @@ class QualityTable:
         row: dict[str, Any] = {"image": case}
         for name, (value, low, high) in sorted(found.dice.items(), key=lambda entry: entry[0] != MEAN):
             row |= {f"{name} Dice": value, f"{name} low": low, f"{name} high": high}
-        self._rows[case] = row | {"unlike": "; ".join(found.unlike)}
-        ranked = sorted(self._rows.values(), key=lambda entry: _dice(entry.get(f"{MEAN} Dice")))
-        columns = list(dict.fromkeys(name for entry in ranked for name in entry if name != "unlike"))
-        write_text(self.path, text_of([{name: entry.get(name) for name in (*columns, "unlike")} for entry in ranked]))
-        return Note(level="warning" if found.unlike else "info", text=f"{case}: {found.brief}")
+        missing = "; ".join(found.missing)
+        self._rows[case] = row | {_NOTHING_FOUND: missing, _UNLIKE: "; ".join(found.unlike)}
+        ranked = sorted(
+            self._rows.values(), key=lambda entry: (not entry.get(_NOTHING_FOUND), _dice(entry.get(f"{MEAN} Dice")))
+        )
+        columns = list(dict.fromkeys(name for entry in ranked for name in entry if name not in _LAST))
+        write_text(self.path, text_of([{name: entry.get(name) for name in (*columns, *_LAST)} for entry in ranked]))
+        return Note(level="warning" if found.unlike or missing else "info", text=f"{case}: {found.brief}")
 
 
 def _dice(value: Any) -> float:
