@@ -13,8 +13,8 @@ from napari_nnunet.schema.requests.keywords import keywords
 from napari_nnunet.schema.requests.labelling import FindLabelErrorsRequest, SuggestRequest
 
 if TYPE_CHECKING:
-    from napari_nnunet.jobs.labelling.label_errors import LabelErrors
     from napari_nnunet.jobs.labelling.suggestion import Suggestions
+    from napari_nnunet.jobs.labelling.suspects import LabelErrors
 
 
 @keywords(FindLabelErrorsRequest)

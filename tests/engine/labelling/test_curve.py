@@ -20,6 +20,12 @@ def test_a_curve_that_still_climbs_promises_more():
     assert "16 more cases bring +0.0" in gain.text
 
 
+def test_the_curve_is_of_what_is_labelled_next():
+    known = points(*[(n, 0.95 - 1.2 / n) for n in (4, 8, 16)])
+    assert "16 more slices bring +0.0" in expected_gain(known, 16, "slices").text
+    assert "1 more box brings +0.0" in expected_gain(known, 1, "boxes").text
+
+
 def test_a_flat_curve_says_that_labelling_more_is_unlikely_to_pay():
     gain = expected_gain(points((20, 0.9), (40, 0.901), (80, 0.9005), error=0.002), 5)
     assert not gain.pays

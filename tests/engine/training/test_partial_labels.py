@@ -152,3 +152,37 @@ def test_what_nobody_looked_for_is_in_no_mean():
     assert math.isnan(found[2]["Dice"]) and math.isnan(found[2]["FP"])
     _, means = summarize([found, measure_labels(prediction, prediction, (1, 2))], (1, 2))
     assert means["2"]["Dice"] == 1
+
+
+STROKES = {**CONTENT, "labels": {"background": 0, "liver": 1, "ignore": 2}, "napari_nnunet_annotated": {}}
+
+
+def _loss_of(logits, target, cases, wholly):
+    """The loss of a training on strokes, of cases of which some have whole slices."""
+    info = DatasetInfo.parse(STROKES)
+    partial = PartialLabels.in_dataset(info, wholly)
+    if partial is not None:
+        target = with_patterns(target, cases, partial, regions=False)
+    return SegmentationLoss(ignore_label=2, unlabelled=1.0, partial=partial)(logits, target)
+
+
+def test_what_nobody_annotated_counts_as_background_in_strokes_and_not_beside_whole_slices():
+    target = torch.full((2, 1, 4, 6, 6), 2)
+    target[:, :, 2, 2:4] = 1
+    target[:, :, 2, 4:] = 0
+    logits = _logits(2, 2, 4, 6, 6).requires_grad_()
+    empty = (target == 2).squeeze(1)
+    taught = {}
+    for wholly in ((), ("b",), ("a", "b")):
+        (found,) = torch.autograd.grad(_loss_of(logits, target, ("a", "b"), wholly).total, logits)
+        taught[wholly] = [bool((found[n].abs().sum(0)[empty[n]] > 0).any()) for n in (0, 1)]
+    assert taught == {(): [True, True], ("b",): [True, False], ("a", "b"): [False, False]}
+    plain = SegmentationLoss(ignore_label=2)(logits, target)
+    assert torch.allclose(_loss_of(logits, target, ("a", "b"), ("a", "b")).total, plain.total)
+
+
+def test_slices_among_strokes_keep_what_is_known_of_their_classes():
+    info = DatasetInfo.parse({**CONTENT, "labels": {**CONTENT["labels"], "ignore": 4}})
+    partial = PartialLabels.in_dataset(info, ("a", "d"))
+    assert partial.base == 5 and partial.wholly == (False, True, False, True)
+    assert partial.of == {"a": 1, "c": 2, "d": 3} and partial.patterns[3] == partial.patterns[0]

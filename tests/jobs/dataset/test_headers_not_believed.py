@@ -17,7 +17,7 @@ from napari_nnunet.formats.preprocessed.journal import Journal, joined_by, joine
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.cases import NewCase, add_case, correct_reference, thumbnails
 from napari_nnunet.jobs.dataset.overlays import plot_overlays
-from napari_nnunet.jobs.labelling.label_errors import Examined
+from napari_nnunet.jobs.labelling.suspects import Examined
 from napari_nnunet.jobs.labelling.take import take_correction, take_prediction
 from napari_nnunet.schema.requests.dataset import OverlaysRequest
 from turned_files import claim_mirrored, shift

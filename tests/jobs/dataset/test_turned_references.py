@@ -23,7 +23,7 @@ from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import Grid, Turned
 from napari_nnunet.jobs.dataset.cases import correct_reference, thumbnails
-from napari_nnunet.jobs.labelling.label_errors import Examined
+from napari_nnunet.jobs.labelling.suspects import Examined
 from napari_nnunet.jobs.labelling.take import take_correction, take_prediction
 from napari_nnunet.jobs.objects.cases import correct_objects
 from napari_nnunet.jobs.objects.derive import derive_objects

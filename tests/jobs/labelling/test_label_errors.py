@@ -9,67 +9,26 @@ import re
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from suspected import CASES, DATASET, request, truth
 
 import napari_nnunet
 from choices import notes, run_verb
 from helpers import Recipe, make_model, write_nifti
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import drain
-from napari_nnunet.formats.results.probabilities import write_probabilities
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.labelling.label_errors import find_label_errors
-from napari_nnunet.schema.requests.labelling import FindLabelErrorsRequest
-
-DATASET = "Dataset001_Tiny"
-CASES = 12
 
 
-def truth(number):
-    labels = np.zeros((8, 24, 22), dtype=np.uint8)
-    labels[2:6, 3 + number % 3 : 10, 4:14] = 1
-    labels[2:6, 10:16, 4 : 12 + number % 4] = 2
-    return labels
-
-
-@pytest.fixture
-def place(tmp_path):
-    """A workspace with twelve cases in three validated folds; returns it and a function that spoils labels."""
-    model = make_model(tmp_path / "nnUNet_results", Recipe(folds=(0, 1, 2)))
-    references = tmp_path / "nnUNet_raw" / DATASET / "labelsTr"
-    references.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for number in range(CASES):
-        labels = truth(number)
-        write_nifti(references / f"c{number:02}.nii.gz", labels)
-        folder = model.folder / f"fold_{number % 3}" / "validation"
-        folder.mkdir(exist_ok=True)
-        seen = labels.copy()
-        seen[2:6, 9, 4:14] = rng.integers(0, 3, (4, 10))  # what no network gets right
-        p = np.full((3, *seen.shape), 0.01, dtype=np.float32)
-        np.put_along_axis(p, seen[None].astype(np.intp), np.float32(0.98), axis=0)
-        p[:, 2:6, 9, 4:14] = np.array([0.3, 0.36, 0.34], dtype=np.float32)[:, None, None]
-        write_nifti(folder / f"c{number:02}.nii.gz", p.argmax(axis=0).astype(np.uint8))
-        write_probabilities(p, folder / f"c{number:02}.npz")
-
-    def spoil(number, labels):
-        write_nifti(references / f"c{number:02}.nii.gz", labels)
-
-    return Workspace.at(tmp_path), spoil, model.folder
-
-
-def request(**changes):
-    return FindLabelErrorsRequest(dataset="1", **changes)
-
-
-def test_labels_that_are_right_are_not_suspected(place):
-    workspace, _, _ = place
+def test_labels_that_are_right_are_not_suspected(suspected):
+    workspace, _, _ = suspected
     found = drain(find_label_errors(workspace, request()))
     assert len(found.cases) == CASES
     assert found.suspects == ()
 
 
-def test_spoiled_cases_come_first_and_say_what_is_wrong(place):
-    workspace, spoil, model = place
+def test_spoiled_cases_come_first_and_say_what_is_wrong(suspected):
+    workspace, spoil, model = suspected
     spoil(1, np.choose(truth(1), [0, 2, 1]).astype(np.uint8))
     spoil(5, np.where(truth(5) == 2, 0, truth(5)).astype(np.uint8))
     spoil(8, np.roll(truth(8), 4, axis=1))
@@ -86,8 +45,8 @@ def test_spoiled_cases_come_first_and_say_what_is_wrong(place):
     assert found.file == model / "suspects.csv"
 
 
-def test_the_table_has_a_line_for_each_part_and_at_least_one_for_each_case(place, tmp_path):
-    workspace, spoil, _ = place
+def test_the_table_has_a_line_for_each_part_and_at_least_one_for_each_case(suspected, tmp_path):
+    workspace, spoil, _ = suspected
     labels = truth(4)
     labels[2:6, 18:21, 4:10] = 1
     spoil(4, labels)
@@ -101,8 +60,8 @@ def test_the_table_has_a_line_for_each_part_and_at_least_one_for_each_case(place
     assert labels[int(first["z"]), int(first["y"]), int(first["x"])] == 1
 
 
-def test_without_probabilities_it_says_what_is_not_known_and_still_ranks(place):
-    workspace, spoil, model = place
+def test_without_probabilities_it_says_what_is_not_known_and_still_ranks(suspected):
+    workspace, spoil, model = suspected
     for path in model.glob("fold_*/validation/*.npz"):
         path.unlink()
     spoil(7, np.choose(truth(7), [0, 2, 1]).astype(np.uint8))
@@ -112,16 +71,16 @@ def test_without_probabilities_it_says_what_is_not_known_and_still_ranks(place):
     assert [case.name for case in found.suspects] == ["c07"]
 
 
-def test_cases_that_no_fold_validated_are_named(place):
-    workspace, spoil, _ = place
+def test_cases_that_no_fold_validated_are_named(suspected):
+    workspace, spoil, _ = suspected
     spoil(40, truth(0))
     _, said = notes(find_label_errors(workspace, request()))
     assert "1 of 13 cases (c40) are not judged" in said
 
 
 @pytest.mark.parametrize("spoiled", [False, True])
-def test_what_is_odd_about_files_is_said_once(place, spoiled):
-    workspace, spoil, _ = place
+def test_what_is_odd_about_files_is_said_once(suspected, spoiled):
+    workspace, spoil, _ = suspected
     for number in (3, 4):
         if spoiled:
             spoil(number, np.choose(truth(number), [0, 2, 1]).astype(np.uint8))  # suspects are looked at twice
@@ -132,8 +91,8 @@ def test_what_is_odd_about_files_is_said_once(place, spoiled):
     assert "c03, c04: 384 of its voxels are NaN or infinite and were read as 0." in said and said.count("NaN") == 1
 
 
-def test_a_fold_trained_on_all_cases_is_no_judge(place):
-    workspace, _, _ = place
+def test_a_fold_trained_on_all_cases_is_no_judge(suspected):
+    workspace, _, _ = suspected
     with pytest.raises(SettingsError, match="trained on every case"):
         drain(find_label_errors(workspace, request(folds=("all",))))
 
@@ -144,8 +103,8 @@ def test_a_dataset_without_a_validated_model_says_what_to_do_first(tmp_path):
         drain(find_label_errors(Workspace.at(tmp_path), request()))
 
 
-def test_the_model_with_more_validated_cases_judges(place):
-    workspace, _, _ = place
+def test_the_model_with_more_validated_cases_judges(suspected):
+    workspace, _, _ = suspected
     few = make_model(workspace.results, Recipe(configuration="2d", patch=(16, 16), folds=(0,)))
     (few.folder / "fold_0" / "validation").mkdir()
     write_nifti(few.folder / "fold_0" / "validation" / "c00.nii.gz", truth(0))
@@ -154,8 +113,8 @@ def test_the_model_with_more_validated_cases_judges(place):
         drain(find_label_errors(workspace, request(configuration="3d_lowres")))
 
 
-def test_labels_of_other_classes_than_the_validation_are_refused(place):
-    workspace, _, model = place
+def test_labels_of_other_classes_than_the_validation_are_refused(suspected):
+    workspace, _, model = suspected
     info = json.loads((model / "dataset.json").read_text(encoding="utf-8"))
     info["labels"]["third"] = 3
     (model / "dataset.json").write_text(json.dumps(info))
@@ -163,8 +122,8 @@ def test_labels_of_other_classes_than_the_validation_are_refused(place):
         drain(find_label_errors(workspace, request()))
 
 
-def test_labels_that_were_stored_in_another_order_are_not_held_against_old_probabilities(place):
-    workspace, _, _ = place
+def test_labels_that_were_stored_in_another_order_are_not_held_against_old_probabilities(suspected):
+    workspace, _, _ = suspected
     path = workspace.raw / DATASET / "labelsTr" / "c03.nii.gz"
     image = sitk.ReadImage(str(path))
     sitk.WriteImage(sitk.Flip(image, [True, False, False]), str(path))
@@ -174,8 +133,8 @@ def test_labels_that_were_stored_in_another_order_are_not_held_against_old_proba
 
 
 @pytest.mark.parametrize("value", [255, -1, 7])
-def test_values_of_no_class_are_said(place, value):
-    workspace, spoil, _ = place
+def test_values_of_no_class_are_said(suspected, value):
+    workspace, spoil, _ = suspected
     labels = truth(3).astype(np.int16)
     labels[0, 0, :5] = value
     spoil(3, labels)
@@ -186,8 +145,8 @@ def test_values_of_no_class_are_said(place, value):
     ) in told
 
 
-def test_the_shell_lists_them(place, capsys):
-    workspace, spoil, _ = place
+def test_the_shell_lists_them(suspected, capsys):
+    workspace, spoil, _ = suspected
     spoil(1, np.choose(truth(1), [0, 2, 1]).astype(np.uint8))
     assert run_verb("find_label_errors", "-d", 1, "--workspace", workspace.raw.parent) == 0
     out = capsys.readouterr().out
@@ -196,15 +155,15 @@ def test_the_shell_lists_them(place, capsys):
     assert out.rstrip().endswith("suspects.csv")
 
 
-def test_python_has_the_same_cases(place):
-    workspace, spoil, _ = place
+def test_python_has_the_same_cases(suspected):
+    workspace, spoil, _ = suspected
     spoil(1, np.choose(truth(1), [0, 2, 1]).astype(np.uint8))
     found = napari_nnunet.find_label_errors("1", workspace=workspace.raw.parent)
     assert [case.name for case in found.suspects] == ["c01"]
 
 
-def test_classes_with_other_values_than_the_model_learnt_are_refused(place):
-    workspace, _, model = place
+def test_classes_with_other_values_than_the_model_learnt_are_refused(suspected):
+    workspace, _, model = suspected
     info = json.loads((model / "dataset.json").read_text(encoding="utf-8"))
     info["labels"] = {"background": 0, "lesion": 1, "organ": 2}
     (workspace.raw / DATASET / "dataset.json").write_text(json.dumps(info))
@@ -213,8 +172,8 @@ def test_classes_with_other_values_than_the_model_learnt_are_refused(place):
     assert "--continue_from" in raised.value.message
 
 
-def test_a_single_case_is_examined_and_it_says_that_little_can_be_told(place):
-    workspace, _, model = place
+def test_a_single_case_is_examined_and_it_says_that_little_can_be_told(suspected):
+    workspace, _, model = suspected
     for path in model.glob("fold_*/validation/c*"):
         if not path.name.startswith("c00"):
             path.unlink()
@@ -224,8 +183,8 @@ def test_a_single_case_is_examined_and_it_says_that_little_can_be_told(place):
     assert found.suspects == ()
 
 
-def test_all_suspicious_places_may_lie_in_one_case(place):
-    workspace, spoil, _ = place
+def test_all_suspicious_places_may_lie_in_one_case(suspected):
+    workspace, spoil, _ = suspected
     labels = truth(4)
     labels[2:6, 17:22, 2:8] = 1
     labels[2:6, 17:22, 12:20] = 2
@@ -235,8 +194,8 @@ def test_all_suspicious_places_may_lie_in_one_case(place):
     assert len(found.suspects[0].parts) == 2
 
 
-def test_a_case_that_cannot_be_examined_does_not_end_the_others(place, capsys):
-    workspace, spoil, _ = place
+def test_a_case_that_cannot_be_examined_does_not_end_the_others(suspected, capsys):
+    workspace, spoil, _ = suspected
     spoil(5, np.where(truth(5) == 2, 0, truth(5)).astype(np.uint8))
     (workspace.raw / DATASET / "labelsTr" / "c03.nii.gz").write_bytes(b"no image")
     assert run_verb("find_label_errors", "-d", 1, "--workspace", workspace.raw.parent) == 1

@@ -18,6 +18,7 @@ from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.amount import Amount, amount_in, note_amount, noted_amount
 from napari_nnunet.jobs.labelling.suggest import learning, suggest
 from napari_nnunet.schema.requests.labelling import SuggestRequest
 from turned_files import claim_mirrored
@@ -192,30 +193,69 @@ def test_an_image_that_cannot_be_read_does_not_end_the_others(place):
     assert {s.place.case for s in found.chosen} == {"u0", "u2"}
 
 
-def test_the_learning_curve_is_told_when_three_numbers_of_cases_are_known(place):
-    workspace, images = place
-    assert "not known yet" in drain(suggest(workspace, asked(images))).learning
-    for n, dice in ((4, 0.6), (8, 0.75), (16, 0.82)):
+def curve_of(workspace, known):
+    """Validated models, each of so many cases and so good; returns their folders."""
+    folders = []
+    for number, (n, dice) in enumerate(known):
         model = make_model(workspace.results, Recipe())
-        folder = model.folder.with_name(f"nnUNetTrainer__plans{n}__3d_fullres")
+        folder = model.folder.with_name(f"nnUNetTrainer__plans{number}__3d_fullres")
         folder.mkdir()
         for name in ("plans.json", "fold_0"):
             (model.folder / name).rename(folder / name)
         info = json.loads((model.folder / "dataset.json").read_text(encoding="utf-8"))
         (folder / "dataset.json").write_text(json.dumps({**info, "numTraining": n}))
         _validated(folder / "fold_0" / "validation", dice)
-    gain = drain(suggest(workspace, asked(images, budget=2))).gain
-    assert gain.cases == 2
+        folders.append(folder)
+    return folders
+
+
+def test_the_learning_curve_is_told_when_three_numbers_of_cases_are_known(place):
+    workspace, images = place
+    assert "not known yet" in drain(suggest(workspace, asked(images))).learning
+    *_, last = curve_of(workspace, ((4, 0.6), (8, 0.75), (16, 0.82)))
+    info = json.loads((last / "dataset.json").read_text(encoding="utf-8"))
+    found = drain(suggest(workspace, asked(images, budget=2)))
+    gain = found.gain
+    assert (gain.more, gain.unit) == (2, "cases")
     assert gain.middle > 0
-    folder = model.folder.with_name("nnUNetTrainer__more__3d_fullres")
-    shutil.copytree(model.folder.with_name("nnUNetTrainer__plans16__3d_fullres"), folder)
+    folder = last.with_name("nnUNetTrainer__more__3d_fullres")
+    shutil.copytree(last, folder)
     classes = {"background": 0, "organ": 1, "lesion": 2, "cyst": 3}
     (folder / "dataset.json").write_text(json.dumps({**info, "labels": classes, "numTraining": 17}))
     shutil.rmtree(folder / "fold_0" / "validation")
     _validated(folder / "fold_0" / "validation", 0.4)
-    known = load_model(folder.with_name("nnUNetTrainer__plans16__3d_fullres"))
-    again = learning(workspace, "Dataset001_Tiny", known, 2)
+    known = load_model(last)
+    again = learning(workspace, "Dataset001_Tiny", known, found.chosen, "cases")
     assert again == gain, "a model of other classes has another Dice"
+
+
+def test_where_slices_are_suggested_the_curve_counts_the_slices_that_were_annotated(place):
+    """Not images: a slice more in each of four images is four slices more."""
+    workspace, images = place
+    asked_for = asked(images, unit="slices", budget=3)
+    models = curve_of(workspace, ((4, 0.6), (4, 0.75), (4, 0.82)))
+    assert drain(suggest(workspace, asked_for)).gain is None, "nobody noted how many slices these models had"
+    for folder, slices in zip(models, (4, 8, 16), strict=True):
+        note_amount(folder / "fold_0", Amount(cases=4, slices=slices, voxels=slices * 528, every=4 * 5280))
+    found = drain(suggest(workspace, asked_for))
+    assert found.gain.middle > 0 and "3 more slices bring" in found.learning
+    boxes = drain(suggest(workspace, asked(images, unit="boxes", budget=1)))
+    assert "1 more box brings" in boxes.learning
+    cases = drain(suggest(workspace, asked(images, budget=1)))
+    assert "1 more case brings" in cases.learning  # 4 images of which a tenth, two and four tenths are annotated
+
+
+def test_a_training_notes_how_much_was_annotated(tmp_path):
+    labels = np.full((6, 8, 7), 2, np.uint8)
+    labels[2], labels[4, :3] = 0, 1
+    write_nifti(tmp_path / "a.nii.gz", labels, spacing=(3.0, 1.0, 1.0))
+    found = amount_in([tmp_path / "a.nii.gz", tmp_path / "none.nii.gz"], "SimpleITKIO", 2)
+    assert found == Amount(cases=1, slices=2, voxels=56 + 21, every=336)
+    assert amount_in([tmp_path / "a.nii.gz"], "SimpleITKIO", None) == Amount(1, 6, 336, 336)
+    note_amount(tmp_path, found)
+    assert noted_amount(tmp_path) == found
+    (tmp_path / "annotated.json").write_text('{"cases": "many"}')
+    assert noted_amount(tmp_path) is None
 
 
 def test_a_model_that_knows_the_classes_of_now_is_asked_before_a_better_one_that_does_not(place, tmp_path):

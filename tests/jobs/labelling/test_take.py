@@ -13,7 +13,7 @@ from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.case_files import Case
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.images.files import read_labels
-from napari_nnunet.jobs.labelling.label_errors import Examined
+from napari_nnunet.jobs.labelling.suspects import Examined
 from napari_nnunet.jobs.labelling.take import take_correction, take_prediction
 
 SHAPE = (6, 12, 10)

@@ -9,7 +9,7 @@ import pytest
 
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.preprocessed.cases import store_case
-from napari_nnunet.jobs.training.prepare import say_strokes
+from napari_nnunet.jobs.training.prepare import say_strokes, wholly_annotated
 
 IGNORE = 2
 
@@ -67,17 +67,39 @@ def everything() -> np.ndarray:
     ],
 )
 def test_few_annotated_voxels_are_said(tmp_path, made, scribbles, said):
-    labels = made()
-    for name in ("a", "b", "c"):
-        image = np.zeros(labels.shape, dtype=np.float32)
-        store_case(tmp_path, name, image, labels, {}, patch=(12, 40, 40), staging=tmp_path)
+    order = order_of(tmp_path, {name: made() for name in ("a", "b", "c")}, scribbles=scribbles)
+    texts = said_of(order)
+    assert (not texts) if said is None else (len(texts) == 1 and texts[0].startswith(said))
+
+
+def order_of(folder, labels, *, scribbles):
+    """A training with these preprocessed labels, as far as it is looked at here."""
+    for name, own in labels.items():
+        image = np.zeros(own.shape, dtype=np.float32)
+        store_case(folder, name, image, own, {}, patch=(12, 40, 40), staging=folder)
     order = SimpleNamespace(
         info=SimpleNamespace(labels=SimpleNamespace(ignore_label=IGNORE)),
-        split=SimpleNamespace(train=("a", "b", "c")),
-        data=tmp_path,
+        split=SimpleNamespace(train=tuple(labels), val=()),
+        data=folder,
         recipe=SimpleNamespace(scribbles=scribbles),
+        wholly=frozenset(),
     )
+    order.wholly = drain(wholly_annotated(order)) if scribbles else frozenset()
+    return order
+
+
+def said_of(order):
     events = []
     drain(say_strokes(order), events.append)
-    texts = [event.text for event in events if isinstance(event, Note)]
-    assert (not texts) if said is None else (len(texts) == 1 and texts[0].startswith(said))
+    return [event.text for event in events if isinstance(event, Note)]
+
+
+def test_slices_among_strokes_are_told_case_by_case(tmp_path):
+    """As where 'Next' makes whole slices of images, and the model goes on that began with strokes."""
+    both = strokes()
+    both[:, 6] = slices()[:, 6]
+    order = order_of(tmp_path, {"a": strokes(), "b": slices(), "c": both, "d": boxes()}, scribbles=True)
+    assert order.wholly == {"b", "c", "d"}
+    (text,) = said_of(order)
+    assert text.startswith("Whole slices or boxes are annotated in 3 of 4 cases (b, c, d)")
+    assert "In the others, which are strokes, it counts as background." in text

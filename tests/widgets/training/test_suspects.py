@@ -62,11 +62,20 @@ def suspects(place, qtbot):
 
 
 def test_a_place_is_listed_with_what_is_drawn_and_seen(suspects):
-    ((case, finding, voxels, _),) = suspects.table.texts()[1:]
+    (case, finding, voxels, _), copies = suspects.table.texts()[1:]
     assert (case, voxels) == ("c3", "80")
     assert finding.startswith("background, seen as a (nothing is drawn after y = 5")
-    assert "the same labels as c0" in suspects.table.item(0, 0).toolTip()
     assert "1 place in 1 case" in suspects.about.text()
+    assert copies[:2] == ["c0, c1, c2 and 5 more", "the same labels for different images: they cannot all be right"]
+    assert "1 group of copies" in suspects.about.text()
+
+
+def test_a_line_about_copies_is_opened_and_never_replaced(suspects, qtbot):
+    suspects.table.setCurrentCell(1, 0)
+    assert suspects.edit.isEnabled() and not suspects.take.isEnabled() and not suspects.keep.isEnabled()
+    with qtbot.waitSignal(suspects.opened) as told:
+        suspects.edit.click()
+    assert told.args[0].case.name == "c0"
 
 
 def test_the_prediction_is_taken_there(suspects, place, qtbot):
@@ -74,7 +83,7 @@ def test_the_prediction_is_taken_there(suspects, place, qtbot):
         suspects.take.click()
     labels, _ = read_labels(place[1] / "labelsTr" / "c3.nii.gz")
     assert labels[2, 10, 6] == 1
-    assert suspects.suspects == []
+    assert _wrong(suspects) == []
     assert not suspects.take.isEnabled()
 
 
@@ -83,12 +92,13 @@ def test_what_was_found_in_one_dataset_is_never_written_into_another(suspects, p
     workspace, raw, _ = place
     other = make_dataset(workspace.raw.parent, cases=4, shape=SHAPE, spacing=(1.0, 1.0, 1.0), name="Dataset002_Other")
     before = (other / "labelsTr" / "c3.nii.gz").read_bytes()
-    found = suspects.suspects[0]
+    found, *_ = before_list = suspects.suspects
     suspects._chosen = lambda: Chosen(workspace.results / other.name / "nnUNetTrainer__nnUNetPlans__2d" / "fold_0")
     suspects.panel.button.click()
     wait_until_idle(qtbot, suspects)
     assert (
-        suspects.suspects == [found]
+        suspects.suspects == before_list
+        and found.case.name == "c3"
         and "1 place in 1 case of Dataset001_Tiny, compared with 3d_fullres" in suspects.about.text()
     )
     with qtbot.waitSignal(suspects.written):
@@ -108,7 +118,7 @@ def test_a_look_that_is_cancelled_or_fails_leaves_the_list_before(suspects, qtbo
     suspects.panel.cancel()
     job.go.set()
     wait_until_idle(qtbot, suspects)
-    assert suspects.suspects == found and suspects.take.isEnabled() and suspects.table.rowCount() == 1
+    assert suspects.suspects == found and suspects.take.isEnabled() and suspects.table.rowCount() == 2
 
     def failing(*_):
         yield Stage(name="looking")
@@ -121,10 +131,36 @@ def test_a_look_that_is_cancelled_or_fails_leaves_the_list_before(suspects, qtbo
     assert suspects.suspects == found and suspects.take.isEnabled()
 
 
-def test_a_label_that_is_right_leaves_the_list_and_the_file(suspects, place):
+def _wrong(suspects):
+    """Return what looks wrong in the list, without copies."""
+    return [one for one in suspects.suspects if one.copies is None and not one.accepted]
+
+
+def test_a_label_that_is_right_is_kept_and_not_listed_again(suspects, place, qtbot):
     suspects.keep.click()
-    assert suspects.suspects == [] and "Compared with 3d_fullres, no label of Dataset001_Tiny" in suspects.about.text()
+    wait_until_idle(qtbot, suspects)
+    assert _wrong(suspects) == [] and "Compared with 3d_fullres, no label of Dataset001_Tiny" in suspects.about.text()
     assert read_labels(place[1] / "labelsTr" / "c3.nii.gz")[0].sum() == 80
+    assert 'c3,"background, seen as a"' in (place[1] / "accepted_labels.csv").read_text(encoding="utf-8")
+    suspects.panel.button.click()
+    wait_until_idle(qtbot, suspects)
+    assert _wrong(suspects) == []
+
+
+def test_what_was_found_right_is_shown_when_asked_and_doubted_again(suspects, place, qtbot):
+    assert not suspects.show_accepted.isVisibleTo(suspects)
+    suspects.keep.click()
+    wait_until_idle(qtbot, suspects)
+    assert suspects.show_accepted.isVisibleTo(suspects)
+    suspects.show_accepted.setChecked(True)
+    last = suspects.table.rowCount() - 1
+    assert suspects.table.texts()[1:][last][1].startswith("accepted: background, seen as a")
+    suspects.table.setCurrentCell(last, 0)
+    assert suspects.doubt.isEnabled() and not suspects.keep.isEnabled() and not suspects.take.isEnabled()
+    suspects.doubt.click()
+    wait_until_idle(qtbot, suspects)
+    assert [one.case.name for one in _wrong(suspects)] == ["c3"]
+    assert not (place[1] / "accepted_labels.csv").exists()
 
 
 def test_a_place_is_opened_with_its_labels_selected(suspects, place, viewer, qtbot):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_nnunet.errors import counted, of_all
+from napari_nnunet.errors import counted, of_all, some
+from napari_nnunet.formats.results.accepted import ACCEPTED_FILE
 from napari_nnunet.jobs.labelling.label_errors import find_label_errors as find_label_errors_job
 from napari_nnunet.jobs.labelling.suggest import suggest as suggest_job
 
@@ -24,6 +25,12 @@ def find_label_errors(request: FindLabelErrorsRequest, shell: Shell) -> None:
         print(f"{rank}. {case.name}: Dice {case.dice:.3f}, score {case.score:.2f}" + (case.text and f"; {case.text}"))
     if len(found.suspects) > _SHOWN:
         print(f"... and {len(found.suspects) - _SHOWN} more.")
+    if found.accepted:
+        print(f"Accepted, in {found.folder / ACCEPTED_FILE}: {some([case.name for case in found.accepted])}.")
+    for group in found.copies[:_SHOWN]:
+        print(f"Copies: {some(group.names)}: {group.text}.")
+    if len(found.copies) > _SHOWN:
+        print(f"... and {len(found.copies) - _SHOWN} more groups of copies.")
     print(found.file)
 
 

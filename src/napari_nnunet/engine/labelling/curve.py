@@ -1,20 +1,21 @@
-"""How good a model becomes with more cases, and how sure one can be of that: a learning curve.
+"""How good a model becomes with more labels, and how sure one can be of that: a learning curve.
 
 ``Dice(n) = a - b n^-c`` (an inverse power law, as learning curves are usually described) is fitted to models that were
-trained on different numbers of cases. How far the curve may lie beside its points is told by drawing points anew within
-their standard errors.
+trained on different amounts: cases, slices or boxes, as what is to be labelled next. How far the curve may lie beside
+its points is told by drawing points anew within their standard errors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 WORTH = 0.005  # Dice: a smaller gain is within what two trainings on the same cases differ
-_LEAST = 3  # different numbers of cases
+_LEAST = 3  # different amounts
 _EXPONENTS = np.linspace(0.2, 2.0, 19)
 _DRAWS = 300
 _SMALLEST = 0.002  # Dice: no mean of validation cases is known better
@@ -22,21 +23,22 @@ _SMALLEST = 0.002  # Dice: no mean of validation cases is known better
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A model: its training cases, the mean Dice of its validation cases, and the standard error of that mean."""
+    """A model: what was annotated for it, the mean Dice of its validation cases, and the standard error of it."""
 
-    cases: float
+    amount: float
     dice: float
     error: float
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What more cases are expected to bring, in Dice: the middle, and the ends of the 90 % interval."""
+    """What more labels are expected to bring, in Dice: the middle, and the ends of the 90 % interval."""
 
-    cases: int
+    more: int
     middle: float
     low: float
     high: float
+    unit: Literal["cases", "slices", "boxes"] = "cases"
 
     @property
     def pays(self) -> bool:
@@ -47,25 +49,30 @@ class Gain:
     def text(self) -> str:
         """The same in a sentence."""
         span = f"{self.middle:+.3f} Dice (90 % interval {self.low:+.3f} to {self.high:+.3f})"
-        more = f"{self.cases} more {'case brings' if self.cases == 1 else 'cases bring'}"
+        one = {"cases": "case", "slices": "slice", "boxes": "box"}[self.unit]
+        more = f"{self.more} more {f'{one} brings' if self.more == 1 else f'{self.unit} bring'}"
         if self.pays:
             return f"By the learning curve, {more} {span}."
         return f"Labelling more is unlikely to pay: by the learning curve, {more} {span}."
 
 
-def expected_gain(points: Sequence[CurvePoint], more: int, *, seed: int = 0) -> Gain | None:
-    """Return what more cases are expected to bring to the model with the most cases.
+def expected_gain(
+    points: Sequence[CurvePoint], more: int, unit: Literal["cases", "slices", "boxes"] = "cases", *, seed: int = 0
+) -> Gain | None:
+    """Return what more labels are expected to bring to the model with the most.
 
     Parameters
     ----------
     points : sequence of CurvePoint
-        At least three different numbers of cases; otherwise None is returned, for nothing is known.
+        At least three different amounts; otherwise None is returned, for nothing is known.
     more : int
-        How many cases.
+        How many cases, slices or boxes.
+    unit : {"cases", "slices", "boxes"}
+        In what both are counted.
     seed : int
         Of the draws.
     """
-    n = np.array([point.cases for point in points], dtype=float)
+    n = np.array([point.amount for point in points], dtype=float)
     if len(np.unique(n)) < _LEAST or (n <= 0).any():
         return None
     dice = np.array([point.dice for point in points])
@@ -74,7 +81,7 @@ def expected_gain(points: Sequence[CurvePoint], more: int, *, seed: int = 0) -> 
     drawn = dice + rng.normal(size=(_DRAWS, len(n))) * errors
     gains = [_gain(n, values, errors, more) for values in drawn]
     low, high = np.quantile(gains, (0.05, 0.95))
-    return Gain(more, float(np.median(gains)), float(low), float(high))
+    return Gain(more, float(np.median(gains)), float(low), float(high), unit)
 
 
 def _gain(n: NDArray[np.float64], dice: NDArray[np.float64], errors: NDArray[np.float64], more: int) -> float:

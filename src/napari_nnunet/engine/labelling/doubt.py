@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.expected import targets_of_heads
+from napari_nnunet.engine.labelling.kept import mark_of
 from napari_nnunet.schema.dataset import LabelScheme, Region
 
 SURE = 0.9  # a voxel's label counts as contradicted from here on
@@ -68,6 +69,10 @@ class Part:
         Sum of ``-log(1 - certainty)`` over the voxels: large and certain parts weigh most.
     place : tuple of int
         A voxel of the part near its middle, in the order of the array's axes.
+    box : tuple of (int, int)
+        The first voxel and the one after the last along each axis.
+    mark : str
+        What is drawn within the box, see :func:`~napari_nnunet.engine.labelling.kept.mark_of`.
     """
 
     label: int
@@ -76,6 +81,8 @@ class Part:
     certainty: float
     evidence: float
     place: tuple[int, ...]
+    box: tuple[tuple[int, int], ...] = ()
+    mark: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,23 +190,19 @@ def parts_of(
     first[part[::-1]] = code.reshape(-1)[::-1]
     heaviest = np.argsort(-evidence, kind="stable")[:_LARGEST]
     least = _SHARE * evidence.sum()
-    return tuple(
-        Part(
-            label=int(pairs[0, first[i]]),
-            seen=int(pairs[1, first[i]]),
-            voxels=int(sizes[i]),
-            certainty=float(mean[i]),
-            evidence=float(evidence[i]),
-            place=_middle(where[part == i], reference.shape),
-        )
-        for i in heaviest
-        if sizes[i] >= _LEAST and evidence[i] >= least
-    )
+    result = []
+    for i in heaviest:
+        if sizes[i] >= _LEAST and evidence[i] >= least:
+            points = np.stack(np.unravel_index(where[part == i], reference.shape), axis=1)
+            box = tuple((int(lo), int(hi) + 1) for lo, hi in zip(points.min(axis=0), points.max(axis=0), strict=True))
+            label, other = int(pairs[0, first[i]]), int(pairs[1, first[i]])
+            weight = (int(sizes[i]), float(mean[i]), float(evidence[i]))
+            result.append(Part(label, other, *weight, _middle(points), box, mark_of(reference, box)))
+    return tuple(result)
 
 
-def _middle(where: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[int, ...]:
+def _middle(points: NDArray[np.int64]) -> tuple[int, ...]:
     """Return the voxel of a part that is nearest to its centre of mass, which may lie outside of it."""
-    points = np.stack(np.unravel_index(where, shape), axis=1)
     nearest = np.argmin(((points - points.mean(axis=0)) ** 2).sum(axis=1))
     return tuple(int(n) for n in points[nearest])
 

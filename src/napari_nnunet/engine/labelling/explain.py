@@ -17,7 +17,7 @@ from napari_nnunet.engine.labelling.doubt import ClassDoubt
 from napari_nnunet.errors import counted
 from napari_nnunet.schema.dataset import Region
 
-ErrorKind = Literal["missing", "swapped", "mirrored", "shifted", "cut off", "too small", "too large"]
+ErrorKind = Literal["another case's", "missing", "swapped", "mirrored", "shifted", "cut off", "too small", "too large"]
 
 _CLEARLY = 0.2  # gain of mean Dice that speaks for swapped classes or a mirrored mask
 _SOMEWHAT = 0.1  # the same for a shift
@@ -74,6 +74,12 @@ def slips(
     if whole is not None:
         return (whole,)
     return (*cut_off(reference, seen), *_sizes(joint, names))
+
+
+def fits_moved(reference: NDArray[Any], seen: NDArray[Any]) -> float:
+    """Return the mean Dice of labels with what the network sees, where they fit best by moving them."""
+    move = _best_move(reference, seen)
+    return _mean_dice(Joint.count(displaced(reference, move) if move and any(move) else reference, seen))
 
 
 def _missing(classes: Mapping[Region, ClassDoubt], names: Mapping[int, str], believed: float) -> list[Slip]:
@@ -139,9 +145,21 @@ def shifted(reference: NDArray[Any], seen: NDArray[Any]) -> Slip | None:
     The shift is where the cross-correlation of both foregrounds is highest (by Fourier transform; large volumes on a
     coarser grid).
     """
+    move = _best_move(reference, seen)
+    if not any(move):
+        return None
+    before = _mean_dice(Joint.count(reference, seen))
+    if _mean_dice(Joint.count(displaced(reference, move), seen)) - before < _SOMEWHAT:
+        return None
+    words = ", ".join(f"{axis} {n:+d}" for axis, n in zip("zyx"[3 - len(move) :], move, strict=True) if n)
+    return Slip("shifted", f"beside the structure: moved by {words} voxels the labels fit better")
+
+
+def _best_move(reference: NDArray[Any], seen: NDArray[Any]) -> tuple[int, ...]:
+    """Return by how many voxels labels have to be moved so that both foregrounds overlap most; empty without any."""
     drawn, found = reference > 0, seen > 0
     if not drawn.any() or not found.any():
-        return None
+        return ()
     box = _box_of(drawn | found)
     drawn, found = drawn[box], found[box]
     step = max(1, int(np.ceil((drawn.size * 2**drawn.ndim / _POINTS) ** (1 / drawn.ndim))))
@@ -150,14 +168,7 @@ def shifted(reference: NDArray[Any], seen: NDArray[Any]) -> Slip | None:
     shape = [next_fast_len(2 * n, real=True) for n in a.shape]
     overlap = irfftn(np.conj(rfftn(a, shape)) * rfftn(b, shape), shape)
     peak = np.unravel_index(int(np.argmax(overlap)), overlap.shape)
-    move = tuple(int(step * (n - size if n > size // 2 else n)) for n, size in zip(peak, shape, strict=True))
-    if not any(move):
-        return None
-    before = _mean_dice(Joint.count(reference, seen))
-    if _mean_dice(Joint.count(displaced(reference, move), seen)) - before < _SOMEWHAT:
-        return None
-    words = ", ".join(f"{axis} {n:+d}" for axis, n in zip("zyx"[3 - len(move) :], move, strict=True) if n)
-    return Slip("shifted", f"beside the structure: moved by {words} voxels the labels fit better")
+    return tuple(int(step * (n - size if n > size // 2 else n)) for n, size in zip(peak, shape, strict=True))
 
 
 def displaced(labels: NDArray[Any], move: Sequence[int]) -> NDArray[Any]:

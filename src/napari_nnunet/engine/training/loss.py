@@ -75,7 +75,7 @@ class SegmentationLoss:
                 f"The loss {self.terms!r} needs mutually exclusive labels, but this dataset has regions. Use a "
                 "trainer with Dice and cross entropy, or Dice alone."
             )
-        if self.partial is not None and self.label_smoothing:
+        if self.partial is not None and self.label_smoothing and any(map(any, self.partial.patterns)):
             raise SettingsError(
                 "Label smoothing gives every class its share of a voxel, but in some cases of this dataset not every "
                 "class was looked for. Use a trainer without label smoothing."
@@ -87,14 +87,15 @@ class SegmentationLoss:
         return self._of_regions(logits, target) if self.regions else self._of_labels(logits, target)
 
     def _of_labels(self, logits: Tensor, target: Tensor) -> LossParts:
-        labels = target[:, 0].long()
+        labels, strokes = target[:, 0].long(), None
         if self.partial is not None:
             labels, unknown = labels % self.partial.base, unknown_heads(target, self.partial)
             logits = with_background(logits, unknown)
+            strokes = ~_wholly(target, self.partial)
         valid = None if self.ignore_label is None else (labels != self.ignore_label)[:, None]
         inside = labels if valid is None else torch.where(valid[:, 0], labels, 0)
         if valid is not None and self.unlabelled:
-            valid = self._with_unlabelled(valid)
+            valid = self._with_unlabelled(valid, strokes)
         entropy = self._entropy(logits, inside, valid) if self.terms != "dice" else logits.new_zeros(())
         if "dice" not in self.terms:
             return LossParts(entropy, entropy, logits.new_zeros(()))
@@ -102,11 +103,20 @@ class SegmentationLoss:
         dice = -self._dice(logits.softmax(1)[:, 1:], truth[:, 1:], valid)
         return LossParts(entropy + dice, entropy, dice)
 
-    def _with_unlabelled(self, valid: Tensor) -> Tensor:
-        """Return the weights of voxels: 1 where somebody annotated, and elsewhere so that all have their share."""
-        known, others = (self._over_all(part.sum()) for part in (valid, ~valid))
+    def _with_unlabelled(self, valid: Tensor, strokes: Tensor | None) -> Tensor:
+        """Return the weights of voxels (B, 1, [z,] y, x): 1 where somebody annotated, and elsewhere a share.
+
+        All of what nobody annotated counts as much as what somebody did, in the samples of cases that are strokes
+        (bool (B,); all of them if not given), and nothing in the others.
+        """
+        counted = ~valid
+        own = valid
+        if strokes is not None:
+            mine = strokes.view(-1, *(1,) * (valid.ndim - 1))
+            counted, own = counted & mine, own & mine
+        known, others = (self._over_all(part.sum()) for part in (own, counted))
         each = (self.unlabelled * known / others.clamp(min=1)).clamp(max=_MOST_UNLABELLED)
-        return torch.where(valid, 1.0, each)
+        return torch.where(valid, 1.0, torch.where(counted, each, 0.0))
 
     def _entropy(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         each = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
@@ -187,8 +197,17 @@ def _hardest(each: Tensor) -> tuple[Tensor, Tensor]:
 
 def unknown_heads(target: Tensor, partial: PartialLabels) -> Tensor:
     """Return which classes nobody looked for in each sample, bool (B, heads), from targets (B, 1, [z,] y, x)."""
-    pattern = (target.flatten(1) // partial.base).amax(1).long()
-    return torch.tensor(partial.patterns, device=target.device)[pattern]
+    return torch.tensor(partial.patterns, device=target.device)[_pattern(target, partial)]
+
+
+def _wholly(target: Tensor, partial: PartialLabels) -> Tensor:
+    """Return in which samples whole slices or boxes were annotated, bool (B,), from targets (B, 1, [z,] y, x)."""
+    told = partial.wholly or (False,) * len(partial.patterns)
+    return torch.tensor(told, device=target.device)[_pattern(target, partial)]
+
+
+def _pattern(target: Tensor, partial: PartialLabels) -> Tensor:
+    return (target.flatten(1) // partial.base).amax(1).long()
 
 
 def with_background(logits: Tensor, unknown: Tensor) -> Tensor:

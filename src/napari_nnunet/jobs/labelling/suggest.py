@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +30,14 @@ from napari_nnunet.formats.preprocessed.journal import joined_by
 from napari_nnunet.formats.results.probabilities import scratch
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import Grid, relation, same_voxels
-from napari_nnunet.jobs.labelling.judge import best_model, judges
+from napari_nnunet.jobs.amount import amount_in, noted_amount
+from napari_nnunet.jobs.labelling.judge import Judge, best_model, judges
 from napari_nnunet.jobs.labelling.suggestion import Standing, Suggestion, Suggestions
 from napari_nnunet.jobs.labelling.unlabelled import Known, unlabelled_images
 from napari_nnunet.jobs.prediction.folder.case import model_reader, require_storable
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.schema.dataset import LabelScheme
-from napari_nnunet.schema.requests.labelling import JudgedBy, SuggestRequest
+from napari_nnunet.schema.requests.labelling import JudgedBy, SuggestRequest, Unit
 from napari_nnunet.schema.requests.prediction import PredictSettings, preset
 from napari_nnunet.volume import Volume
 
@@ -100,7 +101,7 @@ def suggest(workspace: Workspace, request: SuggestRequest) -> Job[Suggestions]:
         for place in chosen
     )
     _drop_others(cases, {place.case for place in chosen}, model, request)
-    gain = learning(workspace, dataset, model, max(1, len({place.case for place in chosen})))
+    gain = learning(workspace, dataset, model, found, request.unit)
     now = standing(workspace, dataset)
     result = Suggestions(found, len(places), model.dataset.labels, model.name, gain, now, target)
     write_text(target, result.csv())
@@ -219,17 +220,34 @@ def _drop_others(cases: Sequence[Case], chosen: set[str], model: TrainedModel, r
                 _proposal(case.name, model, request.proposals).unlink(missing_ok=True)
 
 
-def learning(workspace: Workspace, dataset: str, model: TrainedModel, more: int) -> Gain | None:
-    """Return what more cases are expected to bring, by the models of this trainer and configuration there are."""
+def learning(
+    workspace: Workspace, dataset: str, model: TrainedModel, found: Sequence[Suggestion], unit: Unit
+) -> Gain | None:
+    """Return what labelling these places is expected to bring, by the models of this trainer and configuration.
+
+    What was annotated for each model is counted in what is suggested: cases, slices, or boxes of as many voxels.
+    """
     wanted = JudgedBy(configuration=model.configuration.name, trainer=model.trainer)
+    box = float(np.mean([suggestion.place.voxels for suggestion in found])) if found else 0.0
     points = []
     for judge in judges(workspace, dataset, wanted):
-        scores, cases = judge.scores, judge.model.dataset.num_training or 0
+        scores, amount = judge.scores, _amount_for(judge, unit, box)
         alike = judge.model.dataset.labels.head_names == model.dataset.labels.head_names  # else another Dice is meant
-        if alike and len(scores) > 1 and cases > 0:
+        if alike and len(scores) > 1 and amount > 0:
             error = float(np.std(scores, ddof=1)) / math.sqrt(len(scores))
-            points.append(CurvePoint(cases, float(np.mean(scores)), error))
-    return expected_gain(points, more)
+            points.append(CurvePoint(amount, float(np.mean(scores)), error))
+    return expected_gain(points, max(1, len(found)), unit)
+
+
+def _amount_for(judge: Judge, unit: Unit, box: float) -> float:
+    """Return what was annotated when a model was trained; 0 where that is not known, as of earlier versions."""
+    model = judge.model
+    noted = [noted_amount(model.folder / f"fold_{fold}") for fold in judge.folds]
+    known = [amount.counted_in(unit, box) for amount in noted if amount is not None]
+    if len(known) == len(noted):
+        return sum(known) / len(known)
+    whole = unit == "cases" and model.dataset.labels.ignore_label is None
+    return float(model.dataset.num_training or 0) if whole else 0.0
 
 
 def standing(workspace: Workspace, dataset: str) -> Standing:
@@ -242,14 +260,5 @@ def standing(workspace: Workspace, dataset: str) -> Standing:
         return Standing(0, 0.0, dice, len(known))
     share, ignored = 1.0, raw.info.labels.ignore_label
     if ignored is not None and raw.cases:
-        counts = []
-        for case in raw.cases:
-            with suppress(NnunetError):  # 'Check dataset' tells of labels that cannot be read
-                counts.append(_annotated(case.label, raw.info.reader, ignored))
-        share = sum(done for done, _ in counts) / max(1, sum(every for _, every in counts))
+        share = amount_in([case.label for case in raw.cases], raw.info.reader, ignored).share
     return Standing(len(raw.cases), share, dice, len(known))
-
-
-def _annotated(path: Path, reader: str | None, ignored: int) -> tuple[int, int]:
-    labels, _ = read_labels(path, reader=reader)
-    return int(np.count_nonzero(labels != ignored)), labels.size

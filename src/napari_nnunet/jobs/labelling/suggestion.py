@@ -15,7 +15,7 @@ from napari_nnunet.schema.dataset import LabelScheme, Region
 
 UNKNOWN_GAIN = (
     "Whether labelling more will pay is not known yet: that takes models of this configuration that were trained, and "
-    "validated, on three different numbers of cases."
+    "validated, on three different amounts of labels."
 )
 
 

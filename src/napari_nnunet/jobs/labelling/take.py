@@ -21,7 +21,8 @@ from napari_nnunet.formats.preprocessed.journal import joined_by
 from napari_nnunet.grid import Grid, WhenApart, onto
 from napari_nnunet.jobs.choosing.evaluate import Rules
 from napari_nnunet.jobs.dataset.cases import NewCase, add_case, correct_reference
-from napari_nnunet.jobs.labelling.label_errors import Examined, without_unknown
+from napari_nnunet.jobs.labelling.examine import without_unknown
+from napari_nnunet.jobs.labelling.suspects import Examined
 from napari_nnunet.schema.dataset import IGNORE, LabelScheme
 from napari_nnunet.volume import Volume
 

@@ -28,6 +28,7 @@ from napari_nnunet.formats.model.checkpoint import OWN, read_raw
 from napari_nnunet.formats.model.torch_file import require_whole
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.preprocessed.plans import unchanged
+from napari_nnunet.jobs.amount import note_amount
 from napari_nnunet.jobs.arithmetic import fails_in_bfloat16
 from napari_nnunet.jobs.planning.folds import current_splits
 from napari_nnunet.jobs.training.improve import fit_output_layers, going_on, initialised
@@ -35,7 +36,7 @@ from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, default
 from napari_nnunet.jobs.training.logbook import write_debug
 from napari_nnunet.jobs.training.memory import check_memory, too_large
 from napari_nnunet.jobs.training.order import Order
-from napari_nnunet.jobs.training.prepare import changed_plans, say_strokes
+from napari_nnunet.jobs.training.prepare import amount_for, changed_plans, say_strokes, wholly_annotated
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.processes.alone import why_alone
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -128,6 +129,7 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
     if resumed is not None:
         require_whole(resumed[0])  # it goes on with more than weights
         order = yield from _as_weighted(order, *resumed)
+    order = replace(order, wholly=(yield from wholly_annotated(order)))
     loss = SegmentationLoss(
         regions=order.info.labels.has_regions,
         ignore_label=order.info.labels.ignore_label,
@@ -170,8 +172,7 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
     if not group.alone:
         learner.distribute()
     if group.leads:
-        _write_side_files(session)
-        yield from say_strokes(order)
+        yield from _write_side_files(session)
     yield Note(text=_description(session, workers))
     return session
 
@@ -248,7 +249,7 @@ def make_source(order: Order, group: Group) -> BatchSource:
         foreground=order.foreground,
         probabilistic=recipe.probabilistic,
         jitter=order.settings.foreground_jitter,
-        anywhere=recipe.scribbles,
+        anywhere=recipe.scribbles and not order.wholly >= {*order.split.train},
         augmented=recipe.augmentation != "none",
         strong=recipe.augmentation == "strong",
         disturbed=recipe.augmentation != "none",
@@ -349,9 +350,11 @@ def _as_weighted(order: Order, path: Path, content: Mapping[str, Any]) -> Job[Or
     return order
 
 
-def _write_side_files(session: Session) -> None:
-    """Write what nnU-Net puts next to its checkpoints."""
+def _write_side_files(session: Session) -> Job[None]:
+    """Write what nnU-Net puts next to its checkpoints, and how much is annotated; say how that is learnt."""
     order = session.order
+    note_amount(make_folder(order.folder.path), amount_for(order))
+    yield from say_strokes(order)
     remove_leftovers(make_folder(order.model))
     remove_leftovers(session.folder.path)
     write_json(order.model / "plans.json", dict(order.plans.raw))  # those that are trained, whatever the file says now

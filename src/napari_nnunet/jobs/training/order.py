@@ -65,6 +65,8 @@ class Order:
         As the user chose.
     recipe : TrainerRecipe
         What follows from them.
+    wholly : frozenset of str
+        Of a training on strokes: cases in which whole slices or boxes were annotated.
     """
 
     workspace: Workspace
@@ -78,6 +80,7 @@ class Order:
     previous: Path | None
     settings: TrainSettings
     recipe: TrainerRecipe
+    wholly: frozenset[str] = frozenset()
 
     @property
     def base(self) -> Path:
@@ -114,8 +117,8 @@ class Order:
 
     @property
     def partial(self) -> PartialLabels | None:
-        """Which classes nobody looked for, in which cases; None if all were looked for everywhere."""
-        return PartialLabels.in_dataset(self.info)
+        """Which classes, and voxels, nobody looked at, in which cases; None if all of them are alike."""
+        return PartialLabels.in_dataset(self.info, self.wholly)
 
     @property
     def channels_in(self) -> int:

@@ -5,7 +5,7 @@ Where a model goes on, what does not fit it is refused, and images unlike those 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +15,15 @@ import numpy as np
 
 from napari_nnunet.engine.image.annotated import has_whole_parts
 from napari_nnunet.engine.image.intensities import intensity_warnings
-from napari_nnunet.errors import DatasetError, ModelError, NnunetError, PlanError, SettingsError, counted
-from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.errors import DatasetError, ModelError, NnunetError, PlanError, SettingsError, counted, some
+from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, open_dataset, reader_of, survey
 from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.preprocessed.cases import case_names, open_case
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.amount import Amount, amount_in
 from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, read_splits
 from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.folds import adopt_cases
@@ -250,14 +251,11 @@ def say_strokes(order: Order) -> Job[None]:
     cases = order.split.train
     shares, whole = list[float](), 0
     for name in cases[:: -(-len(cases) // _OPENED) or 1]:
-        labels = open_case(order.data, name).labels
-        if np.prod(labels.shape) <= _LARGEST:
-            values = np.asarray(labels[:])[0]
-            annotated = values != ignored  # also what lies outside the content
-            shares.append(float(annotated[values >= 0].mean()) if (values >= 0).any() else 1.0)
-            whole += shares[-1] > 0 and has_whole_parts(annotated)
+        annotated = _annotated_in(order, name, ignored)
+        if annotated is not None:
+            shares.append(annotated.share)
+            whole += annotated.wholly
     few, wholly = bool(shares) and float(np.median(shares)) < _STROKES, 2 * whole > len(shares)
-    some = few and whole > 0
     if few and not wholly and not order.recipe.scribbles:
         text = (
             f"Only {np.median(shares):.1%} of the voxels of a case are annotated, and the others teach nothing. Where "
@@ -269,15 +267,76 @@ def say_strokes(order: Order) -> Job[None]:
             text=f"{text}train with --scribbles: sizes and places are learnt better.",
             in_window=f"{text}train with 'Scribbles' among the advanced settings: sizes and places are learnt better.",
         )
-    if order.recipe.scribbles and (some or not few):
-        found = "whole slices or boxes" if few else f"{np.median(shares):.0%} of the voxels of a case"
-        found += f" in {whole} of {counted(len(shares), 'case')}" if some and not wholly else ""
+    if order.recipe.scribbles:
+        yield from _said_of_scribbles(order, few, shares)
+
+
+def _said_of_scribbles(order: Order, few: bool, shares: Sequence[float]) -> Iterator[Note]:
+    """Say in which cases of a training on strokes whole slices or boxes are annotated, and where labels are none."""
+    cases = order.split.train
+    whole = [name for name in cases if name in order.wholly]
+    if not few:
         text = (
-            f"Trained as scribbles, but {found} are annotated: what nobody annotated counts as background, so that "
-            "structures come out too small or are missed where they were not labelled. Unless all labels are strokes, "
+            f"Trained as scribbles, but {np.median(shares):.0%} of the voxels of a case are annotated: what nobody "
+            "annotated counts as background, so that structures come out too small or are missed where they were not "
+            "labelled. Unless all labels are strokes, "
         )
-        yield Note(
-            level="warning",
-            text=f"{text}train without --scribbles.",
-            in_window=f"{text}train without 'Scribbles'.",
+    elif len(whole) == len(cases):
+        text = (
+            "Trained as scribbles, but whole slices or boxes are annotated in every case: what nobody annotated "
+            "teaches nothing, as in any other training. To have it said so in the model, "
         )
+    else:
+        if whole:
+            yield Note(
+                text=f"Whole slices or boxes are annotated in {len(whole)} of {counted(len(cases), 'case')} "
+                f"({some(whole, 3)}): what nobody annotated teaches nothing there. In the others, which are strokes, "
+                "it counts as background."
+            )
+        return
+    yield Note(level="warning", text=f"{text}train without --scribbles.", in_window=f"{text}train without 'Scribbles'.")
+
+
+@dataclass(frozen=True)
+class _Annotated:
+    """The share of the voxels of a case that somebody annotated, and whether most of it is whole slices or boxes."""
+
+    share: float
+    wholly: bool
+
+
+def _annotated_in(order: Order, name: str, ignored: int) -> _Annotated | None:
+    """Return how a preprocessed case is annotated; None where it is too large to be looked at."""
+    labels = open_case(order.data, name).labels
+    if np.prod(labels.shape) > _LARGEST:
+        return None
+    values = np.asarray(labels[:])[0]
+    annotated = values != ignored  # also what lies outside the content
+    share = float(annotated[values >= 0].mean()) if (values >= 0).any() else 1.0
+    return _Annotated(share, share > 0 and has_whole_parts(annotated))
+
+
+def wholly_annotated(order: Order) -> Job[frozenset[str]]:
+    """Return the cases of a training on strokes in which whole slices or boxes are annotated; of others, none.
+
+    What nobody annotated there teaches nothing, as in every training without strokes: structures beyond what was
+    labelled wholly would be taken for background, which strokes in every structure outweigh, and nothing here does.
+    """
+    ignored = order.info.labels.ignore_label
+    cases = sorted({*order.split.train, *order.split.val})
+    if ignored is None or not order.recipe.scribbles:
+        return frozenset()
+    yield Stage(name="Looking which labels are strokes", total=len(cases))
+    found = set()
+    for index, name in enumerate(cases):
+        annotated = _annotated_in(order, name, ignored)
+        if annotated is not None and annotated.wholly:
+            found.add(name)
+        yield Progress(done=index + 1, total=len(cases))
+    return frozenset(found)
+
+
+def amount_for(order: Order) -> Amount:
+    """Return what is annotated in the cases of a training, and in those that validate it: all that was labelled."""
+    cases = sorted({*order.split.train, *order.split.val})
+    return amount_in([order.reference(name) for name in cases], order.info.reader, order.info.labels.ignore_label)

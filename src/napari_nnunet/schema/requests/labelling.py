@@ -43,6 +43,21 @@ class FindLabelErrorsRequest(JudgedBy):
         "Table", "-o FILE", "CSV to write.", default=None, otherwise="suspects.csv in the model's folder"
     )
     folds: ChosenFolds = None
+    accept: tuple[str, ...] = option(
+        "Accept",
+        "--accept CASE",
+        "Cases whose labels are right, or single parts as CASE:PART (numbers as in the table): accepted_labels.csv in "
+        "the dataset keeps them off the list until labels or prediction change there.",
+        default=(),
+        otherwise="none",
+    )
+    doubt: tuple[str, ...] = option(
+        "Doubt again",
+        "--doubt_again CASE",
+        "Accepted cases that are suspected again.",
+        default=(),
+        otherwise="none",
+    )
     workers: Workers = 0
 
 
