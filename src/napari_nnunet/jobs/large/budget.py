@@ -30,6 +30,16 @@ class Budget:
         """Return what was asked for, or half of what is free, shared equally by the workers of this computer."""
         return cls(gigabytes * 1e9 if gigabytes else _SHARE * available_memory() / shared_by())
 
+    @classmethod
+    def free(cls) -> Budget:
+        """Return all that this process has and could get, shared equally by the workers of this computer."""
+        return cls((psutil.Process().memory_info().rss + available_memory()) / shared_by())
+
+    @property
+    def or_a_little_more(self) -> Budget:
+        """What a process that was just started would take for it."""
+        return Budget(1.1 * self.bytes + _STEP)
+
     def left_beside(self, model: TrainedModel, ensemble: Ensemble) -> float:
         """Return the bytes left for a block: less what the process takes already, libraries and the network at work.
 

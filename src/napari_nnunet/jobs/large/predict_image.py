@@ -35,7 +35,7 @@ from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.large.budget import Budget
 from napari_nnunet.jobs.large.elsewhere import Share, fill_elsewhere, loaded, plan_elsewhere, require_sendable
 from napari_nnunet.jobs.large.fill import Filling, fill
-from napari_nnunet.jobs.large.ready import limited_axis, planned, prepared
+from napari_nnunet.jobs.large.ready import as_large_as_allowed, limited_axis, planned, prepared
 from napari_nnunet.jobs.large.survey import require_unmoved, surveyed
 from napari_nnunet.jobs.large.view import View
 from napari_nnunet.jobs.large.work import STATE, made_of, require_complete, take_up, work_of
@@ -288,6 +288,8 @@ def _filled(work: _Work, facts: Sequence[ImageFacts]) -> Job[Filling]:
         if not journal.all(ArithmeticEntry):
             own = {"device": choice.device, "backend": choice.backend, "precision": choice.precision}
             journal.note(ArithmeticEntry(**own))
+        if (noted := _noted_layout(work, preparations[0].record)) is not None:
+            yield from as_large_as_allowed(predictor, noted, work.settings, work.budget if work.memory_gb else None)
         layouts = [_layout(predictor, part.record, work) for part in preparations]
         work.labels.open(begun=bool(journal.all(BlockEntry)), seen=work.view is not None)
         filling = Filling(model, work.image, work.labels, journal, work.settings, work.stamp)

@@ -12,7 +12,8 @@ from napari_nnunet.engine.large.blocks import BlockCosts, BlockGrid, plan_blocks
 from napari_nnunet.engine.large.boxes import Shape3
 from napari_nnunet.engine.large.parts import Preparation, PreviousStage
 from napari_nnunet.engine.large.survey import ImageFacts
-from napari_nnunet.errors import ModelError
+from napari_nnunet.errors import ModelError, ResourceError
+from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.large.source import LargeImage
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.large.budget import Budget
@@ -87,3 +88,33 @@ def planned(
     rule = model.configuration.resample_probabilities
     allowed = budget.left_beside(model, ensemble)
     return plan_blocks(record, tiles_of(model, record, settings), rule, chunk, costs, allowed, workers)
+
+
+def as_large_as_allowed(
+    predictor: Predictor, layout: BlockGrid, settings: PredictSettings, asked: Budget | None
+) -> Job[None]:
+    """Say if blocks that were chosen earlier take more memory than is allowed now.
+
+    Raises
+    ------
+    ResourceError
+        If they take far more than what was asked for, or more than there is.
+    """
+    free, now = Budget.free(), asked or Budget.of(0)
+
+    def fit(budget: Budget) -> bool:
+        try:
+            planned(predictor, layout.record, layout.block, settings, budget)
+        except ResourceError:
+            return False
+        return True
+
+    if fit(now):
+        return
+    allowed = f"The blocks of what was begun were chosen with more memory than the {now.bytes / 1e9:.1f} GB allowed now"
+    if not fit(free) or (asked is not None and not fit(asked.or_a_little_more)):
+        raise ResourceError(
+            f"{allowed}, into which they do not fit. What is finished is kept. Allow more memory or close other "
+            "programs, and continue; or delete it, and begin again with smaller blocks."
+        )
+    yield Note(level="warning", text=f"{allowed}, and take more than that.")
