@@ -52,6 +52,8 @@ def test_pieces_give_what_the_whole_gives(
 def test_objects_lie_inside_and_none_is_too_small(inside: np.ndarray, smallest: int) -> None:
     objects = decode(inside * 0.8, inside, Rule(smallest=smallest))
     assert not objects[inside < 0.5].any()
+    if smallest == 1:
+        assert objects[inside >= 0.5].all()
     assert (np.bincount(objects.ravel())[1:] >= smallest).all()
 
 
@@ -65,24 +67,50 @@ def test_touching_objects_are_told_apart(shape: tuple[int, ...]) -> None:
     assert Matching.of(truth, found).counts(0.95) == (3, 0, 0)
 
 
+def test_an_object_is_as_large_as_its_classes_say_however_small_its_core_is() -> None:
+    core, inside = np.zeros((2, 40, 40), dtype=np.float32)
+    core[18:21, 18:21] = 1
+    inside[5:35, 5:35] = 1
+    found = decode(core, inside, Rule(2.0))
+    np.testing.assert_array_equal(found == 1, inside == 1)
+    assert found.max() == 1
+
+
 def test_what_is_inside_without_a_seed_is_an_object_unless_it_belongs_to_one() -> None:
     core = np.zeros((9, 60), dtype=np.float32)
     inside = np.zeros_like(core)
     core[4, 3:6] = 1
-    inside[3:6, 2:40] = 1  # far beyond the steps that the seed grows
+    inside[3:6, 2:40] = 1  # far beyond the steps that the seed grows at first
     inside[2:5, 50:53] = 1
     found = decode(core, inside, Rule(1.0))
     assert found.max() == 2
-    assert (found == 2).sum() == 9
-    assert 0 < (found == 1).sum() < 3 * 38
+    np.testing.assert_array_equal(found[2:5, 50:53], 2)
+    np.testing.assert_array_equal(found[3:6, 2:40], 1)
+
+
+@pytest.mark.parametrize("planes", [None, 1, 7])
+def test_what_lies_between_two_objects_goes_to_the_nearer_one(planes: int | None) -> None:
+    core, inside = np.zeros((2, 61, 9), dtype=np.float32)
+    core[3:6, 3:6] = core[55:58, 3:6] = 1
+    inside[2:59, 2:7] = 1
+    found = np.empty(core.shape, dtype=np.uint32)
+    assert decode_into(found, lambda window: (core[window], inside[window]), Rule(1.0), planes=planes) == 2
+    np.testing.assert_array_equal(found[2:30, 2:7], 1)
+    np.testing.assert_array_equal(found[31:59, 2:7], 2)
+    assert ((found != 0) == (inside == 1)).all()
 
 
 def test_seeds_grow_less_often_along_long_edges() -> None:
-    core = np.zeros((9, 9, 9), dtype=np.float32)
-    core[4, 4, 4] = 1
-    found = decode(core, np.ones_like(core), Rule(1.0), (4.0, 1.0, 1.0))
-    extents = [np.flatnonzero(found.any(axis=tuple(b for b in range(3) if b != a))).size for a in range(3)]
-    assert extents == [3, 9, 9]
+    core = np.zeros((13, 17, 17), dtype=np.float32)
+    core[2, 8, 8] = core[10, 8, 8] = 1
+    inside = np.ones_like(core)
+    found = decode(core, inside, Rule(1.0), (4.0, 1.0, 1.0))
+    assert (found[:6] == 1).all() and (found[7:] == 2).all()  # the middle between them, whatever lies how far in a plane
+    core[10] = 0
+    core[2, 8, 16] = 1  # beside the first
+    inside[3:] = 0
+    found = decode(core, inside, Rule(1.0), (4.0, 1.0, 1.0))
+    assert (found[:3, :, :12] == 1).all() and (found[:3, :, 13:] == 2).all()
 
 
 def test_thresholds_are_chosen_on_known_pictures() -> None:

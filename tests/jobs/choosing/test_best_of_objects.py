@@ -13,6 +13,7 @@ from scipy import ndimage
 from choices import INFO, RULES, label_folder, member_folder, notes, run_verb, speckled
 from helpers import Recipe, make_model, write_nifti
 from napari_nnunet.engine.objects.decode import Rule, decode
+from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.results.inference_information import read_best
@@ -209,6 +210,16 @@ def test_joined_folders_are_numbered_objects_by_the_mean_of_their_rules(tmp_path
     assert expected.max() == 2 and "missing" not in said
     joined = json.loads((tmp_path / "o" / "object_rules.json").read_text(encoding="utf-8"))
     assert joined["rules"]["cell"]["seed"] == pytest.approx(0.6)
+
+
+def test_one_folder_of_probabilities_is_decoded_and_of_classes_refused(tmp_path: Path) -> None:
+    alone = member(tmp_path / "a", as_two())  # as nnU-Net itself leaves it
+    (alone / "object_rules.json").unlink(missing_ok=True)
+    assert run_verb("ensemble", "-i", alone, "-o", tmp_path / "o") == 0
+    assert read_labels(tmp_path / "o" / "c.nii.gz")[0].max() == 2
+    request = EnsembleRequest(sources=(alone,), target=tmp_path / "c", classes=True)
+    with pytest.raises(SettingsError, match="at least two members; 1 folder was given"):
+        drain(ensemble_folders(request))
 
 
 def test_classes_are_joined_on_request(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 Parts of the core are seeds, and what looks like two that touch is cut. They grow step by step over what is probably an
 object; where two seeds reach a voxel in the same step, the one whose neighbouring voxel is more probably core takes it.
-A voxel's fate so depends on no more than its seed and what lies within as many steps, which is why a picture decoded in
-pieces equals the picture decoded at once.
+After the steps that borders are wide, next to nothing is left: a part that touches one object belongs to it whole, and
+between several they grow on. A step sees no farther than the next voxel, which is why a picture decoded in pieces equals
+the picture decoded at once.
 """
 
 from __future__ import annotations
@@ -138,8 +139,9 @@ def decode_into(
     numbers = _seeds(objects, read, slabs, rule.seed, smallest)
     if (cut := rule.cut(smallest, voxel)) is not None:
         numbers = cut_seeds(objects, lambda window: read(window)[0], slabs, numbers, cut)
-    _grow(objects, read, slabs, (rule.inside, steps), numbers, _pace(voxel))
-    _join_rest(objects, read, slabs, rule, int(numbers.max(initial=0)))
+    pace = _pace(voxel)
+    _grow(objects, read, slabs, (rule.inside, steps), numbers, pace)
+    _join_rest(objects, read, slabs, rule, int(numbers.max(initial=0)), (steps, pace))
     sums = object_sums(objects, read, slabs) if rule.sure > 0 else None
     return _tidy(objects, slabs, rule.voxels(rule.smallest, voxel), rule.sure, sums)
 
@@ -221,20 +223,25 @@ def _grow(
         seeds = np.concatenate([before, objects[start:high]])
         before = seeds[: stop - low][-steps:].copy()
         core, inside = read((slice(low, high),))
-        grown = _grown(numbers[seeds], core, inside >= threshold, steps, pace)
+        grown = _grown(numbers[seeds], core, inside >= threshold, (0, steps), pace)
         objects[start:stop] = grown[start - low : stop - low]
 
 
 def _grown(
-    seeds: NDArray[np.uint32], core: NDArray[np.float32], inside: NDArray[np.bool_], steps: int, pace: Sequence[int]
+    seeds: NDArray[np.uint32],
+    core: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    steps: tuple[int, int],
+    pace: Sequence[int],
 ) -> NDArray[np.uint32]:
-    """Return seeds grown over a mask; along an axis every `pace` steps."""
+    """Return seeds grown over a mask, after so many steps by so many more; along an axis every `pace` steps."""
     found = np.pad(seeds, 1)
     probable = np.pad(core, 1).reshape(-1)
     flat = found.reshape(-1)
     strides = [math.prod(found.shape[axis + 1 :]) for axis in range(found.ndim)]
     todo = np.flatnonzero(np.pad(inside, 1).reshape(-1) & (flat == 0))
-    for step in range(1, steps + 1):
+    begun, more = steps
+    for step in range(begun + 1, begun + more + 1):
         best = np.full(len(todo), -1, dtype=np.float32)
         taker = np.zeros(len(todo), dtype=np.uint32)
         for stride, every in zip(strides, pace, strict=True):
@@ -265,26 +272,84 @@ def _join_rest(
     slabs: list[tuple[int, int]],
     rule: Rule,
     count: int,
+    growth: tuple[int, Sequence[int]],
 ) -> None:
-    """Make objects of what is inside but has no seed; what only lies farther from its seed than it grows is dropped."""
+    """Give what is inside, but farther from seeds than these grew, to the objects that it is connected to.
+
+    A part that touches no object is one of its own, a part that touches one belongs to it; into a part that lies
+    between several, these grow on.
+    """
     roots, _ = _parts(
         objects, lambda a, b: (read((slice(a, b),))[1] >= rule.inside) & (objects[a:b] == 0), slabs, first=count + 1
     )
-    beside = np.zeros(len(roots), dtype=bool)
+    lowest, highest = _touched(objects, slabs, roots, count)
+    own = np.arange(len(roots)) + count
+    between = lowest < highest
+    numbers = np.where((highest == 0) | between, own, highest)[roots].astype(np.uint32)
+    for start, stop in slabs:
+        slab = objects[start:stop]
+        rest = slab > count
+        slab[rest] = numbers[slab[rest].astype(np.int64) - count]
+    if between.any():
+        _fill(objects, lambda window: read(window)[0], slabs, own[between], growth)
+
+
+def _touched(
+    objects: NDArray[np.uint32], slabs: list[tuple[int, int]], roots: NDArray[np.int64], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the lowest and the highest object up to `count` that touches each part beyond, by its root.
+
+    The highest is 0 where none does, and the lowest is higher then.
+    """
+    lowest, highest = np.full(len(roots), count + 1, dtype=np.int64), np.zeros(len(roots), dtype=np.int64)
     above: NDArray[np.uint32] | None = None
     for start, stop in slabs:
         here = objects[start:stop] if above is None else np.concatenate([above, objects[start:stop]])
         for axis in range(here.ndim):
             for one, other in _neighbours(here, axis):
                 meets = (one > count) & (other != 0) & (other <= count)
-                beside[roots[one[meets].astype(np.int64) - count]] = True
+                parts, touched = roots[one[meets].astype(np.int64) - count], other[meets].astype(np.int64)
+                np.minimum.at(lowest, parts, touched)
+                np.maximum.at(highest, parts, touched)
         above = objects[stop - 1 : stop].copy()
-    keep = np.where(beside[roots], 0, roots + count).astype(np.uint32)
-    keep[0] = 0
-    for start, stop in slabs:
-        slab = objects[start:stop]
-        rest = slab > count
-        slab[rest] = keep[slab[rest].astype(np.int64) - count]
+    return lowest, highest
+
+
+def _fill(
+    objects: NDArray[np.uint32],
+    core: Callable[[Window], NDArray[np.float32]],
+    slabs: list[tuple[int, int]],
+    open_parts: NDArray[np.int64],
+    growth: tuple[int, Sequence[int]],
+) -> None:
+    """Let objects grow into the parts between them, slab by slab and some steps each time, until these are gone.
+
+    All slabs see what was there before those steps: what is found in one is written when no other looks at it any more.
+    """
+    begun, pace = growth
+    numbers = np.arange(int(max(objects[a:b].max() for a, b in slabs)) + 1, dtype=np.uint32)
+    numbers[open_parts] = 0
+    steps = begun
+    while slabs := [(a, b) for a, b in slabs if (numbers[objects[a:b]] != objects[a:b]).any()]:
+        waiting: list[tuple[int, int, NDArray[np.bool_], NDArray[np.uint32]]] = []
+        for start, stop in slabs:
+            low, high = max(0, start - steps), min(stop + steps, objects.shape[0])
+            while waiting and waiting[0][1] <= low:
+                _write(objects, *waiting.pop(0))
+            here = objects[low:high]
+            seeds = numbers[here]
+            grown = _grown(seeds, core((slice(low, high),)), here != seeds, (begun, steps), pace)[start - low : stop - low]
+            new = (seeds[start - low : stop - low] == 0) & (grown != 0)
+            waiting.append((start, stop, new, grown[new]))
+        for found in waiting:
+            _write(objects, *found)
+        begun += steps
+
+
+def _write(
+    objects: NDArray[np.uint32], start: int, stop: int, where: NDArray[np.bool_], numbers: NDArray[np.uint32]
+) -> None:
+    objects[start:stop][where] = numbers
 
 
 def _neighbours(x: NDArray[Any], axis: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:

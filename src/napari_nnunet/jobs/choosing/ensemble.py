@@ -35,6 +35,7 @@ from napari_nnunet.jobs.choosing.validation import FOUND_OBJECTS
 from napari_nnunet.jobs.objects.find import Decoding, decoding_by, find_and_write, rules_beside, write_rules
 from napari_nnunet.processes.pool import Outcome, Task, each_case, rest_of, results_of
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.choosing import EnsembleRequest
 from napari_nnunet.volume import by_text
@@ -96,7 +97,7 @@ def ensemble_folders(request: EnsembleRequest) -> Job[Ensembled]:
     ----------
     request : EnsembleRequest
         Its folders hold CASE.npz and CASE.pkl, dataset.json and plans.json as ``predict --save_probabilities`` leaves
-        them.
+        them, or nnU-Net itself. In one folder alone, the objects are found of a model of objects.
 
     Returns
     -------
@@ -106,13 +107,18 @@ def ensemble_folders(request: EnsembleRequest) -> Job[Ensembled]:
     Raises
     ------
     SettingsError, DatasetError, ImageError
-        If there are fewer than two folders, they hold different cases or labels, or no case can be joined. Those that
+        If there are fewer than two folders of classes, they hold different cases or labels, or no case can be joined. Those that
         do not fit together are told as events; the others are joined.
     """
     folders, target = request.sources, request.target
     vote = VoteSettings(request.method, request.weights, request.uncertainty, request.temperature)
     _check_members(folders, target, vote)
     infos = [info_beside(folder) for folder in folders]
+    if len(folders) < 2 and (request.classes or ObjectScheme.of(infos[0]) is None):
+        raise SettingsError(
+            f"An ensemble needs at least two members; {len(folders)} folder was given. Of one, numbered objects can be "
+            "found where its dataset.json says that its classes are cores and borders."
+        )
     for folder, info in zip(folders[1:], infos[1:], strict=True):
         if not same_labels(infos[0], info):
             raise DatasetError(
@@ -151,8 +157,6 @@ def ensemble_folders(request: EnsembleRequest) -> Job[Ensembled]:
 
 
 def _check_members(folders: Sequence[Path], target: Path, vote: VoteSettings) -> None:
-    if len(folders) < 2:
-        raise SettingsError(f"An ensemble needs at least two members; {len(folders)} folder was given.")
     repeated = sorted({str(folder) for folder in folders if list(folders).count(folder) > 1})
     if repeated:
         raise SettingsError(f"{', '.join(repeated)} was given more than once; give it a weight instead.")
