@@ -180,6 +180,14 @@ class WatchedArray:
         self._array = None
 
 
+class NotWholeError(ImageError):
+    """Labels have values that are no whole numbers; ``seen`` says which, and how many."""
+
+    def __init__(self, seen: str, message: str, *, shell: str = "", window: str = "") -> None:
+        super().__init__(message, shell=shell, window=window)
+        self.seen = seen
+
+
 def is_whole(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Return where floating-point numbers are whole, but for the precision of float32; NaN is not."""
     whole: NDArray[np.bool_] = np.abs(values - np.rint(values)) <= _PRECISION * np.maximum(np.abs(values), 1)
@@ -212,10 +220,13 @@ def whole_numbers(labels: NDArray[Any], path: Path) -> NDArray[np.int32]:
 def _refuse_fractions(labels: NDArray[Any], path: Path) -> None:
     wrong = labels[~is_whole(labels) & np.isfinite(labels)]
     if wrong.size:
-        raise ImageError(
+        seen = (
             f"{path.name} has the value {wrong.flat[0]:g}, and "
-            f"{counted(wrong.size, 'voxel that is no whole number', 'voxels that are not whole numbers')}; labels "
-            "are 0, 1, 2, ... Are these probabilities, or was it resampled with interpolation?",
+            f"{counted(wrong.size, 'voxel that is no whole number', 'voxels that are not whole numbers')}"
+        )
+        raise NotWholeError(
+            seen,
+            f"{seen}; labels are 0, 1, 2, ... Are these probabilities, or was it resampled with interpolation?",
             shell="Save it with whole numbers, or import it with a threshold (import_folders --threshold 0.5).",
             window="Save it with whole numbers, or import it with a threshold (Training cases > Import folders).",
         )

@@ -1,9 +1,9 @@
-"""A dataset of numbered objects is one that nnunetv2 itself plans and trains; what it learns is found as objects."""
+"""A dataset of numbered objects is one that nnunetv2 itself plans and trains; what it predicts is found as objects here."""
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +13,17 @@ import pytest
 
 from napari_nnunet.engine.synthetic import make_crowd
 from napari_nnunet.events import drain
+from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
+from napari_nnunet.jobs.choosing.evaluate_objects import evaluate_objects
 from napari_nnunet.jobs.objects.import_objects import import_objects
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.objects import ObjectScheme
+from napari_nnunet.schema.requests.choosing import EnsembleRequest, EvaluateObjectsRequest
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest
 
@@ -30,63 +34,104 @@ THEIRS = """
 import json, os, sys
 import torch
 from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 if __name__ == '__main__':
+    dataset, epochs, images, out = sys.argv[1:]
     torch.set_num_threads(2)
+    torch.manual_seed(0)
     extract_fingerprints([1], num_processes=1, check_dataset_integrity=True)
     os.environ['nnUNet_n_proc_DA'] = '1'
     plan_experiments([1], gpu_memory_target_in_gb=1)
     os.environ['nnUNet_n_proc_DA'] = '0'
-    base = os.path.join(os.environ['nnUNet_preprocessed'], sys.argv[1])
+    base = os.path.join(os.environ['nnUNet_preprocessed'], dataset)
     plans = json.load(open(f'{base}/nnUNetPlans.json'))
-    plans['configurations']['2d'] |= {'batch_size': 2, 'patch_size': [64, 64]}
+    plans['configurations']['2d'] |= {'batch_size': 4, 'patch_size': [64, 64]}
     json.dump(plans, open(f'{base}/nnUNetPlans.json', 'w'))
     preprocess([1], 'nnUNetPlans', configurations=('2d',), num_processes=(1,))
     trainer = nnUNetTrainer(plans | {'continue_training': False}, '2d', 0, json.load(open(f'{base}/dataset.json')),
                             torch.device('cpu'))
-    trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 2, 15, 2
+    trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = int(epochs), 20, 2
     trainer.initialize()
     trainer.run_training()
     trainer.perform_actual_validation(False)
+    peer = nnUNetPredictor(use_mirroring=False, device=torch.device('cpu'), allow_tqdm=False)
+    peer.initialize_from_trained_model_folder(os.path.dirname(trainer.output_folder), (0,), 'checkpoint_final.pth')
+    peer.predict_from_files(images, out, save_probabilities=True, num_processes_preprocessing=1,
+                            num_processes_segmentation_export=1)
     print('RAN')
 """
 
 
-def test_nnunet_trains_on_what_was_derived_and_its_model_finds_objects_here(tmp_path: Path) -> None:
-    for part in ("images", "masks"):
-        (tmp_path / part).mkdir()
-    for seed in range(6):
+def _crowds(folder: Path) -> None:
+    """Write pictures of drawn nuclei, and masks of their numbers."""
+    for seed in range(8):
         image, objects = make_crowd(seed, (96, 96))
         grey = np.clip(image, 0, 255).astype(np.uint8)
-        write_labels(grey, Geometry(spacing=(1.0, 1.0)), tmp_path / "images" / f"c{seed}.png")
-        write_labels(objects, Geometry(spacing=(1.0, 1.0)), tmp_path / "masks" / f"c{seed}.png")
+        write_labels(grey, Geometry(spacing=(1.0, 1.0)), folder / "images" / f"c{seed}.png")
+        write_labels(objects, Geometry(spacing=(1.0, 1.0)), folder / "masks" / f"c{seed}.png")
+
+
+def _nuclei(folder: Path) -> None:
+    """Copy the smallest grey pictures of real nuclei, and their masks."""
+    data = Path(os.environ.get("NAPARI_NNUNET_TEST_DATA", "nowhere")) / "data" / "nuclei"
+    if not data.is_dir():
+        pytest.skip("NAPARI_NNUNET_TEST_DATA has no nuclei")
+    pictures = sorted((data / "images").glob("grey_*.png"), key=lambda path: (path.stat().st_size, path.name))[30:42]
+    for path in pictures:
+        shutil.copy(path, folder / "images")
+        shutil.copy(data / "labels" / path.name, folder / "masks")
+
+
+@pytest.mark.parametrize(("pictures", "epochs", "least"), [(_crowds, 8, 0.5), (_nuclei, 12, 0.3)])
+def test_nnunet_trains_on_what_was_derived_and_what_it_predicts_are_objects_here(
+    tmp_path: Path, pictures, epochs: int, least: float
+) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    pictures(tmp_path)
     workspace = Workspace.at(tmp_path / "ws")
     request = ImportFoldersRequest(
         images=tmp_path / "images", masks=tmp_path / "masks", name="Crowd", objects="nucleus", workers=1
     )
     dataset = drain(import_objects(workspace, request))
-    script = tmp_path / "theirs.py"
-    script.write_text(THEIRS)
-    for place in (workspace.preprocessed, workspace.results):
-        place.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, **workspace.variables(), "nnUNet_n_proc_DA": "0", "nnUNet_compile": "f"}
-    done = subprocess.run(
-        [sys.executable, str(script), dataset.name], env=environment, capture_output=True, text=True, check=False
-    )
-    assert "RAN" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
+    theirs = tmp_path / "theirs"
+    _run_theirs(workspace, tmp_path / "theirs.py", dataset.name, str(epochs), str(dataset / "imagesTr"), str(theirs))
     model = load_model(workspace.results / dataset.name / "nnUNetTrainer__nnUNetPlans__2d")
     scheme = ObjectScheme.of(model.dataset)
     assert scheme is not None and scheme.kinds == {"nucleus": (1, 2)}
-    out = tmp_path / "out"
-    drain(predict_folder(model, PredictFolderRequest(source=(dataset / "imagesTr",), target=out, device="cpu")))
-    found, _ = read_labels(out / "c0.png")
-    assert json.loads((out / "dataset.json").read_text(encoding="utf-8"))["napari_nnunet_objects"]["kinds"] == {
-        "nucleus": [1, 2]
-    }
-    theirs, _ = read_labels(model.folder / "fold_0" / "validation" / f"{_validated(model.folder)}.png")
-    assert set(np.unique(theirs)) <= {0, 1, 2}
-    assert set(np.unique(found)) == set(range(found.max() + 1))
+
+    # Its network, here.
+    ours = tmp_path / "ours"
+    settings = PredictFolderRequest(
+        source=(dataset / "imagesTr",), target=ours, device="cpu", precision="float32", mirroring=False
+    )
+    drain(predict_folder(model, settings))
+    # What it predicted itself: classes in its files, objects in its probabilities.
+    values = [np.unique(read_labels(path)[0]).tolist() for path in sorted(theirs.glob("*.png"))]
+    assert {value for own in values for value in own} == {0, 1, 2}
+    decoded = tmp_path / "decoded"
+    drain(ensemble_folders(EnsembleRequest(sources=(theirs,), target=decoded, workers=1)))
+
+    for found in (ours, decoded):
+        assert ObjectScheme.of(read_info(found)) == scheme
+        evaluation = drain(
+            evaluate_objects(EvaluateObjectsRequest(reference=dataset / "objectsTr", prediction=found, workers=1))
+        )
+        assert len(evaluation.all.predictions) > 0
+        print(pictures.__name__, found.name, evaluation.all.precision(), evaluation.all.counts())
+        assert evaluation.all.precision() >= least
+    alike = drain(evaluate_objects(EvaluateObjectsRequest(reference=ours, prediction=decoded, workers=1)))
+    print("alike", alike.all.precision(0.9))
+    assert alike.all.precision(0.9) > 0.95  # its probabilities are float16
 
 
-def _validated(folder: Path) -> str:
-    return sorted((folder / "fold_0" / "validation").glob("*.png"))[0].stem
+def _run_theirs(workspace: Workspace, script: Path, *arguments: str) -> None:
+    script.write_text(THEIRS, encoding="utf-8")
+    for place in (workspace.preprocessed, workspace.results):
+        place.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, **workspace.variables(), "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"}
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "RAN" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from napari_nnunet.jobs.prediction.combined import Combination, Member, best_com
 from napari_nnunet.jobs.prediction.predict import predict as predict_job
 from napari_nnunet.jobs.prediction.result import Prediction
 from napari_nnunet.schema.cleaning import Cleaning, Target
+from napari_nnunet.schema.objects import forgotten_objects
 from napari_nnunet.schema.requests.keywords import keywords
 from napari_nnunet.schema.requests.prediction import PredictSettings, region_box
 from napari_nnunet.volume import Volume, as_volume
@@ -61,9 +63,15 @@ def predict(
     """
     opened = opened_model(model)
     volume = as_volume(image, spacing, len(opened.dataset.channel_names))
-    return drain(
-        predict_job(opened, volume, merged(PredictSettings, settings, changes), roi=_box(region, volume)), on_event
-    )
+    asked = merged(PredictSettings, settings, changes)
+    _warn_of_classes(opened, asked)
+    return drain(predict_job(opened, volume, asked, roi=_box(region, volume)), on_event)
+
+
+def _warn_of_classes(model: TrainedModel, settings: PredictSettings) -> None:
+    """Warn where classes come of a model whose classes are called like those of objects: events may go unheard."""
+    if not settings.classes and (forgotten := forgotten_objects(model.dataset)):
+        warnings.warn(forgotten, stacklevel=3)
 
 
 def _box(region: Box | None, volume: Volume) -> Box | None:
@@ -113,6 +121,7 @@ def ensemble_predict(
     vote = VoteSettings(method, weights, uncertainty, temperature)
     combination = Combination(joined, vote, Cleaning.of(keep_largest))
     volume = as_volume(image, spacing, len(combination.model.dataset.channel_names))
+    _warn_of_classes(combination.model, combination.members[0].settings)
     return drain(predict_combined(combination, volume, roi=_box(region, volume)), on_event)
 
 
@@ -142,4 +151,5 @@ def predict_best(
     place = workspace_at(workspace)
     combination = best_combination(place, place.dataset_name(dataset), merged(PredictSettings, settings, changes))
     volume = as_volume(image, spacing, len(combination.model.dataset.channel_names))
+    _warn_of_classes(combination.model, combination.members[0].settings)
     return drain(predict_combined(combination, volume), on_event)

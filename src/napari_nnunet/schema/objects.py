@@ -12,6 +12,7 @@ from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.json_text import Real, Whole, first_problem
 
 KEY = "napari_nnunet_objects"
+_CORE, _BORDER = " core", " border"  # what names of classes end in
 
 
 class ObjectScheme(BaseModel):
@@ -90,6 +91,23 @@ class ObjectScheme(BaseModel):
     def only_kind(self) -> str | None:
         """The kind of all objects, if there is but one."""
         return next(iter(self.kinds)) if len(self.kinds) == 1 else None
+
+
+def forgotten_objects(info: DatasetInfo) -> str:
+    """Return what is to be said of classes that are called like cores and borders while nothing says of objects.
+
+    Empty for all others.
+    """
+    names = info.labels.labels
+    kinds = [name.removesuffix(_CORE) for name in names if name.endswith(_CORE)]
+    pairs = [f"'{kind}{_CORE}' and '{kind}{_BORDER}'" for kind in kinds if f"{kind}{_BORDER}" in names]
+    if KEY in info.raw or not pairs:
+        return ""
+    return (
+        f"The classes {', '.join(pairs)} are called like cores and borders of numbered objects, but the model's "
+        f"dataset.json lacks '{KEY}', which says that they are: classes are returned, and no objects. If the model "
+        "learnt from numbered objects, copy that entry from the dataset.json of the dataset it was trained on."
+    )
 
 
 RULES_FILE = "object_rules.json"
@@ -190,7 +208,7 @@ def labels_with_objects(
     values = {}
     for kind in kinds:
         values[kind] = (len(labels), len(labels) + 1)
-        labels[f"{kind} core"], labels[f"{kind} border"] = values[kind]
+        labels[f"{kind}{_CORE}"], labels[f"{kind}{_BORDER}"] = values[kind]
     renumbered = {}
     for name, value in classes.items():
         renumbered[value] = labels[name] = len(labels)

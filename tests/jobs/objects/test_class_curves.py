@@ -64,6 +64,17 @@ def test_pictures_without_a_voxel_size_are_measured_in_voxels_and_that_is_said(t
     assert any(isinstance(event, Note) and "in voxels, not in mm" in event.text for event in events)
 
 
+def test_without_names_only_labels_that_occur_are_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(2):
+        labels = np.zeros((20, 20), np.uint8)
+        labels[:4], labels[10 : 12 + i] = 3, 200
+        write_labels(labels, Geometry(spacing=(1.0, 1.0)), folder / f"a_{i}.tif")
+    (series,) = drain(class_curves(CurvesRequest(source=folder, target=tmp_path / "o")))
+    assert series.sizes == {"label 3": (80.0, 80.0), "label 200": (40.0, 60.0)}
+
+
 def test_numbered_objects_are_not_taken_for_classes(tmp_path: Path) -> None:
     scheme = {"kinds": {"cell": [1, 2]}, "width": 1, "unit": 1}
     source = followed(tmp_path / "in", ("a_1", "a_2"), napari_nnunet_objects=scheme)

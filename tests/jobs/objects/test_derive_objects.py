@@ -196,7 +196,8 @@ def test_what_is_odd_about_the_objects_is_said(workspace: Workspace) -> None:
     events: list[object] = []
     drain(derive_objects(workspace, DeriveObjectsRequest(dataset="1", width=2)), events.append)
     assert "1 case has no object: c" in texts(events)
-    assert "1 of 9 objects lie in several pieces (a)" in texts(events)
+    assert "1 of 9 objects lies in several pieces (a)" in texts(events)
+    assert "1 of 9 objects is one voxel large (a): all of it becomes core, without a border" in texts(events)
     assert "1 object is thinner than its border" in texts(events, "info")
 
 

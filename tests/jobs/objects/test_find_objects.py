@@ -13,6 +13,8 @@ import pytest
 
 from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet import load_model
+from napari_nnunet.api import prediction as api
+from napari_nnunet.cli.main import main
 from napari_nnunet.engine.objects.decode import Rule, decode
 from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Event, Note, drain
@@ -67,6 +69,30 @@ def test_a_prediction_is_objects_by_the_models_rules_and_classes_on_request(tmp_
     classes = drain(predict(model, volume(), CPU.replace(classes=True)))
     np.testing.assert_array_equal(classes.labels, result.probabilities.argmax(axis=0))
     assert classes.kinds is None
+
+
+def test_classes_that_are_called_cores_and_borders_without_a_word_of_objects_are_said(tmp_path: Path, capsys) -> None:
+    model = object_model(tmp_path)
+    path = model.folder / "dataset.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content[KEY]
+    path.write_text(json.dumps(content))
+    model = load_model(model.folder)
+    said: list[str] = []
+    result = drain(predict(model, volume(), CPU), lambda event: said.append(getattr(event, "text", "")))
+    assert result.kinds is None
+    (text,) = [text for text in said if KEY in text]
+    assert "'cell core' and 'cell border' are called like cores and borders" in text and "copy that entry" in text
+    with pytest.warns(UserWarning, match="classes are returned, and no objects"):
+        api.predict(model, volume(), settings=CPU)
+    said.clear()
+    drain(predict(model, volume(), CPU.replace(classes=True)), lambda event: said.append(getattr(event, "text", "")))
+    assert not [text for text in said if KEY in text]  # they were asked for
+    (tmp_path / "images").mkdir()
+    write_nifti(tmp_path / "images" / "a_0000.nii.gz", volume().array[0])
+    words = ("predict_from_modelfolder", "-m", model.folder, "-i", tmp_path / "images", "-o", tmp_path / "o")
+    assert main([*map(str, words), "--no_pbar"]) == 0
+    assert "lacks 'napari_nnunet_objects'" in capsys.readouterr().err
 
 
 def test_what_was_chosen_in_the_folds_validation_is_used(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from skimage.io import imread, imsave
 
@@ -96,6 +97,82 @@ def test_masks_that_hold_no_numbers_of_objects_are_refused(tmp_path: Path, kind:
     with pytest.raises(NnunetError, match="a whole number of its own for every object"):
         drain(import_objects(Workspace.at(tmp_path / "ws"), request(root)))
     assert not list((tmp_path / "ws" / "nnUNet_raw").glob("Dataset*"))
+
+
+def spoiled(root: Path, how: str) -> Path:
+    """The masks as TIFFs, of which the first is as people have them."""
+    masks = folders(root) / "masks"
+    for path in sorted(masks.iterdir()):
+        mask = imread(path).astype(np.int32)
+        path.unlink()
+        if path.stem == "a":
+            mask = {
+                "negative": lambda m: np.where(m == 1, -1, m),
+                "fractions": lambda m: m.astype(np.float32) * np.float32(0.3),
+                "NaN": lambda m: np.where(m == 1, np.nan, m).astype(np.float32),
+                "whole floats": lambda m: m.astype(np.float32),
+                "another size": lambda m: m[:-3],
+                "empty": np.zeros_like,
+                "one voxel": lambda m: np.where((np.arange(m.size) == m.size - 1).reshape(m.shape), 99, m),
+                "two pieces": lambda m: np.where(m == 3, 1, m),
+                "thin": lambda m: np.where(np.arange(len(m))[:, None] == len(m) - 1, 99, m),
+            }[how](mask)
+        tifffile.imwrite(masks / f"{path.stem}.tif", mask)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("negative", "1 mask has values below 0 (a: -1). Objects are numbered from 1"),
+        ("fractions", "The masks of a hold fractions"),
+        ("NaN", "a.tif has 100 voxels that are NaN or infinite"),
+        ("another size", "do not lie on the same grid: 40 x 50 voxels and 37 x 50"),
+    ],
+)
+def test_masks_that_cannot_be_numbers_are_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str, words: str
+) -> None:
+    root, ws = spoiled(tmp_path / "in", how), tmp_path / "ws"
+    words_of_verb = ("import_folders", "-i", root / "images", "-m", root / "masks", "-n", "N", "--objects", "cell")
+    assert main([*map(str, words_of_verb), "--workspace", str(ws)]) == 1
+    assert words in capsys.readouterr().err.replace("\n", " ")
+    assert not [path for path in ws.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("how", "count", "words"),
+    [
+        ("whole floats", 12, ""),
+        ("empty", 8, "1 case has no object: a."),
+        ("one voxel", 13, "1 of 13 objects is one voxel large (a)"),
+        ("two pieces", 11, "1 of 11 objects lies in several pieces (a)"),
+        ("thin", 13, "1 object is thinner than its border"),
+    ],
+)
+def test_masks_that_are_odd_are_imported_by_a_rule_that_is_said(
+    tmp_path: Path, how: str, count: int, words: str
+) -> None:
+    said: list[str] = []
+    folder = drain(
+        import_objects(Workspace.at(tmp_path / "ws"), request(spoiled(tmp_path / "in", how))),
+        lambda event: said.append(getattr(event, "text", "")),
+    )
+    assert sum(len(np.unique(read_objects(path)[0])) - 1 for path in (folder / OBJECTS).iterdir()) == count
+    assert any(words in text for text in said)
+    for path in (folder / OBJECTS).iterdir():  # every object has a core, and nothing else has
+        objects, labels = read_objects(path)[0], read_labels(folder / "labelsTr" / path.name)[0]
+        assert set(np.unique(objects[labels == 1])) == set(np.unique(objects)) - {0}
+        np.testing.assert_array_equal(labels > 0, objects > 0)
+
+
+def test_what_is_only_shown_says_that_values_are_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = folders(tmp_path / "in")
+    words = ("import_folders", "-i", root / "images", "-m", root / "masks", "--objects", "nucleus", "--dry_run")
+    assert main([*map(str, words), "--workspace", str(tmp_path / "ws")]) == 0
+    shown = capsys.readouterr().out
+    assert "Every value besides 0 of a mask is an object of its own: nucleus." in shown
+    assert "class" not in shown
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from choices import VOLUME, boxes, write_objects_folder
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.images.files import write_image, write_labels
 from napari_nnunet.jobs.objects.measure import measure_objects
@@ -83,6 +83,15 @@ def test_a_negative_number_is_no_object(tmp_path: Path) -> None:
     sitk.WriteImage(image, str(objects / "a.nii.gz"))
     with pytest.raises(DatasetError, match="has the value -1; objects are numbered from 1"):
         drain(measure_objects(MeasureObjectsRequest(objects=objects, target=tmp_path / "t.csv")))
+
+
+def test_fractions_are_no_numbers_of_objects(tmp_path: Path) -> None:
+    fractions = np.full((3, 6, 6), 0.25, np.float32)
+    fractions[0] = 0
+    sitk.WriteImage(sitk.GetImageFromArray(fractions), str(tmp_path / "a.nii.gz"))
+    with pytest.raises(NnunetError, match=r"has the value 0\.25.*every object has a whole number.*Number the objects") as raised:
+        drain(measure_objects(MeasureObjectsRequest(objects=tmp_path / "a.nii.gz", target=tmp_path / "t.csv")))
+    assert "threshold" not in raised.value.message + raised.value.in_window
 
 
 def said_of(request: MeasureObjectsRequest) -> list[str]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from napari_nnunet.cli.main import main
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Note, drain
-from napari_nnunet.formats.dataset.objects import read_objects
+from napari_nnunet.formats.dataset.objects import kinds_beside, read_objects
 from napari_nnunet.formats.images.files import write_labels
 from napari_nnunet.jobs.objects.track import renumbered, track_objects
 from napari_nnunet.schema.geometry import Geometry
@@ -37,7 +38,7 @@ def dividing(folder: Path) -> Path:
 
 def test_a_series_gets_tracks_a_table_and_a_picture_from_the_shell(tmp_path: Path, capsys) -> None:
     assert main(["track", "-i", str(dividing(tmp_path / "in")), "-o", str(tmp_path / "out"), "--distance", "8"]) == 0
-    assert "pos: 3 time points, 4 tracks, 1 divisions" in capsys.readouterr().out
+    assert "pos: 3 time points, 4 tracks, 1 division\n" in capsys.readouterr().out
     first, second, third = (read_objects(tmp_path / "out" / f"pos_t00{t}.tif")[0] for t in range(3))
     assert first[32, 6] == second[32, 7] == third[32, 8] == 2
     assert first[10, 33] == second[10, 33] == 1
@@ -108,3 +109,69 @@ def test_times_that_are_missing_are_said(tmp_path: Path) -> None:
     (said,) = warnings_of(moving(tmp_path / "in", times=(0, 1, 2, 5)))
     assert "its time points are not evenly spaced (0, 1, 2, 5)" in said
     assert warnings_of(moving(tmp_path / "even", times=(0, 10, 20))) == []
+
+
+TOLD = {
+    "channel_names": {"0": "g"},
+    "labels": {"background": 0, "cell core": 1, "cell border": 2, "debris core": 3, "debris border": 4},
+    "numTraining": 1,
+    "file_ending": ".tif",
+    "napari_nnunet_objects": {"kinds": {"cell": [1, 2], "debris": [3, 4]}, "width": 1.0, "unit": 1.0},
+}
+
+
+def of_two_kinds(folder: Path, *, flips: bool) -> Path:
+    """Two squares that pass each other so closely that the nearest one is the other; or one that changes its kind."""
+    (folder / "kinds").mkdir(parents=True)
+    (folder / "dataset.json").write_text(json.dumps(TOLD))
+    for time in range(3):
+        objects, kinds = np.zeros((2, 40, 60), np.uint16)
+        objects[10:16, 20 + 4 * time : 26 + 4 * time] = 1
+        kinds[objects == 1] = 2 if flips and time == 2 else 1
+        if not flips:
+            objects[18:24, 28 - 4 * time : 34 - 4 * time] = 2
+            kinds[objects == 2] = 2
+        write_labels(objects, PLANE, folder / f"pos_t{time:03d}.tif")
+        write_labels(kinds, PLANE, folder / "kinds" / f"pos_t{time:03d}.tif")
+    return folder
+
+
+def table_of(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "tracks.csv").read_text(encoding="utf-8").splitlines()))
+
+
+def test_objects_stay_of_their_kind_and_the_result_says_it(tmp_path: Path) -> None:
+    request = TrackRequest(objects=of_two_kinds(tmp_path / "in", flips=False), target=tmp_path / "out", distance=12)
+    (series,) = drain(track_objects(request))
+    assert series.tracks == 2
+    assert {(row["object"], row["kind"]) for row in table_of(tmp_path / "out")} == {("1", "cell"), ("2", "debris")}
+    for time in range(3):
+        path = tmp_path / "out" / f"pos_t{time:03d}.tif"
+        assert kinds_beside(path, *read_objects(path)) == {1: "cell", 2: "debris"}
+
+
+def test_an_object_of_another_kind_is_another_one_which_is_said_unless_kinds_may_change(tmp_path: Path) -> None:
+    folder, said = of_two_kinds(tmp_path / "in", flips=True), []
+    request = TrackRequest(objects=folder, target=tmp_path / "out", distance=12)
+    (series,) = drain(track_objects(request), lambda event: said.append(getattr(event, "text", "")))
+    assert series.tracks == 2
+    assert any("1 object ends where one of another kind begins" in text and "--change_kind" in text for text in said)
+    (series,) = drain(track_objects(request.replace(change_kind=True)), lambda e: said.append(getattr(e, "text", "")))
+    assert series.tracks == 1
+    assert [row["kind"] for row in table_of(tmp_path / "out")] == ["cell", "cell", "debris"]
+    assert any("1 object changes its kind on the way" in text for text in said)
+    path = tmp_path / "out" / "pos_t002.tif"
+    assert kinds_beside(path, *read_objects(path)) == {1: "debris"}
+
+
+def test_kinds_that_are_told_at_some_times_only_are_refused(tmp_path: Path) -> None:
+    folder = of_two_kinds(tmp_path / "in", flips=False)
+    (folder / "kinds" / "pos_t001.tif").unlink()
+    with pytest.raises(DatasetError, match="told at 2 time points, but not at 1"):
+        drain(track_objects(TrackRequest(objects=folder, target=tmp_path / "out")))
+
+
+def test_the_objects_themselves_are_not_written_over(tmp_path: Path) -> None:
+    folder = of_two_kinds(tmp_path / "in", flips=False)
+    with pytest.raises(SettingsError, match="holds the objects themselves"):
+        drain(track_objects(TrackRequest(objects=folder, target=folder)))

@@ -141,7 +141,8 @@ def measure(request: MeasureObjectsRequest, shell: Shell) -> None:
 def track(request: TrackRequest, shell: Shell) -> None:
     """Follow objects through time."""
     for series in shell.run(track_objects(request)):
-        print(f"{series.name}: {series.times} time points, {series.tracks} tracks, {series.divisions} divisions")
+        counts = {"time point": series.times, "track": series.tracks, "division": series.divisions}
+        print(f"{series.name}: {', '.join(counted(number, what) for what, number in counts.items())}")
     print(request.target)
 
 

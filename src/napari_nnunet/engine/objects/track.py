@@ -40,7 +40,11 @@ class Tracks:
     parents: dict[int, int]
 
 
-def usual_distance(places: Sequence[NDArray[np.float64]], diameters: Sequence[NDArray[np.float64]]) -> float:
+def usual_distance(
+    places: Sequence[NDArray[np.float64]],
+    diameters: Sequence[NDArray[np.float64]],
+    kinds: Sequence[Sequence[str]] | None = None,
+) -> float:
     """Return how far objects are looked for in the next time point, in mm.
 
     One and a half times what 95 of 100 objects are away from the nearest object of the next time point; at most two and
@@ -52,8 +56,13 @@ def usual_distance(places: Sequence[NDArray[np.float64]], diameters: Sequence[ND
         Centres of every time point in mm.
     diameters : sequence of ndarray, shape (objects,)
         In mm.
+    kinds : sequence of sequence of str, optional
+        The kind of every object: the nearest is looked for among those of its kind.
     """
-    away = [cKDTree(after).query(before)[0] for before, after in pairwise(places) if len(before) and len(after)]
+    away = []
+    for kind in [None] if kinds is None else sorted({kind for own in kinds for kind in own}):
+        chosen = places if kind is None else [own[_of_kind(told, kind)] for own, told in zip(places, kinds or (), strict=True)]
+        away += [cKDTree(after).query(before)[0] for before, after in pairwise(chosen) if len(before) and len(after)]
     sizes = np.concatenate([*diameters, np.zeros(0)])
     mean = float(sizes.mean()) if len(sizes) else 1.0
     steps = np.concatenate([*away, np.zeros(0)])
@@ -61,7 +70,14 @@ def usual_distance(places: Sequence[NDArray[np.float64]], diameters: Sequence[ND
     return float(np.clip(wanted, 0.5 * mean, _MOST * mean))
 
 
-def track(places: Sequence[NDArray[np.float64]], distance: float, gap: int, *, halves: float | None) -> Tracks:
+def track(
+    places: Sequence[NDArray[np.float64]],
+    distance: float,
+    gap: int,
+    *,
+    halves: float | None,
+    kinds: Sequence[Sequence[str]] | None = None,
+) -> Tracks:
     """Link objects of successive time points.
 
     Parameters
@@ -75,13 +91,15 @@ def track(places: Sequence[NDArray[np.float64]], distance: float, gap: int, *, h
     halves : float or None
         How far the halves of an object that divides can be from where it was, in mm; each begins a track of its own.
         None if no object divides.
+    kinds : sequence of sequence of str, optional
+        The kind of every object: only objects of one kind are linked.
 
     Raises
     ------
     ResourceError
         If laptrack is not installed.
     """
-    links = _links(places, distance, gap, halves)
+    links = _links_by_kind(places, distance, gap, halves, kinds)
     after: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for before, follower in links:
         after.setdefault(before, []).append(follower)
@@ -102,6 +120,49 @@ def track(places: Sequence[NDArray[np.float64]], distance: float, gap: int, *, h
                     count += 1
                     numbers[then][j], parents[count] = count, number
     return Tracks(numbers, parents)
+
+
+def taken_over(
+    places: Sequence[NDArray[np.float64]],
+    kinds: Sequence[Sequence[str]],
+    numbers: Sequence[NDArray[np.int64]],
+    distance: float,
+) -> int:
+    """Return how many tracks end where one of another kind begins at the next time point, within the distance."""
+    last = {int(n): time for time, own in enumerate(numbers) for n in own}
+    first = {int(n): time for time, own in reversed(list(enumerate(numbers))) for n in own}
+    count = 0
+    for time in range(len(places) - 1):
+        ends = [i for i, n in enumerate(numbers[time]) if last[int(n)] == time]
+        starts = [j for j, n in enumerate(numbers[time + 1]) if first[int(n)] == time + 1]
+        if ends and starts:
+            near = cKDTree(places[time + 1][starts]).query_ball_point(places[time][ends], distance)
+            count += sum(
+                any(kinds[time + 1][starts[j]] != kinds[time][i] for j in own) for i, own in zip(ends, near, strict=True)
+            )
+    return count
+
+
+def _of_kind(kinds: Sequence[str], kind: str) -> NDArray[np.int64]:
+    return np.array([i for i, each in enumerate(kinds) if each == kind], dtype=np.int64)
+
+
+def _links_by_kind(
+    places: Sequence[NDArray[np.float64]],
+    distance: float,
+    gap: int,
+    halves: float | None,
+    kinds: Sequence[Sequence[str]] | None,
+) -> list[_Link]:
+    """Return the links of objects of each kind by themselves."""
+    if kinds is None:
+        return _links(places, distance, gap, halves)
+    links: list[_Link] = []
+    for kind in sorted({kind for own in kinds for kind in own}):
+        chosen = [_of_kind(own, kind) for own in kinds]
+        found = _links([own[few] for own, few in zip(places, chosen, strict=True)], distance, gap, halves)
+        links += [((t, int(chosen[t][i])), (u, int(chosen[u][j]))) for (t, i), (u, j) in found]
+    return sorted(links)
 
 
 def _links(places: Sequence[NDArray[np.float64]], distance: float, gap: int, halves: float | None) -> list[_Link]:

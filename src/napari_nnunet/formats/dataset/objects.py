@@ -28,6 +28,7 @@ from napari_nnunet.grid import Grid, onto
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.objects import ObjectScheme, labels_with_objects
+from napari_nnunet.volume import NotWholeError
 
 SOURCES = "objects_sources.jsonl"  # of what each case's labels were drawn
 
@@ -64,9 +65,15 @@ def read_objects(path: Path, reader: str | None = None) -> tuple[NDArray[Any], G
     Raises
     ------
     ImageError
-        If the file cannot be read, or a number is negative: it would count as an object.
+        If the file cannot be read, or a value is negative or no whole number: it would count as an object.
     """
-    objects, geometry = read_labels(path, reader=reader, as_stored=True)
+    try:
+        objects, geometry = read_labels(path, reader=reader, as_stored=True)
+    except NotWholeError as error:
+        raise ImageError(
+            f"{error.seen}; every object has a whole number of its own, and 0 is background. Are these probabilities, or "
+            "was it resampled with interpolation? Number the objects first, or resample with nearest neighbours."
+        ) from error
     if objects.dtype.kind == "i" and (lowest := objects.min()) < 0:
         raise ImageError(
             f"{path} has the value {lowest}; objects are numbered from 1, and 0 is background. Renumber them first."
@@ -154,7 +161,7 @@ def kinds_beside(path: Path, objects: NDArray[Any], geometry: Geometry) -> dict[
     DatasetError, ImageError
         If the mask of kinds does not fit the objects, or lies elsewhere.
     """
-    scheme, mask = _scheme_beside(path), _mask_beside(path)
+    scheme, mask = scheme_beside(path), _mask_beside(path)
     if scheme is None or mask is None or scheme.only_kind is not None:
         return {}
     names = {value: kind for kind, value in scheme.mask_values.items()}
@@ -168,7 +175,7 @@ def ignored_beside(path: Path, grid: Grid, reader: str | None = None) -> NDArray
 
     On the voxels of ``grid``; raises ImageError if the mask has others.
     """
-    scheme, mask = _scheme_beside(path), _mask_beside(path)
+    scheme, mask = scheme_beside(path), _mask_beside(path)
     if scheme is None or scheme.ignore is None or mask is None:
         return None
     values, own = read_labels(mask, reader=reader, as_stored=True)
@@ -193,9 +200,15 @@ def _mask_beside(path: Path) -> Path | None:
     return other if path.parent.name == OBJECTS and other.is_file() else None
 
 
-def _scheme_beside(path: Path) -> ObjectScheme | None:
+def info_file_beside(path: Path) -> Path | None:
+    """Return the dataset.json that says what the objects in a file are: in its folder, or in the one around it."""
     files = [folder / "dataset.json" for folder in (path.parent, path.parent.parent)]
-    found = next((file for file in files if file.is_file()), None)
+    return next((file for file in files if file.is_file()), None)
+
+
+def scheme_beside(path: Path) -> ObjectScheme | None:
+    """Return what that says of objects; None where there is none, or it speaks of classes."""
+    found = info_file_beside(path)
     return None if found is None else ObjectScheme.of(DatasetInfo.read(found))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -288,6 +288,16 @@ def _objects(folder: FolderFacts) -> Recognised:
     )
     rows = (folder.row(0, BACKGROUND), folder.joined(NONZERO, folder.foreground, "object"))
     return Recognised("objects", rows, False, f"{text}.", {NONZERO: "object"})
+
+
+def as_objects(recognised: Recognised | None, kind: str) -> Recognised | None:
+    """Return what masks become of which somebody said that their values number objects of a kind."""
+    if recognised is None:
+        return None
+    rows = tuple(row if row.becomes == BACKGROUND else replace(row, becomes=kind) for row in recognised.rows)
+    what = "connected piece of a colour" if recognised.drawn else "value besides 0"
+    text = f"Every {what} of a mask is an object of its own: {kind}."
+    return Recognised("objects", rows, True, text, {NONZERO: kind})
 
 
 def _named(folder: FolderFacts, names: Mapping[int, str]) -> Recognised:

@@ -31,12 +31,11 @@ from napari_nnunet.formats.results.probabilities import (
     scratch,
 )
 from napari_nnunet.formats.results.recipe import join_recipes, write_recipe
-from napari_nnunet.jobs.choosing.validation import FOUND_OBJECTS
+from napari_nnunet.jobs.choosing.validation import FOUND_OBJECTS, info_beside, reader_beside
 from napari_nnunet.jobs.objects.find import Decoding, decoding_by, find_and_write, rules_beside, write_rules
 from napari_nnunet.processes.pool import Outcome, Task, each_case, rest_of, results_of
 from napari_nnunet.schema.dataset import DatasetInfo
-from napari_nnunet.schema.objects import ObjectScheme
-from napari_nnunet.schema.plans import Plans
+from napari_nnunet.schema.objects import ObjectScheme, forgotten_objects
 from napari_nnunet.schema.requests.choosing import EnsembleRequest
 from napari_nnunet.volume import by_text
 
@@ -107,27 +106,18 @@ def ensemble_folders(request: EnsembleRequest) -> Job[Ensembled]:
     Raises
     ------
     SettingsError, DatasetError, ImageError
-        If there are fewer than two folders of classes, they hold different cases or labels, or no case can be joined. Those that
-        do not fit together are told as events; the others are joined.
+        If there are fewer than two folders of classes, they hold different cases or labels, or no case can be joined.
+        Those that do not fit together are told as events; the others are joined.
     """
     folders, target = request.sources, request.target
     vote = VoteSettings(request.method, request.weights, request.uncertainty, request.temperature)
     _check_members(folders, target, vote)
-    infos = [info_beside(folder) for folder in folders]
-    if len(folders) < 2 and (request.classes or ObjectScheme.of(infos[0]) is None):
-        raise SettingsError(
-            f"An ensemble needs at least two members; {len(folders)} folder was given. Of one, numbered objects can be "
-            "found where its dataset.json says that its classes are cores and borders."
-        )
-    for folder, info in zip(folders[1:], infos[1:], strict=True):
-        if not same_labels(infos[0], info):
-            raise DatasetError(
-                f"The labels of {folder} are {info.labels.labels}, those of {folders[0]} "
-                f"{infos[0].labels.labels}. Only predictions of the same classes can be combined."
-            )
+    infos = _infos(folders, classes=request.classes)
     members = _common_cases(folders)
     found_by = yield from rules_beside(folders, infos)
     objects = None if request.classes else decoding_by(infos, found_by)
+    if not request.classes and (forgotten := forgotten_objects(infos[0])):
+        yield Note(level="warning", text=forgotten)
     reader = reader_beside(folders[0]) or infos[0].reader
     rules = EnsembleRules(
         infos[0],
@@ -154,6 +144,23 @@ def ensemble_folders(request: EnsembleRequest) -> Job[Ensembled]:
     if (recipe := join_recipes(folders, vote.method, vote.weights)) is not None:
         write_recipe(target, recipe)
     return Ensembled(target, tuple(cases))
+
+
+def _infos(folders: Sequence[Path], *, classes: bool) -> list[DatasetInfo]:
+    """Return the dataset.json of every member; of one alone, only objects can be found."""
+    infos = [info_beside(folder) for folder in folders]
+    if len(folders) < 2 and (classes or ObjectScheme.of(infos[0]) is None):
+        raise SettingsError(
+            f"An ensemble needs at least two members; {len(folders)} folder was given. Of one, numbered objects can be "
+            "found where its dataset.json says that its classes are cores and borders."
+        )
+    for folder, info in zip(folders[1:], infos[1:], strict=True):
+        if not same_labels(infos[0], info):
+            raise DatasetError(
+                f"The labels of {folder} are {info.labels.labels}, those of {folders[0]} "
+                f"{infos[0].labels.labels}. Only predictions of the same classes can be combined."
+            )
+    return infos
 
 
 def _check_members(folders: Sequence[Path], target: Path, vote: VoteSettings) -> None:
@@ -201,24 +208,6 @@ def same_labels(one: DatasetInfo, other: DatasetInfo) -> bool:
     return (a.has_regions, a.regions_class_order) == (b.has_regions, b.regions_class_order) and (
         (a.regions, a.head_names) if a.has_regions else (a.all_labels, a.names)
     ) == ((b.regions, b.head_names) if b.has_regions else (b.all_labels, b.names))
-
-
-def info_beside(folder: Path) -> DatasetInfo:
-    """Return the dataset.json of a folder of predictions; raises DatasetError if there is none."""
-    path = folder / "dataset.json"
-    if not path.is_file():
-        raise DatasetError(
-            f"{folder} has no dataset.json. Copy the model's dataset.json there."
-            if folder.is_dir()
-            else f"The folder {folder} does not exist."
-        )
-    return DatasetInfo.read(path)
-
-
-def reader_beside(folder: Path) -> str | None:
-    """Return the reader that the plans.json of a folder of predictions names, None if there is none."""
-    path = folder / "plans.json"
-    return Plans.read(path).reader if path.is_file() else None
 
 
 def _common_cases(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:

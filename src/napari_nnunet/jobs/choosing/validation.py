@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from napari_nnunet.errors import DatasetError, ModelError, some
+from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import typed
+from napari_nnunet.schema.plans import Plans
 
 FOUND_OBJECTS = "objects"  # folder beside the classes: numbered objects, where a dataset has such
 VALIDATE_FIRST = {
@@ -92,3 +94,21 @@ def validation_cases(model: Path, folds: Sequence[Any], ending: str) -> dict[str
                 )
             found[name] = path
     return found
+
+
+def info_beside(folder: Path) -> DatasetInfo:
+    """Return the dataset.json of a folder of predictions; raises DatasetError if there is none."""
+    path = folder / "dataset.json"
+    if not path.is_file():
+        raise DatasetError(
+            f"{folder} has no dataset.json. Copy the model's dataset.json there."
+            if folder.is_dir()
+            else f"The folder {folder} does not exist."
+        )
+    return DatasetInfo.read(path)
+
+
+def reader_beside(folder: Path) -> str | None:
+    """Return the reader that the plans.json of a folder of predictions names, None if there is none."""
+    path = folder / "plans.json"
+    return Plans.read(path).reader if path.is_file() else None

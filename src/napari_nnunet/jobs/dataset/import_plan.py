@@ -11,7 +11,7 @@ from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.pairs import Pairing, pair_folders, pair_subfolders, why_left
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
 from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, ValueRow, named_alike
-from napari_nnunet.formats.masks.kinds import Recognised, recognise, to_look_at
+from napari_nnunet.formats.masks.kinds import Recognised, as_objects, recognise, to_look_at
 from napari_nnunet.formats.masks.translation import Told, Translation, as_meant, translate, without
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.import_case import (
@@ -197,7 +197,7 @@ def decide(plan: ImportPlan, request: ImportFoldersRequest) -> ImportPlan:
         channels=info.channel_names if info is not None else channels,
         left_out=(*plan.left_out, *more),
         problems=problems,
-        recognised=recognised,
+        recognised=recognised if request.objects is None else as_objects(recognised, request.objects),
         translation=None if question else translation,
         question=trouble,
         target=plan.target,
@@ -262,13 +262,8 @@ def _meaning(
         listed = some([f"{word} ({counted(count, 'voxel')})" for word, count in unnamed.items()])
         return recognised, None, ask(recognised, f"No class was given for the values {listed}.", unnamed=list(unnamed))
     if len(set(translation.values.values())) < 2:
-        return (
-            recognised,
-            None,
-            DatasetError(
-                "The masks contain only 0: there is no class to learn.", window="Choose another folder of masks."
-            ),
-        )
+        none = f"The masks contain only 0: there is no {'object' if request.objects else 'class'} to learn."
+        return recognised, None, DatasetError(none, window="Choose another folder of masks.")
     return recognised, replace(translation, numbers=numbers), None
 
 
@@ -281,6 +276,12 @@ def _told(facts: Mapping[str, MaskFacts], recognised: Recognised, request: Impor
         If the masks are none of objects where these are asked for, or have no degrees where there is a threshold.
     """
     if request.objects is not None:
+        if below := {name: low for name, f in facts.items() if f.counts and (low := min(f.counts)) < 0}:
+            name, low = next(iter(below.items()))
+            raise DatasetError(
+                f"{counted(len(below), 'mask has values', 'masks have values')} below 0 ({name}: {low:g}). Objects are "
+                "numbered from 1, and 0 is background. Save them with 0 where no object is."
+            )
         wrong = [name for name, f in facts.items() if f.fractional or f.classes or (f.lossy and f.distinct > 2)]
         if wrong:
             listed = some(wrong)

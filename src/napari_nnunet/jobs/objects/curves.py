@@ -257,8 +257,9 @@ def _curves(
     *,
     known: bool,
 ) -> ClassCurves:
-    most = max(len(seen[case].counts) for case in times.values())
-    scheme = scheme or LabelScheme(labels={"background": 0, **{f"label {v}": v for v in range(1, most)}})
+    if scheme is None:  # what occurs, in order of the values
+        there = {value for case in times.values() for value, count in enumerate(seen[case].counts) if count}
+        scheme = LabelScheme(labels={"background": 0, **{f"label {v}": v for v in sorted(there - {0})}})
     measured = [class_volumes(seen[case].counts, scheme, seen[case].voxel_mm) for case in times.values()]
     names = list(dict.fromkeys(entry.name for entries in measured for entry in entries))
     sizes: dict[str, list[float]] = {each: [] for each in names}

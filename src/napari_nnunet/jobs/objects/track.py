@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.objects.table import Row, object_table
-from napari_nnunet.engine.objects.track import track, usual_distance
-from napari_nnunet.errors import DatasetError, NnunetError, counted, for_people, of_cases, some
+from napari_nnunet.engine.objects.track import taken_over, track, usual_distance
+from napari_nnunet.errors import DatasetError, NnunetError, SettingsError, counted, for_people, of_cases, some
 from napari_nnunet.events import CaseFailed, Job, Note, Progress, Stage
-from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
-from napari_nnunet.formats.dataset.objects import read_objects
+from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_text, written_beside
+from napari_nnunet.formats.dataset.objects import info_file_beside, read_objects, scheme_beside
 from napari_nnunet.formats.images.files import ending_of, read_header
-from napari_nnunet.formats.results.objects import found_files, write_numbered
+from napari_nnunet.formats.results.objects import FOUND_KINDS, found_files, write_found, write_numbered
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.grid import Grid, relation, same_voxels
 from napari_nnunet.jobs.objects.curves import figure_with, series_of
@@ -45,6 +45,8 @@ class Followed:
         How far objects were looked for, in mm.
     objects : tuple of ndarray of uint32, one per time point
         Objects with the numbers of their tracks; empty where no arrays were given.
+    said : str
+        A sentence on kinds: what ends where another kind begins, or is of several; empty where nothing is.
     """
 
     numbers: tuple[Mapping[int, int], ...]
@@ -52,6 +54,11 @@ class Followed:
     rows: tuple[Row, ...]
     distance: float
     objects: tuple[NDArray[np.uint32], ...] = ()
+    said: str = ""
+
+    def kinds_at(self, time: int) -> dict[int, str]:
+        """Return the kind of every object at a time, by its new number; empty where kinds are not told."""
+        return {int(row["object"]): str(row["kind"]) for row in self.rows if row["time"] == time and "kind" in row}
 
 
 @dataclass(frozen=True)
@@ -74,16 +81,23 @@ def follow_rows(tables: Sequence[Sequence[Row]], times: Sequence[int], settings:
     times : sequence of int
         What the time points are called.
     settings : TrackSettings
-        How far, how long, and whether objects divide.
+        How far, how long, whether objects divide, and whether they stay of their kind.
+
+    Raises
+    ------
+    DatasetError
+        If the kinds of objects are told at some time points only.
     """
     axes = [axis for axis in "zyx" if any(axis in row for rows in tables for row in rows)]
     places = [np.array([[row[axis] for axis in axes] for row in rows], dtype=float) for rows in tables]
     places = [own.reshape(len(own), max(len(axes), 1)) for own in places]
     sizes = [np.array([row["diameter"] for row in rows], dtype=float) for rows in tables]
-    distance = settings.distance or usual_distance(places, sizes)
+    kinds = _kinds(tables, times)
+    apart = None if settings.change_kind else kinds
+    distance = settings.distance or usual_distance(places, sizes, apart)
     mean = float(np.concatenate([*sizes, np.zeros(0)]).mean()) if any(map(len, sizes)) else 0.0
     halves = settings.distance or max(distance, mean)  # a half lies up to a diameter away from the middle of both
-    found = track(places, distance, settings.gap, halves=halves if settings.divisions else None)
+    found = track(places, distance, settings.gap, halves=halves if settings.divisions else None, kinds=apart)
     rows: list[Row] = []
     for time, table, numbers in zip(times, tables, found.numbers, strict=True):
         for row, number in zip(table, numbers.tolist(), strict=True):
@@ -96,7 +110,42 @@ def follow_rows(tables: Sequence[Sequence[Row]], times: Sequence[int], settings:
         {int(row["object"]): number for row, number in zip(table, numbers.tolist(), strict=True)}
         for table, numbers in zip(tables, found.numbers, strict=True)
     )
-    return Followed(renumbered, found.parents, tuple(rows), distance)
+    said = ""
+    if kinds is not None and apart is None:
+        said = _several_kinds(rows)
+    elif kinds is not None:
+        said = _taken_over(taken_over(places, kinds, found.numbers, distance))
+    return Followed(renumbered, found.parents, tuple(rows), distance, said=said)
+
+
+def _kinds(tables: Sequence[Sequence[Row]], times: Sequence[int]) -> list[list[str]] | None:
+    """Return the kind of every object of every time point; None where none is told, or all are of one."""
+    told = [time for time, rows in zip(times, tables, strict=True) if rows and all(row.get("kind") for row in rows)]
+    untold = [time for time, rows in zip(times, tables, strict=True) if rows and time not in told]
+    if told and untold:
+        raise DatasetError(
+            f"The kinds of objects are told at {counted(len(told), 'time point')}, but not at {some(untold)}. Give the "
+            "kinds of all (kinds/CASE beside the objects), or of none."
+        )
+    kinds = [[str(row["kind"]) for row in rows] for rows in tables] if told else []
+    return kinds if len({kind for own in kinds for kind in own}) > 1 else None
+
+
+def _taken_over(count: int) -> str:
+    if not count:
+        return ""
+    return (
+        f"{counted(count, 'object ends', 'objects end')} where one of another kind begins: an object stays of its kind. "
+        "If objects change their kind on the way, let them (--change_kind, 'Kinds change')."
+    )
+
+
+def _several_kinds(rows: Sequence[Row]) -> str:
+    kinds: dict[int, set[str]] = {}
+    for row in rows:
+        kinds.setdefault(int(row["object"]), set()).add(str(row["kind"]))
+    count = sum(len(own) > 1 for own in kinds.values())
+    return f"{counted(count, 'object changes its kind', 'objects change their kind')} on the way." if count else ""
 
 
 def follow_arrays(
@@ -149,7 +198,12 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
     files = found_files(request.objects)
     images = {case: images_of(request.images, case) for case in files}
     unit = "voxels" if (yield from unsized([next(iter(images[case]), path) for case, path in files.items()])) else "mm"
+    if request.target.resolve() == request.objects.resolve():
+        raise SettingsError(f"{request.target} holds the objects themselves. Choose another folder for the result.")
     remove_leftovers(make_folder(request.target))
+    source = next(iter(files.values()))
+    if scheme_beside(source) is not None and (beside := info_file_beside(source)) is not None:
+        copy_file(beside, request.target / "dataset.json")  # says which kinds there are
     table: list[Row] = []
     done: list[TrackedSeries] = []
     every = series_of(list(files))
@@ -167,6 +221,8 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
         tracks = len({row["object"] for row in found.rows})
         done.append(TrackedSeries(series, len(times), tracks, len(set(found.parents.values()))))
         yield Note(text=f"{series}: objects were looked for within {found.distance:.4g} {unit}.")
+        if found.said:
+            yield Note(level="warning", text=f"{series}: {found.said}")
     if not done:
         raise next(iter(failed.values())) if len(failed) == 1 else of_cases(failed, len(every), "followed")
     write_text(request.target / "tracks.csv", text_of(table))
@@ -187,9 +243,14 @@ def _follow_series(
     yield from odd_files({name: rows.remarks for name, rows in zip(names.values(), tables, strict=True)})
     yield from scattered({name: rows.pieces for name, rows in zip(names.values(), tables, strict=True)})
     found = follow_rows(tables, list(cases), request)
-    for (path, _), numbers in zip(cases.values(), found.numbers, strict=True):
+    for (time, (path, _)), numbers in zip(cases.items(), found.numbers, strict=True):
         objects, geometry = read_objects(path)
-        write_numbered(renumbered(objects, numbers), geometry, request.target / path.name)
+        kinds, target, scheme = found.kinds_at(time), request.target / path.name, scheme_beside(path)
+        if kinds and scheme is not None:
+            write_found(renumbered(objects, numbers), kinds, scheme, geometry, target, None)
+        else:
+            (request.target / FOUND_KINDS / path.name).unlink(missing_ok=True)  # of a run before
+            write_numbered(renumbered(objects, numbers), geometry, target)
     return found
 
 

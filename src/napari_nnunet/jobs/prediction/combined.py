@@ -26,7 +26,7 @@ from napari_nnunet.formats.results.probabilities import scratch
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.ensemble import check_models, check_weights
 from napari_nnunet.jobs.prediction.estimate import remember_joining
-from napari_nnunet.jobs.prediction.objects import decoding_for, room_for, with_objects
+from napari_nnunet.jobs.prediction.objects import decoding_said, room_for, with_objects
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.result import (
     Focus,
@@ -190,7 +190,7 @@ def predict_combined(
         With ``uncertainty`` where the vote asks for it.
     """
     started = time.monotonic()
-    decoding = decoding_for([(member.model, member.settings) for member in combination.members])
+    decoding = yield from decoding_said([(member.model, member.settings) for member in combination.members])
     dtype = combination.model.dataset.labels.dtype if decoding is None else "uint32"
     labels = canvas if canvas is not None else np.zeros(volume.shape, dtype=dtype)
     options: dict[str, Any] = {"focus": focus, "roi": roi, "preview": preview}

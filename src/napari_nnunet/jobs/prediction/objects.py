@@ -23,7 +23,7 @@ from napari_nnunet.jobs.objects.find import Decoding, decoding_of, find_objects,
 from napari_nnunet.jobs.prediction.result import Prediction, count_labels
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.objects import ObjectRules, ObjectScheme
+from napari_nnunet.schema.objects import ObjectRules, ObjectScheme, forgotten_objects
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
 HELD_BYTES = 1 << 28  # of probabilities that are held in memory
@@ -34,6 +34,14 @@ def decoding_for(members: Sequence[tuple[TrainedModel, PredictSettings]]) -> Dec
     if members[0][1].classes or all(ObjectScheme.of(model.dataset) is None for model, _ in members):
         return None
     return decoding_of(_with_folds(members))
+
+
+def decoding_said(members: Sequence[tuple[TrainedModel, PredictSettings]]) -> Job[Decoding | None]:
+    """Return how the objects of models are found; says where only the names of their classes tell of objects."""
+    model, settings = members[0]
+    if not settings.classes and (forgotten := forgotten_objects(model.dataset)):
+        yield Note(level="warning", text=forgotten)
+    return decoding_for(members)
 
 
 def rules_for(members: Sequence[tuple[TrainedModel, PredictSettings]]) -> ObjectRules | None:

@@ -24,7 +24,7 @@ from napari_nnunet.events import Box, CaseDone, CaseFailed, Job, Note, Pump, Sta
 from napari_nnunet.formats.model.folder import TrainedModel, load_model, origin_of
 from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.jobs.prediction.estimate import Estimate, estimate_for, learn
-from napari_nnunet.jobs.prediction.objects import decoding_for, room_for, with_objects
+from napari_nnunet.jobs.prediction.objects import decoding_said, room_for, with_objects
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed, forget
 from napari_nnunet.jobs.prediction.quality import judged, require_quality
 from napari_nnunet.jobs.prediction.result import (
@@ -113,7 +113,7 @@ def predict(
         If the voxels are more than ten times from the model's and the settings do not accept that.
     """
     settings = settings or PredictSettings()
-    decoding = decoding_for([(model, settings)])
+    decoding = yield from decoding_said([(model, settings)])
     with halting(halt) as place:
         segment = partial(_classes, model, volume, settings, canvas, previous, focus, roi, preview, place)
         if decoding is None and not settings.quality:

@@ -323,6 +323,13 @@ class TrackSettings(Request):
         row=True,
         shell="No object becomes two.",
     )
+    change_kind: bool = option(
+        "Kinds change",
+        "--change_kind",
+        "An object can be of another kind later; else only objects of one kind are the same.",
+        default=False,
+        row=True,
+    )
 
 
 class TrackRequest(TrackSettings):

@@ -117,7 +117,7 @@ class ObjectsCompared(QWidget):
     def _show(self, found: ObjectComparison, digest: int, name: str, place: dict[str, Any], pair: str) -> None:
         values = scores(found.matching)
         self.title.setText(", ".join(f"{figure} {_text(values[figure])}" for figure in _FIGURES))
-        self.legend.setText(legend(found.verdicts))
+        self.legend.setText(legend(found.matching))
         self._verdicts = found.verdicts
         rows = [
             [verdict.fate, _numbers(verdict.references), _numbers(verdict.predictions), f"{verdict.iou:.2f}"]
@@ -188,7 +188,7 @@ class ObjectsCompared(QWidget):
             metadata = {**own.pop("metadata", {}), KIND: "object"}
             layers.append(Labels(data, **{**own, "name": f"{case.name} ({what})", "metadata": metadata}))
             add_layer(self.viewer, layers[-1])
-        self.legend.setText(legend(case.found.verdicts))
+        self.legend.setText(legend(case.found.matching))
         name, place = f"{layers[0].name} ≠ {layers[1].name}", placement_of(layers[0])
         self._layer = Labels(case.found.painted, **verdict_options(name, place))
         show_instead(self.viewer, self._layer, pair_of(*layers), case.digest)

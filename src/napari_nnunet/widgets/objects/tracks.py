@@ -176,14 +176,15 @@ class FollowTools(QGroupBox):
         write_features(series.layer, features, renamed=told)
         lost = [number for number, now in told.items() if now is None]
         series.layer.metadata[FOLLOWED] = True
-        self._series = replace(series, kinds=(kinds,) * len(series.times))
+        self._series = replace(series, kinds=tuple(map(found.kinds_at, series.times)))
         self._rows = found.rows if series.sized else unsized_rows(found.rows)
         self._add_tracks(series, found)
         self._draw(found.rows, sized=series.sized)
         divided, unit = len(set(found.parents.values())), "mm" if series.sized else "voxels"
         self.note.setText(
             f"{counted(len(kinds), 'object')} over {counted(len(series.times), 'time point')}, "
-            f"{counted(divided, 'division')}; looked for within {found.distance:.4g} {unit}." + _apart(lost)
+            f"{counted(divided, 'division')}; looked for within {found.distance:.4g} {unit}. {found.said}".rstrip()
+            + _apart(lost)
         )
         self.copy.setEnabled(bool(found.rows))
         series.layer.events.paint(value=[])  # whoever measures the layer measures it again

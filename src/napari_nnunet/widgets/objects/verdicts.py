@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from napari.utils.colormaps import DirectLabelColormap
 
-from napari_nnunet.engine.objects.verdict import FATES, Verdict
+from napari_nnunet.engine.objects.match import Matching
+from napari_nnunet.engine.objects.verdict import FATES
 from napari_nnunet.widgets.frame.forms import DERIVED
 
 #: Colours that people with any colour vision tell apart (Okabe and Ito 2008).
 COLOURS = {"found": "#009e73", "missed": "#d55e00", "invented": "#e69f00", "split": "#56b4e9", "merged": "#cc79a7"}
+_AMONG = "among these"
 
 
 def verdict_options(name: str, place: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,7 +36,16 @@ def verdict_options(name: str, place: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def legend(verdicts: Sequence[Verdict]) -> str:
-    """Return how many objects became what, in the colours of the layer (rich text)."""
-    fates = [verdict.fate for verdict in verdicts]
-    return "   ".join(f"<font color='{COLOURS[fate]}'>■</font>&nbsp;{fates.count(fate)} {fate}" for fate in FATES)
+def legend(matching: Matching) -> str:
+    """Return how many objects became what, in the colours of the layer, as the tables of scores count them (rich text).
+
+    Objects that are split or merged are also among those that are found, missed or invented.
+    """
+    found, invented, missed = matching.counts()
+    counts = {"found": found, "missed": missed, "invented": invented}
+    within = {"split": len(matching.split), "merged": len(matching.merged)}
+    return f"{_counted(counts)}   {_AMONG}&nbsp;{_counted(within)}"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return "   ".join(f"<font color='{COLOURS[fate]}'>■</font>&nbsp;{count} {fate}" for fate, count in counts.items())
