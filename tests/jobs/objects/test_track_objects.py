@@ -167,7 +167,7 @@ def test_an_object_of_another_kind_is_another_one_which_is_said_unless_kinds_may
 def test_kinds_that_are_told_at_some_times_only_are_refused(tmp_path: Path) -> None:
     folder = of_two_kinds(tmp_path / "in", flips=False)
     (folder / "kinds" / "pos_t001.tif").unlink()
-    with pytest.raises(DatasetError, match="told at 2 time points, but not at 1"):
+    with pytest.raises(DatasetError, match="have kinds at 2 time points, but not at 1"):
         drain(track_objects(TrackRequest(objects=folder, target=tmp_path / "out")))
 
 

@@ -23,7 +23,7 @@ from napari_nnunet.formats.dataset.changing import one_at_a_time
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.json_lines import read_lines
-from napari_nnunet.formats.results.objects import FOUND_KINDS
+from napari_nnunet.formats.results.objects import FOUND_KINDS, scheme_beside
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
@@ -198,18 +198,6 @@ def _mask_beside(path: Path) -> Path | None:
     if own.is_file():
         return own
     return other if path.parent.name == OBJECTS and other.is_file() else None
-
-
-def info_file_beside(path: Path) -> Path | None:
-    """Return the dataset.json that says what the objects in a file are: in its folder, or in the one around it."""
-    files = [folder / "dataset.json" for folder in (path.parent, path.parent.parent)]
-    return next((file for file in files if file.is_file()), None)
-
-
-def scheme_beside(path: Path) -> ObjectScheme | None:
-    """Return what that says of objects; None where there is none, or it speaks of classes."""
-    found = info_file_beside(path)
-    return None if found is None else ObjectScheme.of(DatasetInfo.read(found))
 
 
 def object_kinds(folder: Path, case: str, objects: NDArray[Any], geometry: Geometry) -> dict[int, str]:

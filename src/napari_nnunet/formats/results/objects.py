@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.images.files import ENDINGS, common_ending, ending_of, write_labels
+from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.objects import ObjectScheme
 
@@ -118,3 +119,15 @@ def roomier(path: Path) -> Path | None:
     ending = ending_of(path)
     other = _ROOMIER.get(ending)
     return None if other is None else path.with_name(path.name[: -len(ending)] + other)
+
+
+def info_file_beside(path: Path) -> Path | None:
+    """Return the dataset.json that says what the objects in a file are: in its folder, or in the one around it."""
+    files = [folder / "dataset.json" for folder in (path.parent, path.parent.parent)]
+    return next((file for file in files if file.is_file()), None)
+
+
+def scheme_beside(path: Path) -> ObjectScheme | None:
+    """Return what that says of objects; None where there is none, or it speaks of classes."""
+    found = info_file_beside(path)
+    return None if found is None else ObjectScheme.of(DatasetInfo.read(found))

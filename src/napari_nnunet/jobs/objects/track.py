@@ -16,9 +16,16 @@ from napari_nnunet.engine.objects.track import taken_over, track, usual_distance
 from napari_nnunet.errors import DatasetError, NnunetError, SettingsError, counted, for_people, of_cases, some
 from napari_nnunet.events import CaseFailed, Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_text, written_beside
-from napari_nnunet.formats.dataset.objects import info_file_beside, read_objects, scheme_beside
+from napari_nnunet.formats.dataset.objects import read_objects
 from napari_nnunet.formats.images.files import ending_of, read_header
-from napari_nnunet.formats.results.objects import FOUND_KINDS, found_files, write_found, write_numbered
+from napari_nnunet.formats.results.objects import (
+    FOUND_KINDS,
+    found_files,
+    info_file_beside,
+    scheme_beside,
+    write_found,
+    write_numbered,
+)
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.grid import Grid, relation, same_voxels
 from napari_nnunet.jobs.objects.curves import figure_with, series_of
@@ -124,8 +131,8 @@ def _kinds(tables: Sequence[Sequence[Row]], times: Sequence[int]) -> list[list[s
     untold = [time for time, rows in zip(times, tables, strict=True) if rows and time not in told]
     if told and untold:
         raise DatasetError(
-            f"The kinds of objects are told at {counted(len(told), 'time point')}, but not at {some(untold)}. Give the "
-            "kinds of all (kinds/CASE beside the objects), or of none."
+            f"Objects have kinds at {counted(len(told), 'time point')}, but not at {some(untold)}. Give the kinds of all "
+            "(kinds/CASE beside the objects), or of none."
         )
     kinds = [[str(row["kind"]) for row in rows] for rows in tables] if told else []
     return kinds if len({kind for own in kinds for kind in own}) > 1 else None
