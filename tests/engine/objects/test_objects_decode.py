@@ -105,7 +105,9 @@ def test_seeds_grow_less_often_along_long_edges() -> None:
     core[2, 8, 8] = core[10, 8, 8] = 1
     inside = np.ones_like(core)
     found = decode(core, inside, Rule(1.0), (4.0, 1.0, 1.0))
-    assert (found[:6] == 1).all() and (found[7:] == 2).all()  # the middle between them, whatever lies how far in a plane
+    assert (found[:6] == 1).all() and (
+        found[7:] == 2
+    ).all()  # the middle between them, whatever lies how far in a plane
     core[10] = 0
     core[2, 8, 16] = 1  # beside the first
     inside[3:] = 0

@@ -89,7 +89,9 @@ def test_fractions_are_no_numbers_of_objects(tmp_path: Path) -> None:
     fractions = np.full((3, 6, 6), 0.25, np.float32)
     fractions[0] = 0
     sitk.WriteImage(sitk.GetImageFromArray(fractions), str(tmp_path / "a.nii.gz"))
-    with pytest.raises(NnunetError, match=r"has the value 0\.25.*every object has a whole number.*Number the objects") as raised:
+    with pytest.raises(
+        NnunetError, match=r"has the value 0\.25.*every object has a whole number.*Number the objects"
+    ) as raised:
         drain(measure_objects(MeasureObjectsRequest(objects=tmp_path / "a.nii.gz", target=tmp_path / "t.csv")))
     assert "threshold" not in raised.value.message + raised.value.in_window
 

@@ -3,8 +3,8 @@
 Parts of the core are seeds, and what looks like two that touch is cut. They grow step by step over what is probably an
 object; where two seeds reach a voxel in the same step, the one whose neighbouring voxel is more probably core takes it.
 After the steps that borders are wide, next to nothing is left: a part that touches one object belongs to it whole, and
-between several they grow on. A step sees no farther than the next voxel, which is why a picture decoded in pieces equals
-the picture decoded at once.
+between several they grow on. A step sees no farther than the next voxel, which is why a picture decoded in pieces
+equals the picture decoded at once.
 """
 
 from __future__ import annotations
@@ -338,7 +338,9 @@ def _fill(
                 _write(objects, *waiting.pop(0))
             here = objects[low:high]
             seeds = numbers[here]
-            grown = _grown(seeds, core((slice(low, high),)), here != seeds, (begun, steps), pace)[start - low : stop - low]
+            grown = _grown(seeds, core((slice(low, high),)), here != seeds, (begun, steps), pace)[
+                start - low : stop - low
+            ]
             new = (seeds[start - low : stop - low] == 0) & (grown != 0)
             waiting.append((start, stop, new, grown[new]))
         for found in waiting:

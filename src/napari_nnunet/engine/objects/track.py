@@ -61,7 +61,11 @@ def usual_distance(
     """
     away = []
     for kind in [None] if kinds is None else sorted({kind for own in kinds for kind in own}):
-        chosen = places if kind is None else [own[_of_kind(told, kind)] for own, told in zip(places, kinds or (), strict=True)]
+        chosen = (
+            places
+            if kind is None
+            else [own[_of_kind(told, kind)] for own, told in zip(places, kinds or (), strict=True)]
+        )
         away += [cKDTree(after).query(before)[0] for before, after in pairwise(chosen) if len(before) and len(after)]
     sizes = np.concatenate([*diameters, np.zeros(0)])
     mean = float(sizes.mean()) if len(sizes) else 1.0
@@ -138,7 +142,8 @@ def taken_over(
         if ends and starts:
             near = cKDTree(places[time + 1][starts]).query_ball_point(places[time][ends], distance)
             count += sum(
-                any(kinds[time + 1][starts[j]] != kinds[time][i] for j in own) for i, own in zip(ends, near, strict=True)
+                any(kinds[time + 1][starts[j]] != kinds[time][i] for j in own)
+                for i, own in zip(ends, near, strict=True)
             )
     return count
 

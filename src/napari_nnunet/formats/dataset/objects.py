@@ -71,8 +71,8 @@ def read_objects(path: Path, reader: str | None = None) -> tuple[NDArray[Any], G
         objects, geometry = read_labels(path, reader=reader, as_stored=True)
     except NotWholeError as error:
         raise ImageError(
-            f"{error.seen}; every object has a whole number of its own, and 0 is background. Are these probabilities, or "
-            "was it resampled with interpolation? Number the objects first, or resample with nearest neighbours."
+            f"{error.seen}; every object has a whole number of its own, and 0 is background. Are these probabilities, "
+            "or was it resampled with interpolation? Number the objects first, or resample with nearest neighbours."
         ) from error
     if objects.dtype.kind == "i" and (lowest := objects.min()) < 0:
         raise ImageError(

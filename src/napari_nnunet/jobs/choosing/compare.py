@@ -15,9 +15,9 @@ from napari_nnunet.engine.choosing.metrics import Joint, Metrics
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import common_ending
-from napari_nnunet.jobs.choosing.validation import info_beside
 from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, badness, evaluate_pairs, other_classes, read_pair
 from napari_nnunet.jobs.choosing.pairs import Pair, compare_cases, pair_up
+from napari_nnunet.jobs.choosing.validation import info_beside
 from napari_nnunet.schema.dataset import DatasetInfo, Region
 from napari_nnunet.schema.requests.choosing import CompareRequest
 

@@ -174,16 +174,16 @@ def _remarks(counted: Mapping[str, _Counted]) -> Job[None]:
         where = [name for name, case in counted.items() if case.in_pieces]
         yield Note(
             level="warning",
-            text=f"{of_all(in_pieces, total, 'object lies', 'objects lie')} in several pieces ({some(where)}); each piece "
-            "will be found as an object of its own.",
+            text=f"{of_all(in_pieces, total, 'object lies', 'objects lie')} in several pieces ({some(where)}); each "
+            "piece will be found as an object of its own.",
         )
     single = sum(case.single for case in counted.values())
     if single:
         where = [name for name, case in counted.items() if case.single]
         yield Note(
             level="warning",
-            text=f"{of_all(single, total, 'object is', 'objects are')} one voxel large ({some(where)}): all of it becomes "
-            "core, without a border. Are these slips of a drawing?",
+            text=f"{of_all(single, total, 'object is', 'objects are')} one voxel large ({some(where)}): all of it "
+            "becomes core, without a border. Are these slips of a drawing?",
         )
     mean = np.mean([case.share / case.objects for case in counted.values() if case.objects])
     few = max(case.objects for case in counted.values())

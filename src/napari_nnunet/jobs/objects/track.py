@@ -131,8 +131,8 @@ def _kinds(tables: Sequence[Sequence[Row]], times: Sequence[int]) -> list[list[s
     untold = [time for time, rows in zip(times, tables, strict=True) if rows and time not in told]
     if told and untold:
         raise DatasetError(
-            f"Objects have kinds at {counted(len(told), 'time point')}, but not at {some(untold)}. Give the kinds of all "
-            "(kinds/CASE beside the objects), or of none."
+            f"Objects have kinds at {counted(len(told), 'time point')}, but not at {some(untold)}. Give the kinds of "
+            "all (kinds/CASE beside the objects), or of none."
         )
     kinds = [[str(row["kind"]) for row in rows] for rows in tables] if told else []
     return kinds if len({kind for own in kinds for kind in own}) > 1 else None
@@ -142,8 +142,8 @@ def _taken_over(count: int) -> str:
     if not count:
         return ""
     return (
-        f"{counted(count, 'object ends', 'objects end')} where one of another kind begins: an object stays of its kind. "
-        "If objects change their kind on the way, let them (--change_kind, 'Kinds change')."
+        f"{counted(count, 'object ends', 'objects end')} where one of another kind begins: an object stays of its "
+        "kind. If objects change their kind on the way, let them (--change_kind, 'Kinds change')."
     )
 
 
