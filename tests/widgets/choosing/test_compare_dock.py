@@ -142,6 +142,23 @@ def test_objects_are_matched_coloured_and_gone_to(viewer, compare, qtbot):
     assert compare.table.isVisible() and not compare.objects.isVisible()
 
 
+def test_objects_of_different_kinds_are_no_match_in_layers_either(viewer, compare, qtbot):
+    reference, prediction = two_maps()
+    reference, prediction = (np.where(a < 3, a, 0).astype(a.dtype) for a in (reference, reference))
+    kinds = ["", "cell", "debris"], ["", "cell", "cell"]
+    for name, data, own in zip(("truth", "found"), (reference, prediction), kinds, strict=True):
+        viewer.add_labels(data, name=name, metadata={"nnunet_kind": "cell"}, features={"index": [0, 1, 2], "kind": own})
+    compare.form.first_box.value, compare.form.second_box.value = viewer.layers["truth"], viewer.layers["found"]
+    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text())
+    press(qtbot, compare)
+    qtbot.waitUntil(lambda: compare.objects.table.rowCount() == 3)
+    assert sorted(row[0] for row in compare.objects.table.texts()[1:]) == ["found", "invented", "missed"]
+    viewer.layers["found"].features = {"index": [0, 1], "kind": ["", "cell"]}
+    press(qtbot, compare)
+    qtbot.waitUntil(lambda: compare.objects.table.rowCount() == 2)
+    assert "1 object has no kind (2), so that kinds do not count." in compare.objects.title.text()
+
+
 def test_folders_of_objects_are_listed_worst_first_and_opened(viewer, compare, tmp_path, qtbot):
     reference, prediction = two_maps()
     for folder, bad in (("one", reference), ("two", prediction)):

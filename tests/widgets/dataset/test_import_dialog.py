@@ -5,6 +5,7 @@ from __future__ import annotations
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import tifffile
 from casework import listed, show
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QFileDialog, QPushButton
@@ -116,9 +117,79 @@ def test_numbers_that_look_like_classes_can_be_told_to_be_objects(viewer, cases,
     assert dialog.objects.classes.isChecked() and dialog.values.isVisible()
     qtbot.mouseClick(dialog.objects.each, Qt.MouseButton.LeftButton, pos=QPoint(8, dialog.objects.each.height() // 2))
     assert not dialog.values.isVisible()
+    assert dialog.meaning.text() == "Every value besides 0 of a mask is an object of its own: object."
     press(dialog, qtbot)
     assert np.unique(read_objects(cases.form.head.raw / "objectsTr" / "img_0.png")[0]).tolist() == [0, 1, 2, 3]
     listed(cases, qtbot, 3)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("negative", "The masks have the value -1"),
+        ("fractions", "have values that are not whole numbers"),
+        ("NaN", "100 voxels that are NaN or infinite"),
+        ("another size", "30 x 30 voxels and 27 x 30"),
+    ],
+)
+def test_masks_that_cannot_number_objects_are_not_imported(viewer, cases, home, folders, qtbot, how, words):
+    objects(folders[1])
+    for i in range(3):
+        path = folders[1] / f"mask_{i}.png"
+        mask = iio.imread(path).astype(np.float32)
+        path.unlink()
+        if i == 0:
+            spoil = {
+                "negative": lambda m: np.where(m == 1, -1, m).astype(np.int16),
+                "fractions": lambda m: m * np.float32(0.3),
+                "NaN": lambda m: (
+                    np.pad(m[10:, 10:], ((10, 0), (10, 0)))
+                    + np.where(np.maximum(*np.ogrid[:30, :30]) < 10, np.nan, 0).astype(np.float32)
+                ),
+                "another size": lambda m: m[:-3].astype(np.int16),
+            }
+            mask = spoil[how](mask)
+        tifffile.imwrite(path.with_suffix(".tif"), mask)
+    dialog = opened(cases, qtbot, *folders)
+    said = dialog.about.text() + dialog.meaning.text() + str(dialog.pairs.texts())
+    assert words in said
+    if how in ("NaN", "another size"):
+        assert not dialog.panel.button.isEnabled()
+    else:  # what can be chosen are classes, and a value from which on there is one
+        assert not dialog.objects.isVisible() and dialog.objects.kind is None
+    dialog.reject()
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("empty", "1 case has no object: img_0."),
+        ("one voxel", "1 of 61 objects is one voxel large (img_0)"),
+        ("two pieces", "lies in several pieces (img_0)"),
+        ("classes", "If the masks hold classes instead of numbered objects"),
+    ],
+)
+def test_what_is_odd_about_objects_is_said_when_they_are_imported(viewer, cases, home, folders, qtbot, how, words):
+    objects(folders[1])
+    for i in range(3):
+        path = folders[1] / f"mask_{i}.png"
+        mask = iio.imread(path)
+        if i == 0 or how == "classes":
+            if how == "one voxel":
+                mask[29, 29] = 99
+            spoil = {
+                "empty": np.zeros_like,
+                "one voxel": np.asarray,
+                "two pieces": lambda m: np.where(m == 1, 2, m),
+                "classes": lambda m: np.where(m % 2, m > 0, 2 * (m > 0)),
+            }
+            mask = spoil[how](mask).astype(np.uint8)
+        iio.imwrite(path, mask)
+    dialog = opened(cases, qtbot, *folders)
+    qtbot.mouseClick(dialog.objects.each, Qt.MouseButton.LeftButton, pos=QPoint(8, dialog.objects.each.height() // 2))
+    with qtbot.waitSignal(dialog.imported) as signal:
+        qtbot.mouseClick(dialog.panel.button, Qt.MouseButton.LeftButton)
+    assert any(words in str(note) for note in signal.args[1]), signal.args[1]
 
 
 def test_numbered_objects_become_one_class_on_request(viewer, cases, home, folders, qtbot):

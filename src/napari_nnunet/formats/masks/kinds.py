@@ -296,7 +296,8 @@ def as_objects(recognised: Recognised | None, kind: str) -> Recognised | None:
         return None
     rows = tuple(row if row.becomes == BACKGROUND else replace(row, becomes=kind) for row in recognised.rows)
     what = "connected piece of a colour" if recognised.drawn else "value besides 0"
-    text = f"Every {what} of a mask is an object of its own: {kind}."
+    seen = recognised.sentence if recognised.kind == "objects" else ""
+    text = seen or f"Every {what} of a mask is an object of its own: {kind}."
     return Recognised("objects", rows, True, text, {NONZERO: kind})
 
 

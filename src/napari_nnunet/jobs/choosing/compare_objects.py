@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.objects.match import Matching
-from napari_nnunet.engine.objects.verdict import Verdict, verdicts, verdicts_by_kind, wrong_first
+from napari_nnunet.engine.objects.verdict import Verdict, verdicts_by_kind, wrong_first
+from napari_nnunet.errors import counted, some
 from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.jobs.choosing.evaluate_objects import ObjectEvaluation, match_pairs, read_object_pair
 from napari_nnunet.jobs.choosing.pairs import Pair, pair_up_objects
@@ -29,14 +30,22 @@ class ObjectComparison:
         See :data:`napari_nnunet.engine.objects.verdict.FATES`.
     verdicts : tuple of Verdict
         What is wrong first; places have the axes of the arrays.
+    said : str
+        Why kinds do not count although objects have some; else empty.
     """
 
     matching: Matching
     painted: NDArray[np.uint8]
     verdicts: tuple[Verdict, ...]
+    said: str = ""
 
 
-def compare_objects(first: Any, second: Any, *, series: bool = False) -> Job[ObjectComparison]:
+Kinds = tuple[Mapping[int, str], Mapping[int, str]]
+
+
+def compare_objects(
+    first: Any, second: Any, *, series: bool = False, kinds: Kinds | None = None
+) -> Job[ObjectComparison]:
     """Compare numbered objects of two arrays on the same grid.
 
     Parameters
@@ -45,18 +54,49 @@ def compare_objects(first: Any, second: Any, *, series: bool = False) -> Job[Obj
         The reference, and what is compared with it; both are copied, for people go on editing.
     series : bool
         Whether the first axis is time; objects of different time points are not compared.
+    kinds : tuple of (dict of int to str, dict of int to str)
+        The kind of every object of both by number, empty where nothing tells them. Objects of different kinds are no
+        match, but for what ``said`` names.
     """
     one, other = np.array(first), np.array(second)
+    kinds, said = _comparable(one, other, kinds or ({}, {}))
     frames: Sequence[tuple[Any, Any]] = list(zip(one, other, strict=True)) if series else [(one, other)]
     yield Stage(name="Comparing", total=len(frames))
     matching, painted, found = Matching.none(), [], []
     for i, (a, b) in enumerate(frames):
-        own, marked, fates = verdicts(a, b)
+        own, marked, fates = verdicts_by_kind(
+            a, b, *(_of(frame, all_) for frame, all_ in zip((a, b), kinds, strict=True))
+        )
         matching += own
         painted.append(marked)
         found += [replace(fate, place=(float(i), *fate.place)) for fate in fates] if series else list(fates)
         yield Progress(done=i + 1, total=len(frames))
-    return ObjectComparison(matching, np.stack(painted) if series else painted[0], wrong_first(found))
+    return ObjectComparison(matching, np.stack(painted) if series else painted[0], wrong_first(found), said)
+
+
+def _comparable(one: NDArray[Any], other: NDArray[Any], kinds: Kinds) -> tuple[Kinds, str]:
+    """Return the kinds by which objects are matched, none where they do not count, and why they do not."""
+    names = [set(own.values()) for own in kinds]
+    if not all(names) or len(names[0] | names[1]) < 2:
+        return ({}, {}), ""
+    if not names[0] & names[1]:
+        listed = "; ".join(", ".join(sorted(own)) for own in names)
+        return ({}, {}), f"Both name other kinds of objects ({listed}), so that kinds do not count."
+    without = [
+        int(n)
+        for array, own in zip((one, other), kinds, strict=True)
+        for n in np.unique(array)
+        if n and int(n) not in own
+    ]
+    if without:
+        many = counted(len(without), "object has", "objects have")
+        return ({}, {}), f"{many} no kind ({some(without)}), so that kinds do not count."
+    return kinds, ""
+
+
+def _of(frame: NDArray[Any], kinds: Mapping[int, str]) -> dict[int, str]:
+    """Return the kinds of the objects of a frame."""
+    return {number: kinds[number] for n in np.unique(frame) if (number := int(n)) in kinds}
 
 
 def compare_object_pair(pair: Pair) -> Job[tuple[ObjectComparison, tuple[dict[int, str], dict[int, str]]]]:

@@ -25,7 +25,7 @@ from napari_nnunet.jobs.choosing.pairs import Pair
 from napari_nnunet.schema.requests.choosing import CompareRequest
 from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.choosing.compare_form import Compared, is_idle, layers_of_files, pair_of
-from napari_nnunet.widgets.frame.layers import KIND, add_layer, full_resolution, placement_of
+from napari_nnunet.widgets.frame.layers import KIND, add_layer, full_resolution, kinds_of_features, placement_of
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, html_label
 from napari_nnunet.widgets.objects.look import go_to
@@ -111,12 +111,14 @@ class ObjectsCompared(QWidget):
             (full_resolution(request.first), full_resolution(request.second)),
             pair_of(request.first, request.second),
         )
-        job = _with_digest(compare_objects(*arrays, series=request.series), rivals(self.viewer, pair))
+        kinds = kinds_of_features(request.first.features), kinds_of_features(request.second.features)
+        job = _with_digest(compare_objects(*arrays, series=request.series, kinds=kinds), rivals(self.viewer, pair))
         return job, lambda found: self._show(found[0], found[1], name, place, pair)
 
     def _show(self, found: ObjectComparison, digest: int, name: str, place: dict[str, Any], pair: str) -> None:
         values = scores(found.matching)
-        self.title.setText(", ".join(f"{figure} {_text(values[figure])}" for figure in _FIGURES))
+        figures = ", ".join(f"{figure} {_text(values[figure])}" for figure in _FIGURES)
+        self.title.setText(f"{figures}. {found.said}" if found.said else figures)
         self.legend.setText(legend(found.matching))
         self._verdicts = found.verdicts
         rows = [
