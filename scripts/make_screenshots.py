@@ -1,22 +1,22 @@
 """Take the pictures of the docs in a real window.
 
 python tests/with_screen.py python scripts/make_screenshots.py [segment] [train] [learn] [together] [loop] [objects]
-    [nuclei]
+    [nuclei] [em] [heart]
 
-"nuclei" takes real ones from the folder that NAPARI_NNUNET_TEST_DATA names.
+"nuclei", "em" and "heart" take real images from the folder that NAPARI_NNUNET_TEST_DATA names.
 """
 
 import os
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import imageio.v3 as iio
-import napari
+import loop_pictures
 import numpy as np
-from qtpy.QtWidgets import QApplication, QScrollArea
+from picture_window import OUT, pump, window
+from qtpy.QtWidgets import QScrollArea
 
 from napari_nnunet.engine.synthetic import SPACING_UM, make_volume
 from napari_nnunet.schema.requests.choosing import FindBestRequest
@@ -27,40 +27,9 @@ from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.prediction.many_view import OPEN as OPEN_IMAGES
 from napari_nnunet.widgets.prediction.many_view import THIS as THIS_IMAGE
-from napari_nnunet.widgets.tour import offer_no_more
 
 HOURS = 0.1  # that the nuclei are trained
-OUT = Path(__file__).parents[1] / "docs" / "images"
-
-
-SLOW = 20.0  # times that a busy computer may take before a picture is given up
-
-
-def pump(seconds, until=None):
-    """Let the window work for some time, or until something is so: no picture is taken of what is not there yet."""
-    end = time.monotonic() + seconds * (1 if until is None else SLOW)
-    while until is None or not until():
-        if time.monotonic() > end:
-            if until is not None:
-                raise TimeoutError(f"It took more than {SLOW * seconds:.0f} s.")
-            return
-        QApplication.instance().processEvents()
-        time.sleep(0.01)
-
-
 PLACE = {"scale": SPACING_UM, "units": ["um"] * 3, "axis_labels": ["z", "y", "x"]}
-
-
-def window(height):
-    offer_no_more()  # no offers in pictures of what somebody does who knows them
-    viewer = napari.Viewer(show=True)
-    viewer.window._qt_window.resize(1280, height)
-
-    def shot(name):
-        pump(1.5)
-        viewer.window.screenshot(str(OUT / f"{name}.png"), canvas_only=False, flash=False)
-
-    return viewer, shot
 
 
 def training_data(folder):
@@ -118,7 +87,7 @@ def training_data(folder):
 
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
-    wanted = sys.argv[1:] or ["segment", "train", "learn", "together", "loop", "objects", "nuclei"]
+    wanted = sys.argv[1:] or ["segment", "train", "learn", "together", "loop", "objects", "nuclei", "em", "heart"]
     if "train" in wanted:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             training_data(Path(folder))
@@ -137,6 +106,10 @@ def main():
     if "nuclei" in wanted:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             nuclei(Path(folder))
+    for name, walk in (("em", loop_pictures.em), ("heart", loop_pictures.heart)):
+        if name in wanted:
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                walk(Path(folder))
     if "segment" in wanted:
         segment()
 

@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 
 from helpers import make_dataset, smooth_image
-from napari_nnunet.errors import DatasetError, ResourceError
+from napari_nnunet.errors import DatasetError, ImageError, ResourceError
 from napari_nnunet.formats.dataset import raw_writer, relabel
 from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
@@ -51,6 +52,26 @@ def test_an_image_that_is_the_same_is_neither_written_nor_put_aside(raw):
     replace(raw, read_volume([path]).array[0], 1 - labels)
     assert trashed(raw) == ["c0.nii.gz"]
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize(("high", "kind"), [(255, np.uint8), (256, np.uint16)])
+def test_pictures_store_the_whole_numbers_that_came_as_floating_point(tmp_path, high, kind):
+    folder = tmp_path / "Dataset001_P"
+    create_dataset(folder, ("EM",), {"background": 0, "membrane": 1}, ".png")
+    image = np.array([[0.0, 3.0], [high, 1.0]], np.float32)
+    case = save_case(folder, "p", [image], np.eye(2, dtype=np.uint8), Geometry(spacing=(1.0, 1.0)))
+    stored = iio.imread(case.images[0])
+    assert stored.dtype == kind
+    np.testing.assert_array_equal(stored, image)
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, 65536.0, np.nan])
+def test_what_a_picture_cannot_store_is_refused(tmp_path, value):
+    folder = tmp_path / "Dataset001_P"
+    create_dataset(folder, ("EM",), {"background": 0, "membrane": 1}, ".png")
+    image = np.full((2, 2), value, np.float32)
+    with pytest.raises(ImageError, match="PNG stores whole numbers from 0 to 65535"):
+        save_case(folder, "p", [image], np.eye(2, dtype=np.uint8), Geometry(spacing=(1.0, 1.0)))
 
 
 def test_where_the_new_files_cannot_be_written_the_old_ones_come_back(raw, monkeypatch):

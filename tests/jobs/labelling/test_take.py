@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.case_files import Case
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
+from napari_nnunet.formats.dataset.raw_writer import create_dataset
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.jobs.labelling.suspects import Examined
 from napari_nnunet.jobs.labelling.take import take_correction, take_prediction
@@ -133,3 +135,17 @@ def test_labels_that_changed_since_are_not_overwritten(folder):
     write_nifti(folder / "labelsTr" / "c0.nii.gz", np.zeros(SHAPE, np.uint8), (1.0, 0.8, 0.8))
     with pytest.raises(DatasetError, match="changed since they were looked at"):
         drain(take_prediction(folder, examined(folder, np.zeros(SHAPE, np.uint8), part), part))
+
+
+def test_a_picture_that_was_read_as_floating_point_becomes_a_picture_of_a_dataset_of_pictures(tmp_path):
+    folder = tmp_path / "Dataset003_Sections"
+    values = np.arange(120, dtype=np.uint8).reshape(12, 10)
+    create_dataset(folder, ("EM",), {"background": 0, "membrane": 1}, ".png")
+    iio.imwrite(tmp_path / "u.png", values)
+    labels = (values > 60).astype(np.uint8)
+    spot = Spot("u", 0, ((0, 12), (0, 10)), 0, 0.0, {}, 0, (0, 0))
+    case = drain(take_correction(folder, spot, Case("u", (tmp_path / "u.png",)), labels))
+    stored = iio.imread(case.images[0])
+    assert stored.dtype == np.uint8
+    np.testing.assert_array_equal(stored, values)
+    np.testing.assert_array_equal(read_labels(case.label)[0], labels)

@@ -109,7 +109,11 @@ def test_sparse_painting_makes_an_ignore_label(viewer, cases, home, qtbot):
     cases.form.sparse_box.value = True
     name_classes(cases, "cell", "other")
     refused(cases, qtbot, "some background must be painted too")
+    cases.form.sparse_box.value = False
+    qtbot.waitUntil(lambda: cases.summary.text().endswith("Unlabelled voxels count as background."))
     name_classes(cases, "cell", "background")
+    qtbot.waitUntil(lambda: "If nobody looked at them, tick 'Unlabelled voxels are not" in cases.summary.text())
+    cases.form.sparse_box.value = True
     qtbot.waitUntil(lambda: "Unlabelled voxels are left out in training." in cases.summary.text())
     press(cases, qtbot)
     raw = home / "nnUNet_raw" / "Dataset001_Sparse"

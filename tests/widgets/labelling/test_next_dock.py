@@ -12,6 +12,8 @@ from napari.layers import Labels, Shapes
 from helpers import smooth_image, write_nifti
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.jobs.labelling.progress import Standing
+from napari_nnunet.widgets.labelling.progress_panel import model_line
 
 SHAPE = (10, 24, 22)
 
@@ -66,7 +68,7 @@ def test_a_slice_is_opened_with_its_place_marked_corrected_taken_and_the_next_co
     plane = first.place.box[0][0]
     assert {corner[0] for corner in np.round(frame.data[0], 3)} == {plane}
     assert viewer.dims.current_step[0] == plane
-    assert "Whether labelling more will pay is not known yet" in dock.standing.text()
+    assert "Whether labelling more will pay is not known yet" in dock.progress.learning.text()
     labels.data[plane] = 1
     dock.take_button.click()
     qtbot.waitUntil(lambda: dock._open is not None and dock._open is not first)
@@ -74,6 +76,40 @@ def test_a_slice_is_opened_with_its_place_marked_corrected_taken_and_the_next_co
     assert (stored[plane] == 1).all()
     assert (np.delete(stored, plane, axis=0) == 3).all()
     assert "1 to go" in dock.panel.status.text()
+
+
+def test_progress_is_seen_before_anything_is_suggested_and_counts_what_was_taken(dock, qtbot, images):
+    qtbot.waitUntil(lambda: dock.progress.labelled.text() != "")
+    assert dock.progress.isVisible()
+    assert dock.progress.labelled.text() == "<b>Labelled</b>: 1 case, 100 % of its voxels annotated."
+    assert dock.progress.model.text().startswith("<b>Model</b>: Dataset001_Tiny")
+    assert "which validated no case" in dock.progress.model.text()
+    assert not dock.progress.next.isVisible()
+    ranked(dock, qtbot, images, unit="cases")
+    first = dock._open
+    assert dock.progress.next.text() == f"<b>Next</b>: {first.place.case}; 1 more after it."
+    dock.take_button.click()
+    qtbot.waitUntil(lambda: dock._open is not None and dock._open is not first)
+    qtbot.waitUntil(lambda: dock.progress.labelled.text().startswith("<b>Labelled</b>: 2 cases"))
+    assert dock.progress.next.text() == f"<b>Next</b>: {dock._open.place.case}, the last one."
+    dock.take_button.click()
+    qtbot.waitUntil(lambda: dock.over)
+    assert dock.progress.next.text() == "<b>Next</b>: improve the model, then ask again."
+
+
+def test_cases_that_came_after_the_model_are_a_reason_to_improve_it():
+    assert model_line(Standing(7, 1.0, 0.81234, 5, "Dataset001_A 2d", 5)) == (
+        "Dice 0.812 on 5 validation cases. 2 cases came after it: improve it."
+    )
+    assert model_line(Standing(5, 1.0, 0.81234, 5, "Dataset001_A 2d", 5)) == "Dice 0.812 on 5 validation cases."
+    assert model_line(Standing(2, 0.1, None, 0)) == "none was trained yet."
+
+
+def test_a_whole_image_fills_the_screen_and_a_slice_shows_its_most_doubtful_voxel(dock, qtbot, images, viewer):
+    ranked(dock, qtbot, images, unit="cases")
+    centre = tuple(viewer.scene.camera.center)
+    viewer.reset_view()
+    assert tuple(viewer.scene.camera.center) == pytest.approx(centre)
 
 
 def test_strokes_outside_of_the_frame_are_not_lost_with_the_place(dock, qtbot, images, raw, viewer):

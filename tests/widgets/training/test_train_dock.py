@@ -234,6 +234,9 @@ def test_stop_resume_finish_and_discard(train, home, qtbot):
     assert folder.final.is_file()
     qtbot.waitUntil(lambda: train.details.buttons["resume"].text() == "Train on…")
     assert train.details.buttons["segment"].font().bold()  # what people press next
+    qtbot.mouseClick(train.details.buttons["next"], Qt.MouseButton.LeftButton)
+    following = next(dock for name, dock in train.viewer.window.dock_widgets.items() if name.startswith("Next"))
+    assert following.head.dataset == folder.path.parents[1].name
     train.discard()
     qtbot.waitUntil(lambda: train.table.rowCount() == 0)
     assert not folder.path.exists()

@@ -25,6 +25,7 @@ from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.names import require_plain
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
+_PICTURES = (".png", ".bmp")  # that hold no floating point
 
 
 def create_dataset(
@@ -116,11 +117,22 @@ def save_case(
     place = geometry if header is None or changed else header
     with in_trash(folder, name, old):
         for path, channel in changed.items():
-            write_image(np.asarray(channel), geometry, path)
+            write_image(_whole_numbers(np.asarray(channel), ending), geometry, path)
         for where, mask in {"labelsTr": labels, **(masks or {})}.items():
             write_labels(mask, place, make_folder(folder / where) / target.name)
     update_count(folder)
     return TrainingCase(name, paths, target)
+
+
+def _whole_numbers(channel: NDArray[Any], ending: str) -> NDArray[Any]:
+    """Return an image as a picture stores it: intensities that were read as floating point are whole numbers there."""
+    if ending not in _PICTURES or channel.dtype.kind != "f" or channel.size == 0:
+        return channel
+    low, high = float(channel.min()), float(channel.max())
+    if not (low >= 0 and high <= np.iinfo(np.uint16).max):  # also where something is not a number
+        return channel
+    whole = channel.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16)
+    return whole if np.array_equal(whole, channel) else channel
 
 
 def _holds(path: Path, channel: NDArray[Any], geometry: Geometry, reader: str | None) -> bool:

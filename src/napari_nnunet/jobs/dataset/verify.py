@@ -222,12 +222,13 @@ def _count_problems(dataset: RawDataset, *, incomplete: bool) -> Iterable[Proble
         are = f"{'is' if found == 1 else 'are'} {counted(found, 'case')}"
         yield Problem("error", "dataset.json", f"'numTraining' is {stated}, but there {are}", "set_count")
     if found < _FEWEST:
-        yield Problem(
-            "warning",
-            dataset.name,
-            f"{found} case{'s' if found != 1 else ''} {'are' if found != 1 else 'is'} fewer than nnU-Net's five folds "
-            "need; train the fold 'all', or list fewer folds in splits_final.json",
+        few = (
+            "1 case leaves none to validate: train the fold 'all', or add cases"
+            if found == 1
+            else f"{found} cases are fewer than nnU-Net's five folds need; there will be {found} folds at most, "
+            "each with 1 case to validate, whose score says little: add cases"
         )
+        yield Problem("warning", dataset.name, few)
 
 
 def _label_problems(scheme: LabelScheme) -> Iterable[Problem]:

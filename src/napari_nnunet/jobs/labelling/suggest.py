@@ -22,7 +22,6 @@ from napari_nnunet.errors import DatasetError, ModelError, NnunetError, Settings
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Progress, Pump, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text
 from napari_nnunet.formats.dataset.case_files import Case, volume_of_case
-from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.dataset.relabel import remap
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.folder import TrainedModel
@@ -30,9 +29,10 @@ from napari_nnunet.formats.preprocessed.journal import joined_by
 from napari_nnunet.formats.results.probabilities import scratch
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import Grid, relation, same_voxels
-from napari_nnunet.jobs.amount import amount_in, noted_amount
+from napari_nnunet.jobs.amount import noted_amount
 from napari_nnunet.jobs.labelling.judge import Judge, best_model, judges
-from napari_nnunet.jobs.labelling.suggestion import Standing, Suggestion, Suggestions
+from napari_nnunet.jobs.labelling.progress import standing
+from napari_nnunet.jobs.labelling.suggestion import Suggestion, Suggestions
 from napari_nnunet.jobs.labelling.unlabelled import Known, unlabelled_images
 from napari_nnunet.jobs.prediction.folder.case import model_reader, require_storable
 from napari_nnunet.jobs.prediction.predict import predict
@@ -248,17 +248,3 @@ def _amount_for(judge: Judge, unit: Unit, box: float) -> float:
         return sum(known) / len(known)
     whole = unit == "cases" and model.dataset.labels.ignore_label is None
     return float(model.dataset.num_training or 0) if whole else 0.0
-
-
-def standing(workspace: Workspace, dataset: str) -> Standing:
-    """Return how far the labelling of a dataset is; labels are read only where some of them may be missing."""
-    raw, _ = survey(workspace.raw / dataset) if (workspace.raw / dataset / "dataset.json").is_file() else (None, [])
-    scores = max((judge for judge in judges(workspace, dataset, JudgedBy())), key=lambda j: j.rank, default=None)
-    known = [] if scores is None else scores.scores
-    dice = sum(known) / len(known) if known else None
-    if raw is None:
-        return Standing(0, 0.0, dice, len(known))
-    share, ignored = 1.0, raw.info.labels.ignore_label
-    if ignored is not None and raw.cases:
-        share = amount_in([case.label for case in raw.cases], raw.info.reader, ignored).share
-    return Standing(len(raw.cases), share, dice, len(known))

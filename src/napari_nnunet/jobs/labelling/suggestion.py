@@ -8,46 +8,15 @@ from typing import Any
 
 from napari_nnunet.engine.labelling.curve import Gain
 from napari_nnunet.engine.labelling.queries import Spot
-from napari_nnunet.errors import counted
 from napari_nnunet.formats.dataset.case_files import Case
 from napari_nnunet.formats.tables import text_of
+from napari_nnunet.jobs.labelling.progress import Standing
 from napari_nnunet.schema.dataset import LabelScheme, Region
 
 UNKNOWN_GAIN = (
     "Whether labelling more will pay is not known yet: that takes models of this configuration that were trained, and "
     "validated, on three different amounts of labels."
 )
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How far the labelling of a dataset is.
-
-    Parameters
-    ----------
-    cases : int
-        Training cases.
-    annotated : float
-        Share of their voxels that somebody looked at.
-    dice : float, optional
-        Mean over the validation cases of the best model; None where none was validated.
-    validated : int
-        Those cases.
-    """
-
-    cases: int
-    annotated: float
-    dice: float | None
-    validated: int
-
-    @property
-    def text(self) -> str:
-        """The same in a line."""
-        parts = [counted(self.cases, "case")]
-        parts.append(f"{self.annotated:.0%} of {'its' if self.cases == 1 else 'their'} voxels annotated")
-        if self.dice is not None:
-            parts.append(f"Dice {self.dice:.3f} on {self.validated} validation cases")
-        return ", ".join(parts) + "."
 
 
 @dataclass(frozen=True)

@@ -172,16 +172,16 @@ def _require_size(image: Image, labels: Labels) -> None:
     expected, shape = tuple(full_resolution(labels).shape), tuple(full_resolution(image).shape)[: image.ndim]
     if shape != expected:
         raise NotReadyError(
-            f"'{image.name}' has {_times(shape)} voxels, '{labels.name}' has {_times(expected)}. Image and labels must "
-            "lie on the same grid: make the Labels layer while the image is selected."
+            f"'{image.name}' has {times_text(shape)} voxels, '{labels.name}' has {times_text(expected)}. Image and "
+            "labels must lie on the same grid: make the Labels layer while the image is selected."
         )
     (known, own), (labels_known, size) = voxel_size_mm(image), voxel_size_mm(labels)
     own, size = (known, labels_known) if known and labels_known else (own, size)
     size = in_units_of(image, labels, size)
     if not np.allclose(own, size, rtol=1e-3, atol=0):
         raise NotReadyError(
-            f"'{image.name}' and '{labels.name}' differ in their voxel size ({_times(own)} and {_times(size)}). They "
-            "must lie on the same grid."
+            f"'{image.name}' and '{labels.name}' differ in their voxel size ({times_text(own)} and "
+            f"{times_text(size)}). They must lie on the same grid."
         )
 
 
@@ -283,8 +283,12 @@ def describe_case(case: NewCase, replaced: Replaced) -> str:
     if case.kinds is not None:
         each = Counter(case.kinds.values())
         return head + "Numbered objects: " + ", ".join(f"{count} x {kind}" for kind, count in each.items())
-    left = ".<br>Unlabelled voxels are left out in training" if sparse else ""
-    return f"{head}Labels: {becomes or 'as they are'}{left}"
+    left = ".<br>Unlabelled voxels are left out in training" if sparse else ".<br>Unlabelled voxels count as background"
+    if not sparse and any(old and not value for old, value in case.mapping.items()):
+        left += (
+            ", as those painted as background do. If nobody looked at them, tick 'Unlabelled voxels are not annotated'"
+        )
+    return f"{head}Labels: {becomes or 'as they are'}{left if 0 in case.mapping else ''}"
 
 
 def _from(values: Sequence[int], value: int) -> str:
@@ -394,7 +398,3 @@ def _ending(channels: Sequence[Any], geometry: Geometry) -> str:
     if geometry.ndim == 3 or geometry.spacing_known:
         return ".nii.gz"
     return ".png" if all(str(np.dtype(channel.dtype)) in _PICTURE_TYPES for channel in channels) else ".tif"
-
-
-def _times(numbers: Sequence[float]) -> str:
-    return " × ".join(f"{n:g}" for n in numbers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -183,6 +183,8 @@ def field_widget(model: type[BaseModel], name: str, **own: Any) -> Any:
     flag = flag_of(field)
     if isinstance(widget, LineEdit) and flag is not None and flag.otherwise:
         widget.native.setPlaceholderText(flag.otherwise)
+    if isinstance(widget, FileEdit):
+        widget.choose_btn.text = "Browse…"  # what magicgui writes leaves the path no room
     return widget
 
 
@@ -201,11 +203,14 @@ class FieldRows:
         self.kind = kind
         self.widgets = {name: field_widget(kind, name, **(own or {}).get(name, {})) for name in rows_of(kind)}
 
-    def add_to(self, form: QFormLayout, changed: Callable[[Any], object]) -> None:
-        """Add the rows to a form; ``changed`` is called with the new value of any of them."""
-        for widget in self.widgets.values():
-            add_row(form, widget)
-            widget.changed.connect(changed)
+    def add_to(
+        self, form: QFormLayout, changed: Callable[[Any], object], *, only: Collection[str] | None = None
+    ) -> None:
+        """Add the rows, or ``only`` some, to a form; ``changed`` is called with the new value of any of them."""
+        for name, widget in self.widgets.items():
+            if only is None or name in only:
+                add_row(form, widget)
+                widget.changed.connect(changed)
 
     def values(self) -> dict[str, Any]:
         """Return the fields as the request takes them.

@@ -57,9 +57,9 @@ def size_text(spacing: Sequence[float]) -> str:
     return " × ".join(f"{s:.3g}" for s in spacing) + " mm"
 
 
-def times_text(shape: Sequence[int]) -> str:
-    """Return a shape with multiplication signs."""
-    return " × ".join(str(n) for n in shape)
+def times_text(numbers: Sequence[float]) -> str:
+    """Return a shape, or a voxel size, with multiplication signs."""
+    return " × ".join(str(n) if isinstance(n, int) else f"{n:g}" for n in numbers)
 
 
 def telling_parts(names: Sequence[str], fits: Callable[[str], bool]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QFileDialog, QFormLayout, QGroupBox, QHBoxLayout, QMe
 
 from napari_nnunet.errors import ModelError, NnunetError, counted
 from napari_nnunet.events import Job
-from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.preprocessed.plans import plan_files
 from napari_nnunet.formats.workspace import Workspace, is_folder, stamp
 from napari_nnunet.schema.requests.labelling import SuggestRequest
@@ -24,13 +24,14 @@ from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import FieldRows, add_row, chosen_file, field_widget
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.layers import activate, add_layer, remove_layer
-from napari_nnunet.widgets.frame.parts import Sentence, Table, button, next_button
+from napari_nnunet.widgets.frame.parts import Sentence, Table, button, folded_away, next_button
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
 from napari_nnunet.widgets.frame.words import about_time, as_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
-from napari_nnunet.widgets.labelling.place_layers import look_at_place, place_layers
+from napari_nnunet.widgets.labelling.place_layers import label_stamp, look_at_place, place_layers
+from napari_nnunet.widgets.labelling.progress_panel import ProgressPanel
 
 if TYPE_CHECKING:
     import napari
@@ -46,6 +47,7 @@ else:
     take_correction = lazy("napari_nnunet.jobs.labelling.take:take_correction")
 
 _PROPOSALS = ".proposals"
+_ASKED = {"unit", "budget"}
 _TAKE, _IMPROVE = "Take, and next", "Improve the model…"
 
 
@@ -76,16 +78,16 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self._known: dict[str, tuple[int, int] | None] = {}  # labels of cases as they were when they were suggested
         self.head = Head(self.state, Workspace.dataset_names, page="labelling.md")
         self.source_box = field_widget(
-            SuggestRequest, "source", label="Unlabelled images", widget_type=FileEdit, mode="d", nullable=True
+            SuggestRequest, "source", label="Folder", widget_type=FileEdit, mode="d", nullable=True
         )
         self.rows = FieldRows(SuggestRequest)
-        self.standing, self.hint = Sentence(), Sentence()
+        self.progress, self.hint = ProgressPanel(self.state, self.head), Sentence()
         self.table = Table("What to label next", ["Image", "Where", "Minutes", "Entropy"], most=10)
         self.open_button = button("Open", "Open the chosen place with the model's proposal.")
         self.skip_button = button("Skip", "Leave this one out and open the next.")
         self.take_button = next_button(_TAKE, "Save the corrected labels as a training case, open the next.")
         self.train_button = button(_IMPROVE, "Open the Train dock to train on with what was labelled.")
-        self.lay_out(self._form(), self.summary, self.panel, self._result(), last=self.take_button)
+        self.lay_out(self._form(), self.summary, self.panel, self.progress, self._result(), last=self.take_button)
         self._connect()
         self._show()
         self.check()
@@ -96,8 +98,13 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         column.addWidget(self.head)
         form = QFormLayout()
         add_row(form, self.source_box)
-        self.rows.add_to(form, self.check_soon)
+        self.rows.add_to(form, self.check_soon, only=_ASKED)
         column.addLayout(form)
+        inner = QWidget()
+        details = QFormLayout(inner)
+        details.setContentsMargins(0, 0, 0, 0)
+        self.rows.add_to(details, self.check_soon, only=self.rows.widgets.keys() - _ASKED)
+        column.addWidget(folded_away("Advanced", inner))
         return box
 
     def _result(self) -> QGroupBox:
@@ -108,7 +115,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         row.setContentsMargins(0, 0, 0, 0)
         for part in (self.open_button, self.skip_button, self.train_button):
             row.addWidget(part)
-        for part in (self.standing, self.table, line, self.hint):
+        for part in (self.table, line, self.hint):
             column.addWidget(part)
         return self.result
 
@@ -187,7 +194,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self._remove_layers()
         self._open = None
         self.found, self.left, self._asked_of = found, list(found.chosen), raw
-        self._known = {one.place.case: _stored(raw, one.place.case) for one in found.chosen}
+        self._known = {one.place.case: label_stamp(raw, one.place.case) for one in found.chosen}
         self._show()
         self.open_place(0)
         return f"{len(found.chosen)} of {found.considered} places. {about_time(60 * found.minutes)} together."
@@ -212,9 +219,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self.skip_button.setEnabled(bool(self.left))
         self.open_button.setEnabled(bool(self.left))
         self.hint.setText(self._to_do())
-        if self.found is None:
-            return
-        self.standing.setText(f"{self.found.standing.text} {self.found.learning}")
+        self.progress.show_next(self.found, self._coming or self._open, len(self.left))
         self.table.fill(
             [
                 [
@@ -314,6 +319,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         labels = self._labels()
         if labels is not None and self._kept is not None:
             unsaved.note_state(labels, self._kept)
+        self.progress.stop()
         super().close_down()
 
     def _may_go(self) -> bool:
@@ -353,7 +359,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         if found is None or folder is None or layer is None or layer not in self.viewer.layers:
             self.panel.say("Open a place first; its labels were closed.")
             return
-        if _stored(folder, found.place.case) != self._known.get(found.place.case) and not self._replaces(found):
+        if label_stamp(folder, found.place.case) != self._known.get(found.place.case) and not self._replaces(found):
             return
         labels = np.array(layer.data)  # people go on painting
         job, digest = take_correction(folder, found.place, found.image, labels), unsaved.labels_digest(labels)
@@ -389,11 +395,3 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self._show()
         if self._coming is None:  # else somebody chose another one meanwhile
             self.open_place(0)
-
-
-def _stored(raw: Path, case: str) -> tuple[int, int] | None:
-    """Return a stamp of the labels of a case, None where it has none."""
-    try:
-        return stamp(raw / "labelsTr" / f"{case}{read_info(raw).file_ending}")
-    except (NnunetError, OSError):
-        return None  # what is wrong with the dataset is said where it is written

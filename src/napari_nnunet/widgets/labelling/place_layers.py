@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.labelling.queries import Spot
+from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.case_files import volume_of_case
-from napari_nnunet.formats.dataset.raw_dataset import reader_of, survey
+from napari_nnunet.formats.dataset.raw_dataset import read_info, reader_of, survey
 from napari_nnunet.formats.dataset.read_case import labels_over
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.preprocessed.journal import joined_by
+from napari_nnunet.formats.workspace import stamp
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.labelling.suggestion import Suggestion
 from napari_nnunet.widgets.files.place import LayerData, placement
@@ -85,10 +87,18 @@ def drawn_across(box: tuple[tuple[int, int], ...]) -> int:
 
 
 def look_at_place(viewer: Any, layer: Any, place: Spot) -> None:
-    """Show the most doubtful voxel of a place; a slice lies in the plane of the screen."""
+    """Show the most doubtful voxel of a place; a slice lies in the plane of the screen, a whole image fills it."""
     if layer.ndim == 3 and place.partial:
         across = drawn_across(place.box)
         viewer.dims.order = (across, *(axis for axis in range(3) if axis != across))
     show_voxel(viewer, layer, place.middle)
-    if viewer.dims.ndim == layer.ndim:
+    if viewer.dims.ndim == layer.ndim and place.partial:
         viewer.scene.camera.center = on_screen(layer, place.middle, viewer.dims)
+
+
+def label_stamp(raw: Path, case: str) -> tuple[int, int] | None:
+    """Return a stamp of the labels of a case, None where it has none."""
+    try:
+        return stamp(raw / "labelsTr" / f"{case}{read_info(raw).file_ending}")
+    except (NnunetError, OSError):
+        return None  # what is wrong with the dataset is said where it is written

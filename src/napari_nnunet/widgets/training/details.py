@@ -40,6 +40,7 @@ _BUTTONS = {
         "compared at the end.",
     ),
     "film": ("Watch it learn", "Open a slice of a validation case with the labels after every few epochs."),
+    "next": ("Label next…", "Open the Next dock: which of your unlabelled images are best labelled next."),
 }
 
 
@@ -144,6 +145,7 @@ class TrainingDetails(QGroupBox):
             ("segment", saved),
             ("improve", paused),
             ("film", bool(training.frames)),
+            ("next", saved),
         ):
             self.buttons[name].setEnabled(possible)
         make_next(self.buttons["segment"], on=status == "finished" and saved)

@@ -107,6 +107,7 @@ class TrainWidget(RequestDock[Asked, Needs]):
             ("segment", self.segment_now),
             ("film", self.show_film),
             ("improve", self.improve),
+            ("next", self.label_next),
         ):
             self.details.buttons[name].clicked.connect(function)
         self.details.scores.opened.connect(self.open_case)
@@ -322,6 +323,13 @@ class TrainWidget(RequestDock[Asked, Needs]):
             return
         self.state.choose(model=folder.path.parent)
         open_dock(self.viewer, "Segment").use(folder.path.parent, checkpoint=path.name, folds=(folder.fold,))
+
+    def label_next(self) -> None:
+        """Open the Next dock with the dataset of the chosen training: its model says what is best labelled next."""
+        training = self.chosen
+        if training is not None:
+            self.state.choose(dataset=training.folder.path.parents[1].name)
+            open_dock(self.viewer, "Next")
 
     def show_film(self) -> None:
         """Open the film of the chosen training."""
