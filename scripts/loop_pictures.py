@@ -12,7 +12,9 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
+from napari.layers import Image
 from picture_window import pump, window
+from PIL import Image as Pillow
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QInputDialog, QMessageBox, QScrollArea
@@ -34,6 +36,7 @@ class Walk:
     viewer: object
     shot: object
     name: str
+    private: bool = False  # whether the images may not be shown in the docs
     actions: list = field(default_factory=list)
     screens: str = os.environ.get("NAPARI_NNUNET_SCREENS", "")
     looks: int = 0
@@ -95,9 +98,15 @@ class Walk:
             self.viewer.window.screenshot(str(file), canvas_only=False, flash=False)
 
     def keep(self, name):
-        """Take a picture for the docs."""
+        """Take a picture for the docs; without the image where its terms do not let it be passed on."""
         self.see(name)
-        self.shot(f"loop-{self.name}-{name}")
+        hidden = [layer for layer in self.viewer.layers if isinstance(layer, Image) and layer.visible and self.private]
+        for layer in hidden:
+            layer.visible = False
+        file = self.shot(f"loop-{self.name}-{name}")
+        Pillow.open(file).convert("RGB").quantize(256).save(file, optimize=True)
+        for layer in hidden:
+            layer.visible = True
 
     def end(self, dock, share=1.0):
         """Scroll a dock to its end, or to a share of it."""
@@ -115,8 +124,9 @@ class Walk:
         layer.mode, layer.brush_size = "paint", width
         for value, points in strokes:
             layer.selected_label = value
-            for point in points:
-                layer.paint(tuple(point), value)
+            with layer.block_history():  # as while the mouse is held down
+                for point in points:
+                    layer.paint(tuple(point), value)
             self.actions.append(f"stroke of {value}")
         pump(0.5)
 
@@ -236,6 +246,7 @@ def heart(folder):
         strokes=strokes,
         reader="napari-nnunet",
         unit="slices",
+        private=True,  # what may be done with them leaves out to pass them on
     )
     loop(subject)
 
@@ -256,12 +267,13 @@ class Subject:
     strokes: list
     reader: str
     unit: str
+    private: bool = False
 
 
 def loop(subject):
     """Walk the loop and say what was pressed."""
     viewer, shot = window(800)
-    walk = Walk(viewer, shot, subject.name)
+    walk = Walk(viewer, shot, subject.name, private=subject.private)
     cases = walk.dock("Training cases")
     for n in range(2):
         scribble(walk, subject, n)
@@ -296,7 +308,8 @@ def scribble(walk, subject, n):
     if labels.ndim == 3:
         viewer.dims.set_current_step(0, labels.data.shape[0] // 2)
         for value, points in subject.strokes[n]:  # painted by people, slice by slice
-            labels.data_setitem(tuple(points.T), value)
+            with labels.block_history():
+                labels.data_setitem(tuple(points.T), value)
             walk.actions.append(f"strokes of {value}")
         pump(1)
     else:
@@ -351,8 +364,9 @@ def rounds(walk, train, subject):
     for _ in range(3):
         correct(walk, following, subject)
         walk.see("corrected")
+        before = following._open
         walk.press(following.take_button)
-        taken(following, following._open)
+        taken(following, before)
         walk.idle(following)
         walk.see("taken")
     pump(60, lambda: following.over)
@@ -396,6 +410,7 @@ def correct(walk, following, subject):
     right = np.asarray(subject.truth[number])[box].astype(layer.data.dtype)
     wrong = right != layer.data[box]
     where = tuple(index + span.start for index, span in zip(np.nonzero(wrong), box, strict=True))
-    layer.data_setitem(where, right[wrong])
+    with layer.block_history():
+        layer.data_setitem(where, right[wrong])
     walk.actions.append(f"correct {place.case}")
     pump(0.5)

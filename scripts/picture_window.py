@@ -32,6 +32,8 @@ def window(height):
 
     def shot(name):
         pump(1.5)
-        viewer.window.screenshot(str(OUT / f"{name}.png"), canvas_only=False, flash=False)
+        file = OUT / f"{name}.png"
+        viewer.window.screenshot(str(file), canvas_only=False, flash=False)
+        return file
 
     return viewer, shot

@@ -13,10 +13,11 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.case_files import Case
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
-from napari_nnunet.formats.dataset.raw_writer import create_dataset
+from napari_nnunet.formats.dataset.raw_writer import create_dataset, save_case
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.jobs.labelling.suspects import Examined
 from napari_nnunet.jobs.labelling.take import take_correction, take_prediction
+from napari_nnunet.schema.geometry import Geometry
 
 SHAPE = (6, 12, 10)
 WHOLE = tuple((0, n) for n in SHAPE)
@@ -141,6 +142,7 @@ def test_a_picture_that_was_read_as_floating_point_becomes_a_picture_of_a_datase
     folder = tmp_path / "Dataset003_Sections"
     values = np.arange(120, dtype=np.uint8).reshape(12, 10)
     create_dataset(folder, ("EM",), {"background": 0, "membrane": 1}, ".png")
+    save_case(folder, "first", [values], (values > 50).astype(np.uint8), Geometry(spacing=(1.0, 1.0)))
     iio.imwrite(tmp_path / "u.png", values)
     labels = (values > 60).astype(np.uint8)
     spot = Spot("u", 0, ((0, 12), (0, 10)), 0, 0.0, {}, 0, (0, 0))

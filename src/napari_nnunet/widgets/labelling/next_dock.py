@@ -115,7 +115,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         row.setContentsMargins(0, 0, 0, 0)
         for part in (self.open_button, self.skip_button, self.train_button):
             row.addWidget(part)
-        for part in (self.table, line, self.hint):
+        for part in (self.hint, self.table, line):
             column.addWidget(part)
         return self.result
 
