@@ -336,10 +336,11 @@ def start(walk, cases):
     pump(120, lambda: train.chosen is not None and train.chosen.status in ("running", "finished"))
     pump(60 * MINUTES, lambda: len(train.chosen.epochs) > 3 or train.chosen.status == "finished")
     walk.end(train, 0.5)
-    walk.keep("training")
+    walk.see("training")
     pump(120 * MINUTES, lambda: train.chosen.status not in ("running", "waiting"))
     timer.stop()
-    walk.see("trained")
+    pump(3)
+    walk.keep("trained")
     walk.end(train)
     walk.see("trained-end")
     return train

@@ -10,11 +10,11 @@ from pathlib import Path
 import platformdirs
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.atomic import make_folder, write_json
-from napari_nnunet.widgets.frame.parts import Sentence, button
+from napari_nnunet.widgets.frame.parts import Sentence, button, into_sight
 
 _OFFER = "New here? A tour of two minutes segments a sample, and shows the way to a model of your own."
 
@@ -129,7 +129,7 @@ class Tour(QWidget):
         self.skip.setVisible(not last)
         self.show()
         self._frame.surround(stop.part)
-        _scroll_to(stop.part)
+        into_sight(stop.part)
         (self.act if stop.act is not None else self.next).setFocus()
 
     def _act(self) -> None:
@@ -152,14 +152,6 @@ class Tour(QWidget):
                 self.end()
                 return
         super().keyPressEvent(event)
-
-
-def _scroll_to(part: QWidget) -> None:
-    above = part.parentWidget()
-    while above is not None and not isinstance(above, QScrollArea):
-        above = above.parentWidget()
-    if above is not None:
-        above.ensureWidgetVisible(part, 0, 10)
 
 
 class _Frame(QFrame):

@@ -24,7 +24,7 @@ def workspace(tmp_path):
 @pytest.fixture
 def sparse(workspace):
     """Two cases, of one of which only a tenth is annotated."""
-    folder = make_dataset(workspace.raw, cases=2, shape=SHAPE)
+    folder = make_dataset(workspace.raw.parent, cases=2, shape=SHAPE)
     content = json.loads((folder / "dataset.json").read_text())
     content["labels"]["ignore"] = 2
     (folder / "dataset.json").write_text(json.dumps(content))
@@ -51,8 +51,10 @@ def test_a_small_share_is_not_rounded_to_nothing_nor_a_large_one_to_all(share, t
 
 
 def test_one_case_is_said_in_the_singular_and_where_it_was_measured():
-    found = Standing(1, 0.5, 0.7123, 1, "Dataset001_A 2d", 1)
-    assert found.text == "1 case, 50 % of its voxels annotated, Dice 0.712 on 1 validation case (only where annotated)."
+    found = Standing(1, 0.5, 0.7123, 1, "Dataset001_A 2d", 1, partly=True)
+    assert found.labelled == "1 case, 50 % of its voxels annotated"
+    assert found.learnt == "Dice 0.712 on 1 validation case (only where annotated then)"
+    assert found.text == f"{found.labelled}, {found.learnt}."
     assert Standing(7, 1.0, 0.7123, 5).learnt == "Dice 0.712 on 5 validation cases"
 
 

@@ -41,6 +41,8 @@ class Standing:
         The best model; empty where none was trained.
     known : int, optional
         Training cases there were when it was trained.
+    partly : bool
+        Whether its cases need not have been annotated wholly then, so that its Dice is of a part of them.
     """
 
     cases: int
@@ -49,6 +51,7 @@ class Standing:
     validated: int
     model: str = ""
     known: int | None = None
+    partly: bool = False
 
     @property
     def labelled(self) -> str:
@@ -61,7 +64,7 @@ class Standing:
         """How good the best model is; empty where none was validated."""
         if self.dice is None:
             return ""
-        where = " (only where annotated)" if self.annotated < 1 else ""
+        where = " (only where annotated then)" if self.partly else ""
         return f"Dice {self.dice:.3f} on {counted(self.validated, 'validation case')}{where}"
 
     @property
@@ -113,6 +116,7 @@ def look_at_standing(workspace: Workspace, dataset: str, known: Counts) -> Job[S
         len(scores),
         "" if model is None else model.name,
         None if model is None else model.dataset.num_training,
+        model is not None and model.dataset.labels.ignore_label is not None,
     )
 
 

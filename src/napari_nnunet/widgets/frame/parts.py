@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QLabel,
     QPushButton,
+    QScrollArea,
     QSizePolicy,
     QStyle,
     QStyleOptionComboBox,
@@ -33,6 +34,7 @@ from napari_nnunet.widgets.frame.words import as_text, path_in
 _MARKS = re.compile(r"&lt;(b|/b|br)&gt;")  # what sentences are marked with, escaped
 _COPIED_MS = 1500
 _BESIDE = 4  # pixels that a style leaves beside the text of a box
+_AROUND = 10  # pixels that are left around a part that comes into sight
 _NAME = (80, 140)  # pixels for the first column of a table that is wider than its dock
 
 
@@ -98,6 +100,15 @@ def make_next(made: QPushButton, *, on: bool) -> None:
     font = made.font()
     font.setBold(on)
     made.setFont(font)
+
+
+def into_sight(part: QWidget) -> None:
+    """Scroll the dock around a part so that it is seen."""
+    above = part.parentWidget()
+    while above is not None and not isinstance(above, QScrollArea):
+        above = above.parentWidget()
+    if above is not None:
+        above.ensureWidgetVisible(part, 0, _AROUND)
 
 
 def refresh_button(what: str) -> QPushButton:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QGridLayout, QGroupBox, QProgressBar, QPushButton, QVBoxLayout
 
 from napari_nnunet.events import Job
@@ -28,6 +30,7 @@ from napari_nnunet.widgets.training.words import (
     validation_line,
 )
 
+_BESIDE_TITLE = 30  # pixels that a style leaves beside the title of a box
 _BUTTONS = {
     "stop": ("Pause", "Save and stop, without starting remaining folds. Resume continues here."),
     "resume": ("Resume", "Continue exactly where it stopped."),
@@ -74,6 +77,7 @@ class TrainingDetails(QGroupBox):
 
     def __init__(self) -> None:
         super().__init__()
+        self._name = ""
         self._scored: tuple[Path, float] | None = None
         self._reading = Latest(self)
         self.bar = QProgressBar()
@@ -106,7 +110,8 @@ class TrainingDetails(QGroupBox):
 
     def show_training(self, training: Training, *, asked: bool) -> None:
         """Show a training as it was found; ``asked`` where it was asked to pause and did not yet."""
-        self.setTitle(training.title)
+        self._name = training.title
+        self._fit_title()
         self.line.setText(status_line(training))
         self.note.setText(note_line(training))
         self.note.setVisible(bool(self.note.text()))
@@ -117,6 +122,16 @@ class TrainingDetails(QGroupBox):
         self.curves.setVisible(bool(training.epochs))
         self.curves.show_epochs(training.epochs)
         self._show_scores(training)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Show as much of the title as fits now."""
+        super().resizeEvent(event)
+        self._fit_title()
+
+    def _fit_title(self) -> None:
+        room = self.width() - _BESIDE_TITLE
+        self.setTitle(self.fontMetrics().elidedText(self._name, Qt.TextElideMode.ElideMiddle, room))
+        self.setAccessibleName(self._name)
 
     def _show_bar(self, training: Training) -> None:
         self.bar.setVisible(training.alive)

@@ -45,7 +45,8 @@ def needs_text(found: Needs) -> list[str]:
     if found.cases:
         said.append(f"{counted(len(found.cases), 'case')} will be preprocessed first")
     if found.unused:
-        said.append(f"{counted(len(found.unused), 'case')} in no fold yet; you will be asked about them")
+        them = "it" if len(found.unused) == 1 else "them"
+        said.append(f"{counted(len(found.unused), 'case')} in no fold yet; you will be asked about {them}")
     jobs = getattr(found, "jobs", None)
     if jobs is not None:
         said.append(f"{counted(len(jobs), 'job')} to submit" if jobs else "All of these are trained or under way")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari.utils.notifications import show_info
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QGroupBox, QInputDialog, QVBoxLayout
 
 from napari_nnunet.errors import ImageError, counted
@@ -21,7 +22,7 @@ from napari_nnunet.processes.launch import DetachedTraining, end_fold, improving
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import RequestDock
-from napari_nnunet.widgets.frame.parts import folded_away
+from napari_nnunet.widgets.frame.parts import folded_away, into_sight
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
 from napari_nnunet.widgets.frame.words import plain_time
@@ -48,6 +49,7 @@ else:
 
 T = TypeVar("T")
 _FINISH_IN = 20  # epochs
+_SHOWN_MS = 300  # until a dock that comes to the front is laid out
 
 
 class TrainWidget(RequestDock[Asked, Needs]):
@@ -244,6 +246,12 @@ class TrainWidget(RequestDock[Asked, Needs]):
             self.table.choose_when_there(there[0].folder.path)
             self.table.show_trainings(self.watch.trainings)
         self.panel.say("Press 'Improve…' to continue the chosen model, or train again above.")
+        QTimer.singleShot(_SHOWN_MS, self._show_improve)
+
+    def _show_improve(self) -> None:
+        """Bring the button into sight when the dock has come to the front and is laid out."""
+        into_sight(self.details.buttons["improve"])
+        self.details.buttons["improve"].setFocus()
 
     def _meant(self, training: Training | None) -> Training | None:
         """Return a training that a question was about as it is now, whatever is chosen by then; else the chosen one."""
