@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 from napari_nnunet.formats.model.fold import CONTINUED_FILE
 from napari_nnunet.formats.results.summary import Summary
@@ -18,3 +19,12 @@ def test_a_comparison_says_what_is_doubtful_about_it(qtbot, tmp_path):
         details._scores_read(Validated(Summary({}, {}, ()), {}, {}, *_before_and_after(tmp_path)))
         assert details.compared.texts()[1:] == [["organ", "0.5000", "0.7500"]]
         assert details.doubt.text() == note and details.doubt.isVisibleTo(details) == bool(note)
+
+
+def test_scores_are_read_again_when_a_training_has_ended_for_its_comparison_comes_last(qtbot, tmp_path, monkeypatch):
+    details, read = TrainingDetails(), []
+    qtbot.addWidget(details)
+    monkeypatch.setattr(details._reading, "start", lambda job, **_: read.append(job))
+    for alive in (True, True, False, False):
+        details._show_scores(SimpleNamespace(folder=SimpleNamespace(path=tmp_path), scored=1.0, alive=alive))
+    assert len(read) == 2

@@ -78,7 +78,7 @@ class TrainingDetails(QGroupBox):
     def __init__(self) -> None:
         super().__init__()
         self._name = ""
-        self._scored: tuple[Path, float] | None = None
+        self._scored: tuple[Path, float, bool] | None = None
         self._reading = Latest(self)
         self.bar = QProgressBar()
         self.bar.setAccessibleName("Progress of the training")
@@ -171,8 +171,8 @@ class TrainingDetails(QGroupBox):
             self._scored = None
             self._reading.stop()
             self._set_scores_visible(False)
-        elif self._scored != (training.folder.path, training.scored):
-            self._scored = (training.folder.path, training.scored)
+        elif self._scored != (seen := (training.folder.path, training.scored, training.alive)):
+            self._scored = seen  # the comparison with the model before is written after the scores
             self._reading.start(_read_scores(training), returned=self._scores_read, errored=self._not_read)
 
     def _scores_read(self, found: Validated) -> None:
