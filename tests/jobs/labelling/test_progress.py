@@ -59,8 +59,8 @@ def test_one_case_is_said_in_the_singular_and_where_it_was_measured():
 
 
 def test_what_is_annotated_is_counted_and_only_read_again_where_it_changed(workspace, sparse, monkeypatch):
-    reads, read = [], progress.read_labels
-    monkeypatch.setattr(progress, "read_labels", lambda file, **more: reads.append(file.name) or read(file, **more))
+    reads, read = [], progress.amount_of
+    monkeypatch.setattr(progress, "amount_of", lambda file, *more: reads.append(file.name) or read(file, *more))
     known = {}
     assert drain(look_at_standing(workspace, sparse.name, known)).annotated == pytest.approx(0.05)
     assert sorted(reads) == ["c0.nii.gz", "c1.nii.gz"]

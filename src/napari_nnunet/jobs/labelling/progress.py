@@ -8,19 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from napari_nnunet.errors import ModelError, NnunetError, counted
 from napari_nnunet.events import Job, Progress, drain
 from napari_nnunet.formats.dataset.raw_dataset import survey
-from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.workspace import Workspace, stamp
+from napari_nnunet.jobs.amount import Amount, amount_of
 from napari_nnunet.jobs.labelling.judge import best_model, judges
 from napari_nnunet.schema.requests.labelling import JudgedBy
 
 _ALL = 0.995  # from which share on voxels that are not annotated would be rounded away
-#: Annotated voxels, and all of them, by label file, its state and the value of what is not annotated.
-Counts: TypeAlias = MutableMapping[tuple[Path, Any, int], tuple[int, int]]
+#: What is annotated, by label file, its state and the value of what is not annotated.
+Counts: TypeAlias = MutableMapping[tuple[Path, Any, int], Amount]
 
 
 @dataclass(frozen=True)
@@ -122,14 +120,12 @@ def look_at_standing(workspace: Workspace, dataset: str, known: Counts) -> Job[S
 
 def _share(files: list[Path], reader: str | None, ignored: int, known: Counts) -> Job[float]:
     """Return the share of voxels that somebody looked at."""
-    counts = []
+    total = Amount()
     for index, file in enumerate(files):
         key = file, stamp(file), ignored
         if key not in known:
-            with suppress(NnunetError):  # 'Check dataset' tells of labels that cannot be read
-                labels, _ = read_labels(file, reader=reader)
-                known[key] = int(np.count_nonzero(labels != ignored)), labels.size
-        if key in known:
-            counts.append(known[key])
+            with suppress(NnunetError, OSError):  # 'Check dataset' tells of labels that cannot be read
+                known[key] = amount_of(file, reader, ignored)
+        total += known.get(key, Amount())
         yield Progress(done=index + 1, total=len(files))
-    return sum(done for done, _ in counts) / max(1, sum(every for _, every in counts))
+    return total.share
