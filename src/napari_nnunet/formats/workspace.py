@@ -13,7 +13,7 @@ import platformdirs
 
 from napari_nnunet.errors import DatasetError, ModelError
 from napari_nnunet.schema.model_name import ModelName
-from napari_nnunet.schema.names import MOST_BYTES, is_dataset_name, require_dataset_name
+from napari_nnunet.schema.names import MOST_BYTES, is_dataset_name, require_dataset_name, typed
 
 _VARIABLES = {"raw": "nnUNet_raw", "preprocessed": "nnUNet_preprocessed", "results": "nnUNet_results"}
 
@@ -178,8 +178,15 @@ class Workspace:
         folder = self.model(name, ModelName(trainer, plans, configuration))
         if not folder.is_dir():
             there = ", ".join(model.folder for model in self.models(name))
+            if not there:
+                raise ModelError(
+                    f"{folder} does not exist: {name} has no trained model yet.",
+                    shell=f"Train one first: 'napari-nnunet plan_and_preprocess -d {typed(name)}', then 'napari-nnunet "
+                    f"train {typed(name)} {configuration} 0'.",
+                    window="Train one first, in the Train dock.",
+                )
             raise ModelError(
-                f"{folder} does not exist. Trained models of {name}: {there or 'none'}.",
+                f"{folder} does not exist. Trained models of {name}: {there}.",
                 shell="They are named TRAINER__PLANS__CONFIGURATION (-tr, -p, -c).",
             )
         return folder

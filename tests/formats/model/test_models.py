@@ -166,6 +166,10 @@ def test_models_of_a_workspace_are_found_by_number_or_name(new_model, tmp_path):
         assert found == model.folder
     with pytest.raises(ModelError, match="Trained models of Dataset001_Tiny: nnUNetTrainer__nnUNetPlans__3d_fullres"):
         workspace.model_folder("1", trainer="nnUNetTrainer", plans="nnUNetPlans", configuration="2d")
+    (workspace.results / "Dataset003_New").mkdir()
+    with pytest.raises(ModelError, match="Dataset003_New has no trained model yet. Train one first: ") as raised:
+        workspace.model_folder("3", trainer="nnUNetTrainer", plans="nnUNetPlans", configuration="2d")
+    assert raised.value.in_window.endswith("Train one first, in the Train dock.")
     with pytest.raises(DatasetError, match="No dataset with the number 7"):
         workspace.dataset_name("7")
     (workspace.results / "Dataset001_Other").mkdir()

@@ -192,6 +192,25 @@ def test_a_file_that_does_not_say_from_which_labels_was_learnt_is_made_anew_wher
     assert "or it was not noted what they were: 6 validation cases" in notes(predict(model, image(raw), QUALITY))[1]
 
 
+def test_a_dataset_that_cannot_be_read_does_not_keep_anybody_from_segmenting(place):
+    model, raw = place
+    first = drain(predict(model, image(raw), QUALITY)).quality
+    (raw / "dataset.json").write_text("{")
+    assert drain(predict(model, image(raw), QUALITY)).quality == first
+
+
+def test_what_somebody_else_left_out_of_the_file_is_measured_again_with_the_rest(place):
+    model, raw = place
+    drain(predict(model, image(raw), QUALITY))
+    path = model.folder / "quality.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["plain"]["model"]["looks"].pop()
+    path.write_text(json.dumps(content))
+    write_nifti(raw / "labelsTr" / "c5.nii.gz", np.ones(SHAPE, np.uint8))
+    _, said = notes(predict(model, image(raw), QUALITY))
+    assert "The labels of c5 changed" in said and "6 validation cases" in said
+
+
 def test_where_it_cannot_be_measured_again_it_says_that_it_goes_by_earlier_labels(place, tmp_path, capsys):
     model, raw = place
     first = drain(predict(model, image(raw), QUALITY)).quality

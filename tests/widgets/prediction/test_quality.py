@@ -5,6 +5,12 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from docks import wait_until_idle
+from qtpy.QtCore import Qt
+
+from helpers import smooth_image
+from napari_nnunet.engine.prediction.quality import MEAN, Judged
+from napari_nnunet.widgets.prediction.words import told_quality
 
 pytestmark = pytest.mark.gui
 
@@ -47,3 +53,26 @@ def test_the_8_bit_preset_is_there_where_it_is_usable(dock, new_model):
     form.preset_box.value = "fast_8bit"
     form.label_presets({"fast": "1 s"})
     assert form.preset_box.value == "Custom"
+
+
+def test_of_several_time_points_the_one_to_be_looked_at_first_is_told():
+    def judged(mean, *missing):
+        return Judged(dice={MEAN: (mean, 0.0, 1.0), "organ": (mean, 0.0, 1.0)}, missing=missing)
+
+    assert told_quality([judged(0.7)]).startswith("Predicted Dice: organ 0.70")
+    told = told_quality([judged(0.9), judged(0.4), judged(0.8)])
+    assert told.startswith("Probably the worst of 3 time points is 1. Predicted Dice: organ 0.40")
+    told = told_quality([judged(0.9), judged(0.4), judged(0.8, "tumour, which 9 of 9 known cases have")])
+    assert told.startswith("Probably the worst of 3 time points is 2.") and "Nothing was found of tumour" in told
+
+
+def test_without_validation_cases_the_predicted_dice_is_refused_with_what_to_do(viewer, dock, new_model, qtbot):
+    dock.add_model(new_model().folder)
+    viewer.add_image(smooth_image((12, 30, 28))[0], name="image", units=["mm"] * 3)
+    dock.form.rows.widgets["quality"].value = True
+    qtbot.waitUntil(dock.panel.button.isEnabled)
+    qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
+    wait_until_idle(qtbot, dock)
+    said = dock.panel.status.text()
+    assert "learnt from at least 5 validation cases" in said and "in the Train dock" in said
+    assert "Something went wrong" not in said

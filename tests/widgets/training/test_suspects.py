@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from docks import PATIENCE, Halting, wait_until_idle
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QLabel, QWidget
 
 from helpers import Recipe, make_dataset, make_model, write_nifti
 from napari_nnunet.errors import DatasetError
@@ -161,6 +164,59 @@ def test_what_was_found_right_is_shown_when_asked_and_doubted_again(suspects, pl
     wait_until_idle(qtbot, suspects)
     assert [one.case.name for one in _wrong(suspects)] == ["c3"]
     assert not (place[1] / "accepted_labels.csv").exists()
+
+
+def nothing_chosen(workspace, raw, fold):
+    return None
+
+
+def not_validated(workspace, raw, fold):
+    shutil.rmtree(fold / "validation")
+    return Chosen(fold)
+
+
+def other_classes(workspace, raw, fold):
+    content = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+    (raw / "dataset.json").write_text(json.dumps({**content, "labels": {"background": 0, "a": 1, "b": 2}}))
+    return Chosen(fold)
+
+
+def accepted_by_hand(workspace, raw, fold):
+    (raw / "accepted_labels.csv").write_text("case,why\nc3,I say so\n")
+    return Chosen(fold)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (nothing_chosen, "Choose a training first."),
+        (not_validated, "was validated on cases that it did not see"),
+        (other_classes, "was trained with the classes background = 0, a = 1"),
+        (accepted_by_hand, "accepted_labels.csv has no column drawn"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_said(place, qtbot, spoil, said):
+    workspace, raw, fold = place
+    chosen = spoil(workspace, raw, fold)
+    widget = SuspectList(State(workspace), lambda: chosen)
+    qtbot.addWidget(widget)
+    widget.panel.button.click()
+    wait_until_idle(qtbot, widget)
+    assert said in widget.panel.status.text() and "Something went wrong" not in widget.panel.status.text()
+    assert widget.found is None and not widget.table.isVisibleTo(widget)
+
+
+def test_of_a_single_validated_case_it_says_that_little_can_be_told(place, qtbot):
+    workspace, _, fold = place
+    for path in (fold / "validation").iterdir():
+        if not path.name.startswith("c3"):
+            path.unlink()
+    widget = SuspectList(State(workspace), lambda: Chosen(fold))
+    qtbot.addWidget(widget)
+    widget.panel.button.click()
+    wait_until_idle(qtbot, widget)
+    told = " ".join(label.text() for label in widget.findChildren(QLabel))
+    assert "Only 1 validated case: what is usual cannot be known from so few" in told
 
 
 def test_a_place_is_opened_with_its_labels_selected(suspects, place, viewer, qtbot):

@@ -152,10 +152,14 @@ def _agree(path: Path, noted: str) -> bool:
 
 @lru_cache(maxsize=4)
 def _labels_now(raw: Path, *_: tuple[int, int] | None) -> Mapping[str, Path]:
-    """Return where the labels of the cases of a dataset lie; kept while its folder and its description stay."""
-    if not (raw / "dataset.json").is_file():
-        return {}
-    return {case.name: case.label for case in survey(raw)[0].cases}
+    """Return where the labels of the cases of a dataset lie; kept while its folder and its description stay.
+
+    None where there is no dataset that can be read: segmenting does not need it.
+    """
+    if (raw / "dataset.json").is_file():
+        with contextlib.suppress(NnunetError, OSError):
+            return {case.name: case.label for case in survey(raw)[0].cases}
+    return {}
 
 
 @lru_cache(maxsize=4)
@@ -192,15 +196,16 @@ def _calibrated_again(
     folds = tuple(fold for fold in model.folds(settings.checkpoint) if f"fold_{fold}" in weights)
     cases = _cases(model, settings.replace(folds=folds))
     stay = {result.case for result in known.scored} - set(moved)
-    again = [(case, fold) for case, fold in cases if case.name in moved or len(stay) < LEAST_CASES]
+    plain = [result.case for result in known.scored if result.plain]
+    enough = len(stay) >= LEAST_CASES and len(plain) == len(known.looks)  # the file may be somebody else's
+    again = [(case, fold) for case, fold in cases if case.name in moved or not enough]
     yield Note(
         text=f"The labels of {some(moved, 3)} changed since it was measured how good {model.name} is, or it was not "
         f"noted what they were: {_planned(len(again))}"
     )
-    if len(stay) < LEAST_CASES:
+    if not enough:
         return (yield from _measured(model, settings, segment, again))
     found, learnt = yield from _measured(model, settings, segment, again, least=0)
-    plain = [result.case for result in known.scored if result.plain]
     looks = [look for case, look in zip(plain, known.looks, strict=True) if case in stay]
     scored = tuple(result for result in known.scored if result.case in stay)
     labels = {case: noted for case, noted in dict(entry.get("labels") or {}).items() if case in stay}

@@ -34,6 +34,7 @@ from napari_nnunet.widgets.prediction.result import (
     rivals,
 )
 from napari_nnunet.widgets.prediction.volumes import VolumeTable
+from napari_nnunet.widgets.prediction.words import told_quality
 
 if TYPE_CHECKING:
     import napari
@@ -193,8 +194,8 @@ class ResultView(QWidget):
             return text
         if not result.canvas.any():
             text += " Nothing was found in this image."
-        if predictions[0].quality is not None:
-            text += f" {predictions[0].quality.text}"
+        if judged := [prediction.quality for prediction in predictions if prediction.quality is not None]:
+            text += f" {told_quality(judged)}"
         recipe |= result.request.asked
         self.settle(predictions)
         if result.labels in self.viewer.layers:

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from napari_nnunet.errors import counted, some
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.frame.words import about_time, size_text, times_text
 from napari_nnunet.widgets.prediction.request import SegmentRequest
+
+if TYPE_CHECKING:
+    from napari_nnunet.engine.prediction.quality import Judged
+
+
+def told_quality(judged: Sequence[Judged]) -> str:
+    """Return how good a result probably is; of several time points, the one to be looked at first.
+
+    Parameters
+    ----------
+    judged : sequence of Judged
+        Of each time point, at least one.
+    """
+    ranks = [(not one.missing, -1.0 if math.isnan(one.mean) else one.mean) for one in judged]
+    worst = min(range(len(judged)), key=lambda n: ranks[n])
+    text = judged[worst].text
+    return text if len(judged) == 1 else f"Probably the worst of {len(judged)} time points is {worst}. {text}"
 
 
 def about_model(model: TrainedModel) -> str:
