@@ -28,7 +28,7 @@ def test_what_was_found_right_is_not_listed_again_until_something_changes_there(
     out = capsys.readouterr().out
     assert "1 of 12 cases looks wrong" in out and "Accepted, in " in out and "accepted_labels.csv: c04." in out
     kept = (raw / "accepted_labels.csv").read_text(encoding="utf-8")
-    assert kept.splitlines()[1].startswith("c04,the whole case,")
+    assert kept.splitlines()[1].startswith('c04,"organ, seen as background",')
     found = drain(find_label_errors(workspace, request()))
     assert [case.name for case in found.suspects] == ["c07"]
     rows = list(csv.DictReader(found.file.read_text(encoding="utf-8").splitlines()))
@@ -56,6 +56,28 @@ def test_a_part_that_was_found_right_stays_so_where_another_network_sees_about_t
     seen[2:6, 18:20, 2:12] = 1  # half of it: another place
     see(model, 4, seen)
     assert [len(case.doubted) for case in drain(find_label_errors(workspace, request())).suspects] == [2]
+
+
+def test_another_place_of_an_accepted_case_is_listed(suspected):
+    workspace, spoil, model = suspected
+    labels = truth(4)
+    labels[2:6, 18:22, 4:16] = 1
+    spoil(4, labels)
+    drain(find_label_errors(workspace, request(accept=("c04",))))
+    seen = labels.copy()
+    seen[2:6, 2:8, 15:21] = 2  # another network agrees there, and contradicts as many voxels elsewhere
+    see(model, 4, seen)
+    (case,) = drain(find_label_errors(workspace, request())).suspects
+    assert case.name == "c04" and [case.parts[n].seen for n in case.doubted] == [2]
+
+
+def test_a_case_of_which_no_part_stands_out_is_accepted_as_a_whole(suspected):
+    """Every contradicted voxel by itself, as far as a list of parts goes."""
+    workspace, spoil, _ = suspected
+    spoil(7, np.where(np.indices((8, 24, 22)).sum(0) % 2, truth(7), 0).astype(np.uint8))
+    (case,) = drain(find_label_errors(workspace, request(accept=("c07",)))).accepted
+    assert not case.suspect
+    assert drain(find_label_errors(workspace, request())).suspects == ()
 
 
 def test_what_was_found_right_is_doubted_again_when_it_is_asked(suspected):

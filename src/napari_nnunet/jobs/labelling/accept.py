@@ -22,7 +22,7 @@ def accept_label(folder: Path, case: Examined, part: int | None, scheme: LabelSc
     case : Examined
         A case that looks wrong.
     part : int, optional
-        Which of its parts; the whole case if not given.
+        Which of its parts; the whole case, of which no part stands out, if not given.
     scheme : LabelScheme
         What the labels mean, for the words in the file.
 
@@ -69,7 +69,6 @@ def accept_cases(
     SettingsError
         If there is no such case or part; nothing is accepted then.
     """
-    entries: list[Accepted] = []
     numbers: dict[str, set[int]] = {}
     for text in wanted:
         name, _, part = text.rpartition(":") if text not in judged else (text, "", "")
@@ -82,14 +81,18 @@ def accept_cases(
             raise SettingsError(
                 f"{name} has {counted(len(case.parts), 'part')} that may be accepted; {text} is none of them."
             )
-        own = None if not part else int(part) - 1
-        entries.append(_entry(case, own, scheme))
-        numbers.setdefault(name, set()).add(WHOLE if own is None else own)
-    if entries:
-        path = accept(folder, entries)
+        numbers[name] = numbers.get(name, set()) | ({int(part) - 1} if part else _all_of(case))
+    if numbers:
+        parts = [(judged[name], own) for name, found in numbers.items() for own in sorted(found)]
+        path = accept(folder, [_entry(case, None if own == WHOLE else own, scheme) for case, own in parts])
         for name, found in numbers.items():
             judged[name] = judged[name].with_accepted({*judged[name].accepted, *found})
         yield Note(text=f"{some(list(numbers))}: the labels are right. {path} keeps it.")
+
+
+def _all_of(case: Examined) -> set[int]:
+    """Return the numbers of all parts of a case: others, that are seen there later, are not accepted by that."""
+    return set(range(len(case.parts))) or {WHOLE}
 
 
 def take_back_cases(folder: Path, wanted: Sequence[str]) -> None:
