@@ -11,7 +11,7 @@ from pathlib import Path
 from napari_nnunet.formats.atomic import make_folder, write_error
 
 TRASH = "trash"
-_TIME = "%Y-%m-%d %H.%M.%S"
+TIME = "%Y-%m-%d %H.%M.%S"
 _ENTRY = re.compile(r"(?P<name>.+) (?P<when>\d{4}-\d\d-\d\d \d\d\.\d\d\.\d\d)(?: \((?P<number>\d+)\))?")
 
 
@@ -44,7 +44,7 @@ class Trashed:
 
 def trash_path(trash: Path, name: str) -> Path:
     """Return where something goes in a trash folder, which is made: its name and the time, and a number if needed."""
-    dated = make_folder(trash) / f"{name} {time.strftime(_TIME)}"
+    dated = make_folder(trash) / f"{name} {time.strftime(TIME)}"
     path, number = dated, 2
     while path.exists():
         path, number = dated.with_name(f"{dated.name} ({number})"), number + 1

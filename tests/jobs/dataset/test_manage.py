@@ -10,6 +10,7 @@ import pytest
 from helpers import TRAINED, Recipe, make_model, make_trainable
 from napari_nnunet.errors import DatasetError, NnunetError, SettingsError
 from napari_nnunet.events import drain as run
+from napari_nnunet.formats import trash
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.manage import bring_dataset_back, datasets_in_trash, remove_dataset, rename_dataset
@@ -99,6 +100,17 @@ def test_a_removed_dataset_comes_back_with_its_plans_and_its_models_stayed(works
     assert workspace.dataset_names() == [TRAINED] and datasets_in_trash(workspace) == []
     back = sorted(path.relative_to(workspace.preprocessed) for path in workspace.preprocessed.rglob("*.*"))
     assert set(files) <= set(back)
+
+
+def test_a_dataset_comes_back_with_its_own_plans_and_not_with_those_of_a_later_one_of_its_name(workspace, monkeypatch):
+    for second in (1, 5):
+        monkeypatch.setattr(trash.time, "strftime", lambda _, second=second: f"2026-01-01 10.00.0{second}")
+        for root in (workspace.raw, workspace.preprocessed):
+            (root / TRAINED).mkdir(exist_ok=True)
+            (root / TRAINED / "which").write_text(str(second))
+        run(remove_dataset(workspace, TRAINED))
+    bring_dataset_back(workspace, datasets_in_trash(workspace)[1])
+    assert [(root / TRAINED / "which").read_text() for root in (workspace.raw, workspace.preprocessed)] == ["1", "1"]
 
 
 def test_a_dataset_does_not_come_back_over_another(workspace):

@@ -205,3 +205,23 @@ def test_what_a_doubtful_volume_is_taken_for_is_asked_once(viewer, cases, home, 
     press(cases, qtbot)
     assert not warned and len(asked) == 1 and "'crop' does not say what its axes are" in asked[0]
     assert not (home / "nnUNet_raw" / "Dataset001_Spots").exists()
+
+
+def test_a_voxel_size_that_was_typed_stays_with_its_image(viewer, cases, home, qtbot):
+    """It overruled what the next image knows, whose place was lost, too."""
+    first = viewer.add_image(smooth_image(SHAPE)[0], name="pixels")
+    labels = viewer.add_labels(spot(), name="labels")
+    chosen(cases, [first], labels)
+    cases.form.spacing_edit.value = "3 1 1"
+    ready(cases, qtbot)
+    press(cases, qtbot)
+    lies = Geometry(spacing=(2.0, 0.5, 0.5), origin=(5.0, 6.0, 7.0))
+    second = image(viewer, "known", lies)
+    chosen(cases, [second], viewer.add_labels(spot(), name="other labels", **placement(lies)))
+    assert cases.form.spacing_edit.value == ""
+    ready(cases, qtbot)
+    press(cases, qtbot)
+    saved = read_labels(home / "nnUNet_raw" / "Dataset001_Spots" / "labelsTr" / "known.nii.gz")[1]
+    assert (saved.spacing, saved.origin) == (lies.spacing, lies.origin)
+    chosen(cases, [first], labels)
+    assert cases.form.spacing_edit.value == "3 1 1"

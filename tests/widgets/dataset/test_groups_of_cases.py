@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from napari_nnunet.formats.dataset.groups import read_groups, stored_groups, write_groups
+from napari_nnunet.formats.dataset.groups import read_groups, stored_groups
 from napari_nnunet.widgets.dataset.case_list import GroupTable
 
 NAMES = ["anna_left", "anna_right", "bob_left", "bob_right", "carl"]
@@ -60,6 +60,41 @@ def test_a_table_that_cannot_be_read_is_named_and_stays_as_it_is(table, tmp_path
     table.show_cases(tmp_path, NAMES)
     assert "has no group" in table.about.text()
     assert _kept(tmp_path) == ["case,group", "anna_left"]
-    write_groups(tmp_path, {})
+    table.table.item(2, 1).setText("bob")
+    assert "The groups could not be saved." in table.about.text() and "has no group" in table.about.text()
+    table.pattern.setText("^([a-z]+)")
+    table.find.click()
+    assert _kept(tmp_path) == ["case,group", "anna_left"]
+    (tmp_path / "groups_before.csv").write_text("older")
+    assert not table.aside.isHidden()
+    table.aside.click()
+    assert "every case stands alone" in table.about.text() and "is groups_before_2.csv now." in table.about.text()
+    assert (tmp_path / "groups_before_2.csv").read_text() == "case,group\nanna_left\n"
+    assert _kept(tmp_path) is None and table.aside.isHidden()
+    table.table.item(2, 1).setText("bob")
+    assert _kept(tmp_path) == ["case,group", "bob_left,bob"]
     table.show_cases(None, [])
     assert table.groups() == {}
+
+
+def test_only_what_is_typed_changes_in_a_table_that_others_write_too(table, tmp_path):
+    """Each letter wrote the whole table as one window knew it: groups of others, of removed cases, columns went."""
+    table.show_cases(tmp_path, NAMES)
+    table.table.item(0, 1).setText("anna")
+    path = tmp_path / "groups.csv"
+    path.write_text("case;group;age\nanna_left;anna;30\nbob_left;bob;40\nremoved_case;zoe;50\n")
+    table.table.item(4, 1).setText("carl")
+    table.table.item(0, 1).setText("")
+    lines = ["case;group;age", "anna_left;anna_left;30", "bob_left;bob;40", "removed_case;zoe;50", "carl;carl;"]
+    assert _kept(tmp_path) == lines
+    table.show_cases(tmp_path, NAMES)
+    assert table.groups() == {"anna_left": "anna_left", "bob_left": "bob", "carl": "carl"}
+
+
+def test_groups_of_another_dataset_are_not_shown_while_its_cases_are_looked_for(table, tmp_path):
+    table.show_cases(tmp_path, NAMES)
+    table.show_dataset(tmp_path)
+    assert table.table.rowCount() == len(NAMES)
+    table.show_dataset(tmp_path / "other")
+    assert table.table.item(0, 0) is None or table.table.item(0, 0).text() == ""
+    assert not (tmp_path / "groups.csv").exists()

@@ -11,9 +11,12 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox
 
 from helpers import dataset_json, make_dataset
+from napari_nnunet.errors import SettingsError
+from napari_nnunet.events import Stage
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
 from napari_nnunet.formats.dataset.raw_writer import drop_case
 from napari_nnunet.formats.images.files import read_labels, write_labels
+from napari_nnunet.widgets.dataset import dataset_dialog
 from napari_nnunet.widgets.files.unsaved import CloseGuard
 from napari_nnunet.widgets.frame.layers import SPARSE
 from napari_nnunet.widgets.frame.panel import RunState
@@ -233,6 +236,86 @@ def test_a_dataset_is_renamed_removed_and_brought_back_in_the_dock(cases, raw, h
     listed(cases, qtbot, 3)
     assert len(survey(raw.with_name("Dataset005_Nuclei"))[0].cases) == 3
     assert made[-1].panel.state is RunState.IDLE
+
+
+def edited(cases, qtbot, monkeypatch, names, new=None):
+    """Give classes, and the dataset, other names by the real dialog."""
+    dialog = dialog_of(cases, monkeypatch)
+    click(qtbot, cases.form.edit)
+    for row in range(dialog[0].table.rowCount()):
+        item = dialog[0].table.item(row, 1)
+        item.setText(names.get(item.text(), item.text()))
+    dialog[0].name_edit.setText(new or dialog[0].name_edit.text())
+    click(qtbot, dialog[0].panel.button)
+    qtbot.waitUntil(lambda: dialog[0].panel.state is RunState.IDLE)
+    return dialog[0]
+
+
+def test_an_open_case_follows_classes_that_exchange_their_names(viewer, cases, raw, qtbot, monkeypatch, asked):
+    """Its labels were saved with the classes reversed, unasked."""
+    dataset_json(raw, labels={"background": 0, "a": 1, "b": 2})
+    cases.state.written.emit()
+    before, _ = label_of(raw)
+    open_case(viewer, cases, qtbot)
+    edited(cases, qtbot, monkeypatch, {"a": "b", "b": "a"})
+    qtbot.waitUntil(lambda: names(cases) == {0: "background", 1: "b"})
+    assert "Labels: 1 b" in settled(cases, qtbot)
+    press(cases, qtbot)
+    assert not asked.called
+    np.testing.assert_array_equal(label_of(raw)[0], before)
+
+
+def test_an_open_case_whose_classes_another_program_exchanged_is_asked_about(viewer, cases, raw, qtbot, asked):
+    dataset_json(raw, labels={"background": 0, "a": 1, "b": 2})
+    cases.state.written.emit()
+    open_case(viewer, cases, qtbot)
+    dataset_json(raw, labels={"background": 0, "c": 3, "b": 2, "a": 1})
+    cases.state.written.emit()
+    assert "<b>Will save changes to</b> 'c1'" in settled(cases, qtbot)
+    dataset_json(raw, labels={"background": 0, "b": 1, "a": 2})
+    cases.state.written.emit()
+    assert "<b>Will replace</b> 'c1'" in settled(cases, qtbot)
+    asked.return_value = QMessageBox.StandardButton.No
+    press(cases, qtbot)
+    assert "'c1', or what their values mean, were changed elsewhere since" in asked.call_args.args[2]
+
+
+def test_an_open_case_is_that_case_when_its_dataset_got_another_name(viewer, cases, raw, qtbot, monkeypatch, asked):
+    layer = open_case(viewer, cases, qtbot)
+    edited(cases, qtbot, monkeypatch, {"a": "lesion"}, "Fresh")
+    qtbot.waitUntil(lambda: cases.state.choice.dataset == "Dataset005_Fresh")
+    qtbot.waitUntil(lambda: names(cases) == {0: "background", 1: "lesion"})
+    assert "<b>Will save changes to</b> 'c1' in Dataset005_Fresh" in settled(cases, qtbot)
+    layer.data[0, 0, :5] = 1
+    layer.data = layer.data
+    press(cases, qtbot)
+    np.testing.assert_array_equal(label_of(raw.with_name("Dataset005_Fresh"))[0], layer.data)
+    assert not asked.called
+
+
+def test_classes_are_not_changed_where_the_new_name_of_the_dataset_is_taken(
+    cases, raw, home, qtbot, monkeypatch, asked
+):
+    """They were, and once more with the next press: names that were exchanged were what they had been."""
+    dataset_json(raw, labels={"background": 0, "a": 1, "b": 2})
+    cases.state.written.emit()
+    (taken := home / "nnUNet_results" / "Dataset005_Taken").mkdir(parents=True)
+    dialog = edited(cases, qtbot, monkeypatch, {"a": "b", "b": "a"}, "Taken")
+    assert "already exists; choose another name" in dialog.panel.status.text()
+    assert read_info(raw).labels.labels == {"background": 0, "a": 1, "b": 2}
+    taken.rmdir()
+    monkeypatch.setattr(dataset_dialog, "rename_dataset", Mock(side_effect=lambda *_: _refuse()))
+    for _ in range(2):
+        click(qtbot, dialog.panel.button)
+        qtbot.waitUntil(lambda: dialog.panel.state is RunState.IDLE)
+        assert "it is trained" in dialog.panel.status.text()
+        assert read_info(raw).labels.labels == {"background": 0, "b": 1, "a": 2}
+    dialog.reject()
+
+
+def _refuse():
+    yield Stage(name="Renaming")
+    raise SettingsError("Dataset005_Test cannot be renamed: it is trained.")
 
 
 def test_a_window_with_an_opened_case_that_was_corrected_asks_before_it_closes(viewer, cases, home, qtbot, monkeypatch):

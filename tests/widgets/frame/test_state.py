@@ -7,12 +7,14 @@ import shutil
 from unittest.mock import Mock
 
 import pytest
+from docks import Halting
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
-from helpers import DATASET, TRAINED, Recipe, make_dataset, make_trainable
+from helpers import DATASET, TRAINED, Recipe, make_dataset, make_trainable, smooth_image
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.widgets.choosing.members import FOLDS
-from napari_nnunet.widgets.frame.state import Choice, state_of
+from napari_nnunet.widgets.dataset import cases_dock
+from napari_nnunet.widgets.frame.state import Choice, State, state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 
 
@@ -34,6 +36,48 @@ def test_what_belonged_to_another_dataset_is_forgotten_with_it(tmp_path):
     assert choice.with_changes(plans="other").configuration is None
     assert choice.with_changes(dataset="Dataset001_A", configuration="3d_fullres").plans == "nnUNetPlans"
     assert choice.with_changes(workspace=Workspace.at(tmp_path / "b")) == Choice(Workspace.at(tmp_path / "b"))
+
+
+def test_what_somebody_chose_while_a_job_ran_stays_chosen(tmp_path):
+    """The docks jumped to what a job had made, and the next case went into the other dataset."""
+    state = State(Workspace.at(tmp_path))
+    state.choose(dataset="Dataset001_A")
+    before = state.choice
+    state.go_on(before, dataset="Dataset001_A", plans="nnUNetPlans")
+    assert state.choice.plans == "nnUNetPlans"
+    state.go_on(before, dataset="Dataset001_A", plans="other")
+    assert state.choice.plans == "nnUNetPlans"
+    for change in ({"dataset": "Dataset002_B"}, {"workspace": Workspace.at(tmp_path / "b")}):
+        before = state.choice
+        state.choose(**change)
+        after = state.choice
+        state.go_on(before, dataset="Dataset003_C")
+        assert state.choice == after
+
+
+@pytest.mark.parametrize("elsewhere", ["another dataset", "another workspace"])
+def test_a_case_that_was_saved_does_not_take_the_docks_back(docks, viewer, tmp_path, qtbot, monkeypatch, elsewhere):
+    cases, plan, _ = docks
+    cases.state.choose(dataset=DATASET)
+    place = {"scale": (1, 0.8, 0.8), "units": ["mm"] * 3}
+    image = smooth_image((6, 8, 8))[0]
+    viewer.add_image(image, name="new", **place)
+    viewer.add_labels((image > image.mean()).astype(int), name="painted", **place)
+    qtbot.waitUntil(lambda: "Will add" in cases.summary.text())
+    halting = Halting(cases_dock.add_case)
+    monkeypatch.setattr(cases_dock, "add_case", halting)
+    halting.at = 0
+    cases.panel.button.click()
+    qtbot.waitUntil(halting.reached.is_set)
+    if elsewhere == "another dataset":
+        cases.state.choose(dataset=TRAINED)
+    else:
+        cases.state.open_folder(make_dataset(tmp_path / "elsewhere", cases=1, name=DATASET))
+    after = cases.state.choice
+    halting.go.set()
+    qtbot.waitUntil(lambda: f"Saved new in {DATASET}." in cases.panel.status.text())
+    assert cases.state.choice == after and plan.head.dataset == after.dataset
+    qtbot.waitUntil(lambda: not cases.cases._drawing.running)
 
 
 def test_docks_follow_the_dataset_of_each_other(docks, qtbot):

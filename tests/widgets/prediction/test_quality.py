@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -76,3 +77,46 @@ def test_without_validation_cases_the_predicted_dice_is_refused_with_what_to_do(
     said = dock.panel.status.text()
     assert "learnt from at least 5 validation cases" in said and "in the Train dock" in said
     assert "Something went wrong" not in said
+
+
+def test_a_fold_that_is_trained_while_the_dock_is_open_is_one_of_all(dock, new_model, qtbot):
+    """Full went on with the folds there were when the model was chosen."""
+    model = new_model(folds=(0, 1, 2))
+    for fold in (1, 2):
+        shutil.move(model.folder / f"fold_{fold}", model.folder.parent / f"fold_{fold}")
+    dock.add_model(model.folder)
+    form = dock.form
+    assert form.settings().folds == (0,)
+    shutil.move(model.folder.parent / "fold_1", model.folder)
+    form.head.state.trained.emit()
+    assert (form.preset_box.value, form.settings().folds) == ("full", (0, 1))
+    form.folds_box.value = ["1"]
+    shutil.move(model.folder.parent / "fold_2", model.folder)
+    form.head.state.trained.emit()
+    assert (form.preset_box.value, form.settings().folds) == ("Custom", (1,))
+    assert form.folds_box.choices == ("0", "1", "2")
+    shutil.rmtree(model.folder / "fold_1")
+    form.head.state.trained.emit()
+    assert form.settings().folds == (0, 2)
+
+
+def test_one_fold_of_several_is_not_called_full(dock, new_model):
+    """'Segment with it now' chose one fold, and the quality said that all are used."""
+    model = new_model(folds=(0, 1))
+    dock.use(model.folder, checkpoint="checkpoint_final.pth", folds=(1,))
+    assert (dock.form.preset_box.value, dock.form.settings().folds) == ("Custom", (1,))
+    dock.form.preset_box.value = "full"
+    assert dock.form.settings().folds == (0, 1)
+    dock.use(new_model(name="Dataset901_Single").folder, checkpoint="checkpoint_final.pth", folds=(0,))
+    assert dock.form.preset_box.value == "full"
+
+
+def test_a_model_that_another_replaces_in_its_folder_is_read_again(dock, new_model):
+    folder = new_model().folder
+    dock.add_model(folder)
+    assert "lesion" in dock.form.about.text()
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    content["labels"] = {"background": 0, "organ": 1, "cyst": 2}
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+    dock.form.head.state.trained.emit()
+    assert "cyst" in dock.form.about.text() and "cyst" in dock.form.model.dataset.labels.labels

@@ -18,9 +18,10 @@ from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.jobs.dataset.cases import NewCase
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.widgets.dataset.class_table import as_stored, is_sparse, remember_values, set_sparse
+from napari_nnunet.widgets.files.origins import case_origin
 from napari_nnunet.widgets.files.reader import case_layers
 from napari_nnunet.widgets.files.unsaved import CloseGuard
-from napari_nnunet.widgets.frame.layers import ORIGIN, case_origin
+from napari_nnunet.widgets.frame.layers import ORIGIN
 from napari_nnunet.widgets.training import correcting
 from napari_nnunet.widgets.training.correcting import Correcting
 from napari_nnunet.widgets.training.layers import score_layers

@@ -95,3 +95,20 @@ def test_ticks_stay_and_many_folds_scroll(form, qtbot):
     form.fold_boxes.show_count(40)
     assert form.chosen_folds() == (0, 1) and list(form.folds)[-1] == "all"
     assert form.fold_boxes.height() < form.fold_boxes.widget().sizeHint().height() / 2
+
+
+def test_a_table_of_groups_that_cannot_be_read_is_named_and_a_pattern_takes_its_place(form, tmp_path, qtbot):
+    """Nothing could be chosen."""
+    raw = make_dataset(tmp_path, cases=6, name="Dataset007_Eyes")
+    (raw / "groups.csv").write_text("case,group\nc0\n")
+    form.state.choose(dataset=raw.name)
+    form.state.written.emit()
+    dialog = form.folds_dialog()
+    dialog.open()
+    qtbot.waitUntil(lambda: "has no group" in dialog.about.text())
+    assert dialog.by.isVisible() and not dialog.panel.button.isEnabled()
+    dialog.by.setText("c([0-2])|(c)")
+    dialog.count.setValue(4)
+    make(dialog, qtbot)
+    assert "<b>6 cases in 4 groups, 4 folds</b>" in dialog.about.text()
+    dialog.reject()

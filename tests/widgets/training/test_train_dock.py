@@ -383,6 +383,7 @@ def test_a_dock_that_is_closed_before_its_training_begins_starts_it_or_says_why_
 def test_a_training_that_begins_after_another_workspace_was_opened_chooses_nothing_there(train, tmp_path, monkeypatch):
     asked = train.form.request()
     monkeypatch.setattr(train.watch, "start", lambda _: Path("fold_0"))
+    before = train.state.choice
     train.state.choose(workspace=Workspace.at(tmp_path / "other"))
-    train.starter.start_process(asked)
+    train.starter.start_process(asked, before)
     assert train.state.choice.dataset is None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, SettingsError, some
-from napari_nnunet.formats.atomic import write_text
+from napari_nnunet.formats.atomic import write_error, write_text
 from napari_nnunet.formats.images.files import ENDINGS
 from napari_nnunet.formats.tables import cell, without_marks
 from napari_nnunet.schema.json_text import read_text
@@ -113,6 +113,68 @@ def write_groups(folder: Path, of: Mapping[str, str]) -> None:
         path.unlink(missing_ok=True)
 
 
+def change_groups(folder: Path, cases: Sequence[str], changed: Mapping[str, str]) -> None:
+    """Change the groups of some cases in the table of a raw dataset; other lines and columns stay.
+
+    Parameters
+    ----------
+    folder : Path
+        The raw dataset.
+    cases : sequence of str
+        All of its cases, so that the table is understood.
+    changed : mapping of str to str
+        Case to its group, which is empty for cases that stand alone.
+
+    Raises
+    ------
+    SettingsError
+        If there is a table that cannot be read; it stays as it is.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        write_groups(folder, changed)
+        return
+    _read_table(path, set(cases))  # what cannot be read is not written either
+    separator, read, meant = _lines(path, set(cases))
+    headed, case, group, _ = _columns(path, meant, set(cases))
+    new = {name: cell(word.strip()) for name, word in changed.items()}
+    kept = read[:headed]
+    for row, names in zip(read[headed:], meant[headed:], strict=True):
+        name = names[case] if case < len(names) else ""
+        if name not in new:
+            kept.append(row)
+        elif new[name] or len(row) > 2:  # what else is said of a case does not go with its group
+            kept.append([new[name] or cell(name) if i == group else text for i, text in enumerate(row)])
+    there = {names[case] for names in meant[headed:] if case < len(names)}
+    width = max(map(len, read), default=2)
+    for name, word in sorted(new.items()):
+        if word and name not in there:
+            kept.append([{case: cell(name), group: word}.get(i, "") for i in range(width)])
+    if len(kept) == headed:
+        path.unlink()
+        return
+    text = io.StringIO()
+    csv.writer(text, delimiter=separator, lineterminator="\n").writerows(kept)
+    write_text(path, text.getvalue())
+
+
+def put_aside(folder: Path) -> Path:
+    """Give the table of groups of a raw dataset another name, such as groups_before.csv; returns its place.
+
+    Raises
+    ------
+    ResourceError
+        If it cannot be renamed.
+    """
+    names = ("groups_before.csv", *(f"groups_before_{i}.csv" for i in range(2, 10_000)))
+    target = next(folder / name for name in names if not (folder / name).exists())
+    try:
+        os.rename(folder / FILE, target)
+    except OSError as error:
+        raise write_error(target, error) from error
+    return target
+
+
 def _is_path(by: str) -> bool:
     """Whether a pattern is a file or folder that there is; a name without a folder is a pattern first."""
     if not re.search(r"[\\/]|\.(?:txt|xlsx?|ods|json)$", by, re.IGNORECASE):
@@ -141,16 +203,8 @@ def _search(cases: Iterable[str], pattern: str) -> dict[str, str]:
 
 def _read_table(path: Path, cases: set[str]) -> tuple[dict[str, str], str]:
     """Return the groups of a table, and which column they were taken from, where its heading does not tell."""
-    if path.suffix.lower() in (".xls", ".xlsx", ".ods"):
-        raise SettingsError(f"{path} is a spreadsheet. Save it as CSV, with the columns case and group.")
-    lines = [line for line in read_text(path, SettingsError).splitlines() if line.strip()]
-    separator = max(_SEPARATORS, key=lambda sign: lines[0].count(sign)) if lines else ","
-    try:
-        read = [[without_marks(text) for text in row] for row in csv.reader(lines, delimiter=separator)]
-    except csv.Error as error:
-        raise SettingsError(f"{path} is not a table: {error}. Each line must be: case,group.") from error
-    rows = [row for row in read if any(row)]
-    meant = [[_case_of(text, cases) for text in row] for row in rows]  # of the column of cases only: "A/1" is a group
+    _, read, meant = _lines(path, cases)
+    rows = [[without_marks(text) for text in row] for row in read]
     headed, case, group, told = _columns(path, meant, cases)
     found: dict[str, str] = {}
     for row, names in zip(rows[headed:], meant[headed:], strict=True):
@@ -160,6 +214,20 @@ def _read_table(path: Path, cases: set[str]) -> tuple[dict[str, str], str]:
         if name in cases and found.setdefault(name, word) != word:
             raise DatasetError(f"{path} puts {name} into two groups, {found[name]} and {word}.")
     return found, "" if told else f"{path}: the groups were taken from the column {rows[0][group]!r}"
+
+
+def _lines(path: Path, cases: Collection[str]) -> tuple[str, list[list[str]], list[list[str]]]:
+    """Return the separator of a table, its lines that are not empty as they are, and with cases for their files."""
+    if path.suffix.lower() in (".xls", ".xlsx", ".ods"):
+        raise SettingsError(f"{path} is a spreadsheet. Save it as CSV, with the columns case and group.")
+    lines = [line for line in read_text(path, SettingsError).splitlines() if line.strip()]
+    separator = max(_SEPARATORS, key=lambda sign: lines[0].count(sign)) if lines else ","
+    try:
+        read = [row for row in csv.reader(lines, delimiter=separator) if any(map(without_marks, row))]
+    except csv.Error as error:
+        raise SettingsError(f"{path} is not a table: {error}. Each line must be: case,group.") from error
+    # of the column of cases only: "A/1" is a group
+    return separator, read, [[_case_of(without_marks(text), cases) for text in row] for row in read]
 
 
 def _case_of(text: str, cases: Collection[str]) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError
@@ -13,7 +14,7 @@ from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import write_error, write_json
 from napari_nnunet.formats.claim import moving
 from napari_nnunet.formats.preprocessed.plans import plan_files
-from napari_nnunet.formats.trash import TRASH, Trashed, exchange, trash_path, trashed
+from napari_nnunet.formats.trash import TIME, TRASH, Trashed, exchange, trash_path, trashed
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.names import require_dataset_name
@@ -44,19 +45,26 @@ def rename_dataset(workspace: Workspace, name: str, new: str) -> Job[str]:
         If anything is being written for the dataset.
     """
     yield Stage(name=f"Renaming {name}")
+    roots = (workspace.raw, workspace.preprocessed, workspace.results)
+    with _at_rest(workspace, name, f"{name} is already being renamed"):
+        _require_there(name, roots)
+        target = free_name(workspace, name, new)
+        _rename(workspace, name, target, roots)
+    return target
+
+
+def free_name(workspace: Workspace, name: str, new: str) -> str:
+    """Return what a dataset is called when it gets another name; may raise DatasetError as :func:`rename_dataset`."""
     number = name.partition("_")[0]
     plain = new.strip().replace(" ", "_")
     plain = plain.removeprefix(f"{number}_")
     if re.match(r"Dataset\d+_", plain):
         raise DatasetError(f"{name} keeps its number when it is renamed; type only the part after {number}_.")
     target = require_dataset_name(f"{number}_{plain}")
-    roots = (workspace.raw, workspace.preprocessed, workspace.results)
-    with _at_rest(workspace, name, f"{name} is already being renamed"):
-        _require_there(name, roots)
-        taken = next((root / target for root in roots if (root / target).exists()), None)
-        if taken is not None:
-            raise DatasetError(f"{taken} already exists; choose another name.")
-        _rename(workspace, name, target, roots)
+    places = (workspace.raw / target, workspace.preprocessed / target, workspace.results / target)
+    taken = next((place for place in places if place.exists()), None)
+    if taken is not None:
+        raise DatasetError(f"{taken} already exists; choose another name.")
     return target
 
 
@@ -113,9 +121,16 @@ def bring_dataset_back(workspace: Workspace, entry: Trashed) -> None:
         if (workspace.raw / entry.name).exists():
             raise DatasetError(f"{entry.name} exists again. Rename it first.")
         exchange(entry, workspace.raw / entry.name)
-        plans = [other for other in trashed(workspace.preprocessed / TRASH) if other.name == entry.name]
+        plans = [other for other in trashed(workspace.preprocessed / TRASH) if _went_together(other, entry)]
+        plans.sort(key=lambda other: (other.when, other.number) != (entry.when, entry.number))  # the very same first
         if plans and not (workspace.preprocessed / entry.name).exists():
             exchange(plans[0], workspace.preprocessed / entry.name)
+
+
+def _went_together(plans: Trashed, raw: Trashed) -> bool:
+    """Whether plans were removed with a dataset: by its name, in the same second or the next."""
+    moments = [datetime.strptime(entry.when, TIME) for entry in (raw, plans)]
+    return plans.name == raw.name and timedelta() <= moments[1] - moments[0] <= timedelta(seconds=1)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.objects import KEY
 from napari_nnunet.widgets.dataset.case_request import SLICE, WHOLE, CaseChoices, belongs, cut_of, plain_name
 from napari_nnunet.widgets.dataset.class_table import ClassTable, asked_class, asked_kind, is_sparse, set_sparse
-from napari_nnunet.widgets.frame.forms import DERIVED, LayerForm, add_row, distinct, let_shrink
+from napari_nnunet.widgets.frame.forms import DERIVED, LayerForm, LayersLine, add_row, distinct, let_shrink
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.layers import KIND, full_resolution, voxel_in, voxel_size_mm
 from napari_nnunet.widgets.frame.parts import Sentence, button
@@ -75,7 +75,7 @@ class CaseForm(LayerForm):
             choices=[WHOLE, SLICE],
             tooltip="The whole volume, or only the slice on the screen as a picture.",
         )
-        self.spacing_edit = LineEdit(
+        self.spacing_edit = LayersLine(
             label="Voxel size (mm)", tooltip="Leave empty to use the layer's. Order: z y x, or y x for pictures."
         )
         self.sparse_box = CheckBox(
@@ -302,6 +302,7 @@ class CaseForm(LayerForm):
         if image is not None and image is not self._named():
             self._named = ref(image)
             with self._quietly():
+                self.spacing_edit.turn_to(image)  # a voxel size that was typed stays with its image, too
                 self.case_edit.value = plain_name(image)
         self._labels_chosen()
 
@@ -341,8 +342,7 @@ class CaseForm(LayerForm):
 
     def _ask_class(self) -> None:
         """Ask for the class of all objects."""
-        name = asked_class(self, self.info)
-        if name:
+        if name := asked_class(self, self.info):
             self.table.name_all(name)
 
     def _ask_kind(self) -> None:

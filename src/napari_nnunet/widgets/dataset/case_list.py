@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_nnunet.errors import NnunetError, counted
 from napari_nnunet.events import CaseDone, CaseFailed
-from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups, stored_groups, write_groups
+from napari_nnunet.formats.dataset.groups import change_groups, likely_pattern, put_aside, read_groups, stored_groups
 from napari_nnunet.widgets.frame.parts import Sentence, Table, button
 from napari_nnunet.widgets.frame.words import as_text, failure_text, telling_parts
 from napari_nnunet.widgets.frame.worker import Latest, lazy
@@ -137,16 +137,25 @@ class GroupTable(QWidget):
         self.pattern.setAccessibleName("Pattern of the groups")
         self.pattern.setToolTip(_TIP)
         self.find = button("Fill in", "Fill the column by the pattern; what is typed by hand is replaced.")
+        self.aside = button("Put this table aside", "Keep groups.csv under another name, and begin anew.")
+        self.aside.hide()  # while it can be read
         row = QHBoxLayout()
         row.addWidget(self.pattern, 1)
         row.addWidget(self.find)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.about)
+        column.addWidget(self.aside)
         column.addLayout(row)
         column.addWidget(self.table)
+        self.aside.clicked.connect(self._put_aside)
         self.find.clicked.connect(self._fill_in)
         self.table.itemChanged.connect(self._typed)
+
+    def show_dataset(self, folder: Path | None) -> None:
+        """Show nothing of another dataset than before, until its cases are known."""
+        if folder != self._folder:
+            self.show_cases(None, ())
 
     def show_cases(self, folder: Path | None, names: Sequence[str]) -> None:
         """Show the cases of a raw dataset with their groups, and propose a pattern that the names show."""
@@ -165,8 +174,23 @@ class GroupTable(QWidget):
         except (NnunetError, OSError) as error:
             text = failure_text(error)
         self._show(names, groups)
+        self.aside.setVisible(bool(text))
         if text:
             self.about.setText(text)
+
+    def _put_aside(self) -> None:
+        if self._folder is None:
+            return
+        try:
+            kept = put_aside(self._folder)
+        except (NnunetError, OSError) as error:
+            self.about.setText(failure_text(error))
+            return
+        self.show_cases(self._folder, self._names())
+        self.about.setText(f"{self.about.text()} The former table is {kept.name} now.")
+
+    def _names(self) -> list[str]:
+        return [item.text() for row in range(self.table.rowCount()) if (item := self.table.item(row, 0)) is not None]
 
     def groups(self) -> dict[str, str]:
         """Return the group of every case that has one."""
@@ -199,26 +223,32 @@ class GroupTable(QWidget):
             "dock shows the folds."
         )
 
-    def _typed(self, _: QTableWidgetItem) -> None:
-        self._keep()
-        self._say()
+    def _typed(self, item: QTableWidgetItem) -> None:
+        case = self.table.item(item.row(), 0)
+        if case is not None and self._keep({case.text(): item.text()}):
+            self._say()
 
     def _fill_in(self) -> None:
-        names = [item.text() for row in range(self.table.rowCount()) if (item := self.table.item(row, 0)) is not None]
+        names = self._names()
         try:
             found = read_groups(names, self.pattern.text().strip())
         except NnunetError as error:
             self.about.setText(error.in_window)
             return
-        self._show(names, {name: group for name, group in found.of.items() if name not in found.alone})
+        groups = {name: group for name, group in found.of.items() if name not in found.alone}
+        if not self._keep({name: groups.get(name, "") for name in names}):
+            return
+        self._show(names, groups)
         if found.remark:
             self.about.setText(f"{self.about.text()} {found.remark}.")
-        self._keep()
 
-    def _keep(self) -> None:
+    def _keep(self, changed: Mapping[str, str]) -> bool:
+        """Write the groups of some cases into the table there is; others in it, of another window too, stay."""
         if self._folder is None:
-            return
+            return False
         try:
-            write_groups(self._folder, self.groups())
+            change_groups(self._folder, self._names(), changed)
         except (NnunetError, OSError) as error:
             self.about.setText(f"The groups could not be saved. {failure_text(error)}")
+            return False
+        return True

@@ -22,11 +22,11 @@ from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.dataset.object_case import kinds_of_layer
+from napari_nnunet.widgets.files.origins import changed_since
 from napari_nnunet.widgets.files.overlay import in_units_of, named_as_open, require_over
 from napari_nnunet.widgets.files.place import STORED, axes_of, geometry_to_save
 from napari_nnunet.widgets.frame.layers import (
     ORIGIN,
-    changed_since,
     full_resolution,
     place_seen,
     placement_of,
@@ -247,8 +247,8 @@ def questions(case: NewCase, choices: CaseChoices, replaced: Replaced) -> str:
         )
     elif replaced == "changed":
         asked.append(
-            f"The labels of '{case.name}' were changed elsewhere since they were opened here. Replace them? They go to "
-            "the dataset's trash folder."
+            f"The labels of '{case.name}', or what their values mean, were changed elsewhere since they were opened "
+            "here. Replace them? They go to the dataset's trash folder."
         )
     if (labels := choices.labels) is not None:  # how a volume lies may be doubtful
         for first in [layer for layer in choices.layers if layer is not None][:1]:

@@ -32,6 +32,7 @@ from napari_nnunet.widgets.dataset.import_dialog import ImportDialog
 from napari_nnunet.widgets.dataset.json_dialog import JsonDialog
 from napari_nnunet.widgets.dataset.problems import ProblemList, told_by
 from napari_nnunet.widgets.dataset.rubbish import rubbish_of
+from napari_nnunet.widgets.files.origins import Edited, case_origin, follow_edit
 from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
 from napari_nnunet.widgets.files.place import LayerData
 from napari_nnunet.widgets.files.preferred import follow_pictures
@@ -39,10 +40,10 @@ from napari_nnunet.widgets.files.reader import open_layers
 from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.files.unsaved import ask_before_closing, changed_layers, labels_digest, note_state
 from napari_nnunet.widgets.frame.dock import RequestDock
-from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, activate, add_layer, case_origin, colormap_of_values
+from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, activate, add_layer, colormap_of_values
 from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.parts import folded_away, next_button
-from napari_nnunet.widgets.frame.state import state_of
+from napari_nnunet.widgets.frame.state import Choice, state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import as_text, failure_text
 from napari_nnunet.widgets.frame.worker import follow, lazy
@@ -122,14 +123,20 @@ class CasesWidget(RequestDock[NewCase, None]):
         """Return a new dialog that makes a dataset of two folders, or adds them to the chosen one."""
         dialog = ImportDialog(self.state.workspace, self, dataset=self.form.head.dataset)
         dialog.panel.guard = self.state.require_workspace
-        dialog.imported.connect(lambda folder, notes: self._imported(folder, notes, dialog))
+        since = self.state.choice
+        dialog.imported.connect(lambda folder, notes: self._imported(folder, notes, dialog, since))
         return dialog
 
-    def _imported(self, folder: Path, notes: Sequence[str], dialog: ImportDialog) -> None:
+    def _imported(self, folder: Path, notes: Sequence[str], dialog: ImportDialog, since: Choice) -> None:
         """Show what was imported; check and plan it where that was asked for, and no note is new."""
-        self.panel.add(self._arrived(folder), notes)
+        self.panel.add(self._arrived(folder, since), notes)
         shown = dialog.notes.text()  # before it was imported; the Plan dock would hide others
-        if dialog.onward and not self._planned and all(note in shown for note in notes):
+        if (
+            dialog.onward
+            and self.form.head.raw == folder
+            and not self._planned
+            and all(note in shown for note in notes)
+        ):
             self.go_on()
 
     def json_dialog(self) -> JsonDialog:
@@ -141,8 +148,16 @@ class CasesWidget(RequestDock[NewCase, None]):
     def dataset_dialog(self) -> DatasetDialog:
         """Return a new dialog that changes the chosen dataset."""
         dialog = DatasetDialog(self.state.workspace, str(self.form.head.dataset), self)
+        dialog.edited.connect(self._follow)
         dialog.changed.connect(self._edited)
         return dialog
+
+    def _follow(self, edited: Edited) -> None:
+        """Let open cases follow what was changed in their dataset; names that were typed are those of before."""
+        follow_edit(self.viewer.layers, edited)
+        if edited.names:
+            self.form.table.clear_values()
+        self.state.written.emit()
 
     def _edited(self, name: str | None, text: str) -> None:
         self.state.choose(dataset=name)
@@ -166,11 +181,12 @@ class CasesWidget(RequestDock[NewCase, None]):
         elif self.confirmed(
             f"{folder.name} lies in no workspace. Copy it into {workspace.raw}, so that it can be planned and trained?"
         ):
-            self.panel.run(copy_dataset(folder, workspace), done=self._arrived)
+            since = self.state.choice
+            self.panel.run(copy_dataset(folder, workspace), done=lambda copy: self._arrived(copy, since))
 
-    def _arrived(self, folder: Path) -> str:
+    def _arrived(self, folder: Path, since: Choice) -> str:
         """Show a dataset that is new in the workspace."""
-        self.state.choose(dataset=folder.name)
+        self.state.go_on(since, dataset=folder.name)
         self.state.written.emit()
         return f"Added {folder.name}."
 
@@ -180,6 +196,7 @@ class CasesWidget(RequestDock[NewCase, None]):
         for part in (self.collection, self.next):
             part.setVisible(folder is not None)
         self.problems.show_dataset(self.state.workspace, folder)
+        self.groups.show_dataset(folder)
         self.cases.show_dataset(folder)
         self.trash.look_again()
         text, tip = _NEXT[self._planned]
@@ -250,7 +267,13 @@ class CasesWidget(RequestDock[NewCase, None]):
         request = replace(request, looked_before=before, looked_here=here, fresh=self._replaces == "nothing")
         job = add_case(request) if request.kinds is None else add_object_case(request)
         kept, digest = _unlocked(layers[-1]), _digest(layers[-1])  # people go on painting
-        self.panel.run(job, done=lambda case: self._added(case, request, layers, digest), cancelled=kept, failed=kept)
+        since = self.state.choice
+        self.panel.run(
+            job,
+            done=lambda case: self._added(case, request, layers, digest, since),
+            cancelled=kept,
+            failed=kept,
+        )
 
     def looked_for(self, question: str) -> bool | None:
         """Ask whether classes of which nothing is labelled were looked for; None to leave everything as it is."""
@@ -263,7 +286,9 @@ class CasesWidget(RequestDock[NewCase, None]):
         box.exec()
         return {none: True, nobody: False}.get(box.clickedButton())
 
-    def _added(self, case: TrainingCase, saved: NewCase, layers: Sequence[Any], digest: str | None) -> str:
+    def _added(
+        self, case: TrainingCase, saved: NewCase, layers: Sequence[Any], digest: str | None, since: Choice
+    ) -> str:
         folder = case.label.parent.parent
         reference = reference_file(folder, case.name, read_info(folder))
         for layer in layers:
@@ -271,7 +296,7 @@ class CasesWidget(RequestDock[NewCase, None]):
                 layer.metadata[ORIGIN] = case_origin(folder, case.name, reference)
         remember_values(layers[-1], saved)
         self._ask_about(layers[-1], digest)
-        self._arrived(folder)
+        self._arrived(folder, since)
         return f"Saved {case.name} in {folder.name}."
 
     # --- the cases there are ---

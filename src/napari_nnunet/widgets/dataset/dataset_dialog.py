@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, Signal
@@ -22,9 +23,11 @@ from napari_nnunet.formats.dataset.objects import rename_kinds
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.dataset.relabel import change_classes
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.manage import free_name
 from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
 from napari_nnunet.schema.objects import ObjectScheme
+from napari_nnunet.widgets.files.origins import Edited
 from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel
 from napari_nnunet.widgets.frame.parts import Sentence, Table, button
 from napari_nnunet.widgets.frame.words import as_text, failure_text
@@ -40,6 +43,8 @@ else:
 class DatasetDialog(RunDialog):
     """Edits a dataset; emits ``changed`` with its name, None where it was removed, and a sentence.
 
+    Emits ``edited`` before with an :class:`Edited` where its name or classes were changed, also where that was not all.
+
     Parameters
     ----------
     workspace : Workspace
@@ -51,6 +56,7 @@ class DatasetDialog(RunDialog):
     """
 
     changed = Signal(object, str)
+    edited = Signal(object)
 
     def __init__(self, workspace: Workspace, name: str, parent: QWidget) -> None:
         super().__init__(parent)
@@ -97,6 +103,8 @@ class DatasetDialog(RunDialog):
             self._objects = scheme is not None
         except (NnunetError, OSError) as error:
             self.about.setText(failure_text(error))
+        ignore = labels.get(IGNORE)
+        self._ignore = ignore if isinstance(ignore, int) else None
         self._classes = [name for name in labels if name not in (BACKGROUND, IGNORE)]
         colours = [class_colour(value if isinstance(value, int) else value[0]) for value in labels.values()]
         self.table.setRowCount(len(self._classes))
@@ -146,11 +154,24 @@ class DatasetDialog(RunDialog):
         self.panel.set_ready(None if names or self._new_name() else "Nothing is changed yet.")
 
     def apply(self) -> None:
-        """Change what was edited."""
-        self.panel.run(
-            _edit(self.workspace, self.name, self.new_names(), self._new_name()),
-            done=lambda name: self._end(name, f"Changed {name}."),
-        )
+        """Change what was edited: the classes, then the name."""
+        names, new = self.new_names(), self._new_name()
+        job = _change(self.workspace, self.name, names, new)
+        self.panel.run(job, done=lambda values: self._changed(names, values, new))
+
+    def _changed(self, names: Mapping[str, str], values: Mapping[int, int], new: str | None) -> str | None:
+        folder = self.workspace.raw / self.name
+        if names:
+            self.edited.emit(Edited(folder, folder, names, values, self._ignore))
+        if new is None:
+            return self._end(self.name, f"Changed {self.name}.")
+        self._fill()  # should it keep its name, its classes are not changed once more
+        self.panel.run(rename_dataset(self.workspace, self.name, new), done=self._renamed)
+        return None
+
+    def _renamed(self, name: str) -> str:
+        self.edited.emit(Edited(self.workspace.raw / self.name, self.workspace.raw / name, {}, {}))
+        return self._end(name, f"Changed {name}.")
 
     def _remove(self) -> None:
         question = (
@@ -166,12 +187,14 @@ class DatasetDialog(RunDialog):
         return text
 
 
-def _edit(workspace: Workspace, name: str, classes: dict[str, str], new: str | None) -> Job[str]:
+def _change(workspace: Workspace, name: str, classes: dict[str, str], new: str | None) -> Job[dict[int, int]]:
+    """Change classes if the dataset can also be renamed as it should; returns what became of their values."""
+    yield Stage(name=f"Changing {name}")
+    if new is not None:
+        free_name(workspace, name, new)
+    folder = workspace.raw / name
+    if classes and ObjectScheme.of(read_info(folder)) is None:
+        return change_classes(folder, classes)
     if classes:
-        yield Stage(name="Changing classes")
-        folder = workspace.raw / name
-        if ObjectScheme.of(read_info(folder)) is None:
-            change_classes(folder, classes)
-        else:
-            rename_kinds(folder, classes)
-    return (yield from rename_dataset(workspace, name, new)) if new else name
+        rename_kinds(folder, classes)
+    return {}

@@ -38,8 +38,9 @@ from napari_nnunet.grid import Apart, Grid, Turned, WhenApart
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.files.label_image_layer import read_label_images, refuse_unfinished
+from napari_nnunet.widgets.files.origins import case_origin
 from napari_nnunet.widgets.files.place import KEPT, LayerData, in_window_words, placement, tell_remarks, with_time
-from napari_nnunet.widgets.frame.layers import ORIGIN, case_origin, colormap_of, colormap_of_values, features_of
+from napari_nnunet.widgets.frame.layers import ORIGIN, colormap_of, colormap_of_values, features_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 
 _CASES = ("imagesTr", "labelsTr", "imagesTs")  # of a dataset, which opens as a whole

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
+from weakref import WeakKeyDictionary, ref
 
 from magicgui.widgets import CheckBox, FileEdit, LineEdit, create_widget
 from napari.layers import Image
@@ -53,6 +54,32 @@ class Form(QWidget):
             yield
         finally:
             self._filling = before
+
+
+class LayersLine(LineEdit):
+    """A line whose text belongs to a layer: another layer shows what was typed for it, or nothing."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._typed: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+        self._layer: ref[Any] | None = None
+        self.changed.connect(self._keep)
+
+    def turn_to(self, layer: Any) -> None:
+        """Show the text of a layer; what was typed before there was any is the first one's."""
+        first, before = self._layer is None, None if self._layer is None else self._layer()
+        if layer is None or layer is before:
+            return
+        self._layer = ref(layer)
+        if first:
+            self._keep(self.native.text())
+        else:
+            self.value = self._typed.get(layer, "")
+
+    def _keep(self, text: str) -> None:
+        layer = None if self._layer is None else self._layer()
+        if layer is not None:
+            self._typed[layer] = text
 
 
 class LayerForm(Form):

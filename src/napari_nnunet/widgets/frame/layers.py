@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,17 +33,6 @@ FOLLOWED = "nnunet_followed"
 KIND = "nnunet_kind"
 _COLOURED = 256  # label values that have a colour before anybody paints them
 _PLACEMENT = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
-
-
-def case_origin(folder: Path, name: str, label: Path) -> dict[str, Any]:
-    """Return what layers of a training case remember: where it lies, and which state of its labels they were."""
-    state = label.stat()
-    return {"folder": str(folder), "name": name, "state": (state.st_size, state.st_mtime_ns)}
-
-
-def changed_since(origin: Mapping[str, Any], label: Path) -> bool:
-    """Whether the labels of a case are others than those a layer was opened with."""
-    return not label.is_file() or case_origin(label.parent, "", label)["state"] != tuple(origin.get("state", ()))
 
 
 def full_resolution(layer: Image) -> Any:

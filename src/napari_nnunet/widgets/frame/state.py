@@ -102,6 +102,11 @@ class State(QObject):
         if self.choice != before:
             self.changed.emit()
 
+    def go_on(self, since: Choice, **changes: Any) -> None:
+        """Choose what a job made, unless somebody chose something else since it was asked for."""
+        if all(getattr(since, name) == getattr(self.choice, name) for name in ("workspace", *changes)):
+            self.choose(**changes)
+
     def open_folder(self, folder: Path) -> None:
         """Go to the workspace at or around a folder; choose the dataset if the folder is one."""
         own = self.workspace

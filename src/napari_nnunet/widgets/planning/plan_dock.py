@@ -26,7 +26,7 @@ from napari_nnunet.widgets.frame.forms import FieldRows, add_row, field_widget
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import Sentence, button, folded_away, next_button
 from napari_nnunet.widgets.frame.ready import NotReadyError
-from napari_nnunet.widgets.frame.state import state_of
+from napari_nnunet.widgets.frame.state import Choice, state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
 from napari_nnunet.widgets.frame.words import dataset_text, failure_text, report_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy, on_a_thread
@@ -274,13 +274,13 @@ class PlanWidget(RequestDock[PlanSettings, None]):
                 if _written(fingerprint) != before:  # the measuring was done, what came after it was not
                     self.clean_box.value = False
 
-            done = partial(self._planned, name)
+            done = partial(self._planned, name, self.state.choice)
             self.panel.run(_after(notes or (), job), done=done, cancelled=ended, failed=ended)
 
-    def _planned(self, dataset: str, planned: Any) -> str:
+    def _planned(self, dataset: str, since: Choice, planned: Any) -> str:
         path = planned.plans
         self.clean_box.value = False  # what was asked for once is done
-        self.state.choose(dataset=dataset, plans=path.stem)
+        self.state.go_on(since, dataset=dataset, plans=path.stem)
         self.state.written.emit()  # cases may have come since, too
         return f"Planned: {path.stem}."
 

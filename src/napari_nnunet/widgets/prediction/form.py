@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from magicgui.widgets import ComboBox
-from qtpy.QtWidgets import (
-    QFileDialog,
-    QFormLayout,
-    QGroupBox,
-    QHBoxLayout,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QFileDialog, QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
@@ -45,7 +37,7 @@ from napari_nnunet.widgets.prediction.request import (
     require_confirmed,
     resolve,
 )
-from napari_nnunet.widgets.prediction.words import about_model
+from napari_nnunet.widgets.prediction.words import about_model, marks_of, sample_folder
 
 if TYPE_CHECKING:
     import napari
@@ -73,6 +65,7 @@ class SegmentForm(Form):
         super().__init__()
         self.viewer = viewer
         self.model: TrainedModel | None = None
+        self._marks: tuple[Any, ...] = ()  # of its files, when they were read
         self.image = ImageForm(viewer)
         self._chooses_model = choose_model
         self.head = Head(state_of(viewer), page="segment.md")
@@ -170,6 +163,26 @@ class SegmentForm(Form):
         known = known_models(self.head.workspace)
         if known != self._listed:
             self._fill_models(value if value in (*known, _SAMPLE_MODEL) else None)
+        elif self.model is not None and marks_of(self.model) != self._marks:
+            self._look_again(self.model)
+
+    def _look_again(self, model: TrainedModel) -> None:
+        """Follow what became of the chosen model: other folds or checkpoints, or another model in its place."""
+        if not model.checkpoints or marks_of(model)[:2] != self._marks[:2]:
+            self._model_chosen()
+            return
+        self.model = model = load_model(model.folder)  # its Dice may be another, too
+        chosen = self.folds_box.value if self.preset_box.value == _CUSTOM else ()
+        with self._quietly():
+            self._fill_checkpoints(model)
+            self.folds_box.value = [fold for fold in self.folds_box.choices if fold in chosen] or self.folds_box.choices
+        self._preset_chosen()
+
+    def _fill_checkpoints(self, model: TrainedModel) -> None:
+        self._marks = marks_of(model)
+        self.about.setText(about_model(model))
+        self.checkpoint_box.choices = list(model.checkpoints) or ["checkpoint_final.pth"]
+        self._fill_folds()
 
     def _browse(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Choose the folder of a trained model")
@@ -228,11 +241,9 @@ class SegmentForm(Form):
         if model is None:
             self.image.show_model(None)
             return
-        self.about.setText(about_model(model))
         self.place.follow("")
         with self._quietly():
-            self.checkpoint_box.choices = list(model.checkpoints) or ["checkpoint_final.pth"]
-            self._fill_folds()
+            self._fill_checkpoints(model)
             self._fill_precisions(model)
         self.image.show_model(model)
         self._preset_chosen()
@@ -281,15 +292,20 @@ class SegmentForm(Form):
             self.checkpoint_box.value = checkpoint
             self._fill_folds()
             self.folds_box.value = [str(fold) for fold in folds]
+            if self.preset_box.value != _CUSTOM and self._preset(self.model).folds != tuple(folds):
+                self.preset_box.value = _CUSTOM
         self._changed()
 
+    def _preset(self, model: TrainedModel) -> PredictSettings:
+        """Return what the chosen preset means for a model."""
+        folds = model.folds(self.checkpoint_box.value)
+        return preset(self.preset_box.value, folds=folds, base=PredictSettings()) if folds else PredictSettings()
+
     def _preset_chosen(self) -> None:
-        name = self.preset_box.value
-        if self._filling or self.model is None or name == _CUSTOM:
+        if self._filling or self.model is None or self.preset_box.value == _CUSTOM:
             self._changed()
             return
-        folds = self.model.folds(self.checkpoint_box.value)
-        chosen = preset(name, folds=folds, base=PredictSettings()) if folds else PredictSettings()
+        chosen = self._preset(self.model)
         with self._quietly():
             self.folds_box.value = [str(fold) for fold in chosen.folds or ()]
             self.mirroring_box.value = chosen.mirroring
@@ -309,19 +325,12 @@ class SegmentForm(Form):
         return PredictSettings(**self.rows.values(), memory_gb=read_preferences().memory_gb)
 
     def request(self, panel: RunPanel, *, turns: bool = False) -> SegmentRequest:
-        """Return what Run would do.
-
-        Parameters
-        ----------
-        panel : RunPanel
-            Which runs what mends the form.
-        turns : bool
-            Whether another model that segments the same layer turns images by their place.
+        """Return what Run would do; ``turns``: another model for the same layer turns images by their place.
 
         Raises
         ------
         NotReadyError
-            With the first thing that is missing or does not fit, and a button that mends it where there is one.
+            With the first thing that is missing or does not fit, and a button by which the panel mends it, if possible.
         """
         try:
             return resolve(replace(self.choices(), turns=turns))
@@ -387,11 +396,5 @@ class SegmentForm(Form):
         named = _TITLES | {name: title for name, title in _EIGHT_BIT.items() if name in titles}
         entries = [(f"{title} – {titles[name]}" if titles.get(name) else title, name) for name, title in named.items()]
         with self._quietly():
-            value = self.preset_box.value
-            self.preset_box.choices = [*entries, (_CUSTOM, _CUSTOM)]
+            value, self.preset_box.choices = self.preset_box.value, [*entries, (_CUSTOM, _CUSTOM)]
             self.preset_box.value = value if value in named else _CUSTOM
-
-
-def sample_folder() -> Path:
-    """Return the folder of the tiny model that ships with the package."""
-    return Path(str(files("napari_nnunet.resources"))) / "sample_model" / "nnUNetTrainer__nnUNetPlans__3d_fullres"

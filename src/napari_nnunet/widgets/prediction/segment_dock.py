@@ -29,7 +29,7 @@ from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.large.correct import CorrectRow
 from napari_nnunet.widgets.large.order import LargeOrder
 from napari_nnunet.widgets.large.run import LargeRun
-from napari_nnunet.widgets.prediction.form import SegmentForm, sample_folder
+from napari_nnunet.widgets.prediction.form import SegmentForm
 from napari_nnunet.widgets.prediction.many import (
     FolderOrder,
     OpenImages,
@@ -42,7 +42,7 @@ from napari_nnunet.widgets.prediction.many import (
 )
 from napari_nnunet.widgets.prediction.request import SegmentRequest
 from napari_nnunet.widgets.prediction.show import ResultView
-from napari_nnunet.widgets.prediction.words import describe, expect
+from napari_nnunet.widgets.prediction.words import describe, expect, sample_folder
 from napari_nnunet.widgets.tour import Stop, Tour
 
 if TYPE_CHECKING:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_nnunet.errors import counted, some
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.workspace import stamp
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.frame.words import about_time, size_text, times_text
 from napari_nnunet.widgets.prediction.request import SegmentRequest
@@ -46,6 +49,12 @@ def about_model(model: TrainedModel) -> str:
     return f"Finds {listed}.<br>{kind}, {at}{quality}"
 
 
+def marks_of(model: TrainedModel) -> tuple[Any, ...]:
+    """Return what is another when a model's plans or classes were, and then which checkpoints its folds have."""
+    there = sorted(model.folder.glob("fold_*/checkpoint_*.pth"))
+    return stamp(model.folder / "plans.json"), stamp(model.folder / "dataset.json"), tuple(there)
+
+
 def describe(request: SegmentRequest) -> str:
     """Return in one sentence what Run will segment (rich text)."""
     frames = len(request.frames)
@@ -74,3 +83,8 @@ def expect(request: SegmentRequest, own: Any) -> str:
     elif not request.grid.spacing_known:
         lines.append("The model was trained without voxel sizes, so voxels count as 1")
     return ".<br>".join(lines) + "."
+
+
+def sample_folder() -> Path:
+    """Return the folder of the tiny model that ships with the package."""
+    return Path(str(files("napari_nnunet.resources"))) / "sample_model" / "nnUNetTrainer__nnUNetPlans__3d_fullres"

@@ -15,12 +15,11 @@ from napari_nnunet.formats.dataset.objects import reference_file
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.dataset.class_table import as_stored
+from napari_nnunet.widgets.files.origins import case_origin, changed_since
 from napari_nnunet.widgets.files.unsaved import Unsaved, ask_before_closing, is_saved
 from napari_nnunet.widgets.frame.layers import (
     ORIGIN,
     activate,
-    case_origin,
-    changed_since,
     kinds_of_features,
     pointer_away,
 )
@@ -129,9 +128,9 @@ class Correcting:
     def _replaces(self, name: str) -> bool:
         """Ask whether labels that somebody else changed meanwhile are to be replaced."""
         question = (
-            f"The labels of '{name}' were changed elsewhere since they were opened here. Replace them? They go to "
+            f"The labels of '{name}', or what their values mean, were changed elsewhere since they were opened here. "
+            "Replace them? They go to the dataset's trash folder."
         )
-        question += "the dataset's trash folder."
         button = QMessageBox.question(self._dock, "Labels changed", as_text(question))
         return button == QMessageBox.StandardButton.Yes
 

@@ -265,6 +265,9 @@ class FoldsDialog(QDialog):
 
     def _failed(self, error: BaseException) -> None:
         self.found = None
+        if not self.which.count():  # such as for a table of groups that cannot be read: a pattern can be typed instead
+            with QSignalBlocker(self.which):
+                self.which.addItem(_OWN)
         self.table.setVisible(False)
         self.about.setText(failure_text(error))
         self.panel.set_ready(self.about.text())

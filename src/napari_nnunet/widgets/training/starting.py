@@ -13,7 +13,7 @@ from napari_nnunet.processes.launch import ClusterTrainings, DetachedTraining
 from napari_nnunet.widgets.frame.dock import Dock
 from napari_nnunet.widgets.frame.panel import RunPanel, RunState
 from napari_nnunet.widgets.frame.preferences import remember_cluster
-from napari_nnunet.widgets.frame.state import State
+from napari_nnunet.widgets.frame.state import Choice, State
 from napari_nnunet.widgets.frame.words import as_text
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.training.form import Asked
@@ -88,39 +88,40 @@ class Starter:
     def start(self, asked: Asked) -> None:
         """Do what a request still needs on a thread; it is started when nothing speaks against it."""
         if self._panel.state is RunState.IDLE:
-            self._panel.run(needs_of(asked), done=lambda needs: self._prepare(asked, needs))
+            since = self._state.choice
+            self._panel.run(needs_of(asked), done=lambda needs: self._prepare(asked, needs, since))
 
-    def _prepare(self, asked: Asked, needs: Needs) -> str | None:
+    def _prepare(self, asked: Asked, needs: Needs, since: Choice) -> str | None:
         if needs.unused and self._dock.closed:
             cases = counted(len(needs.unused), "case")
             return f"Not started: {cases} in no fold yet, and nobody could be asked. Open the Train dock again."
         adopt = needs.unused if needs.unused and self.confirmed("New cases", unused_question(needs)) else ()
         if isinstance(asked, ClusterTrainings):
-            self._panel.run(submit_trainings(asked, adopt=adopt), done=lambda begun: self._submitted(asked, begun))
+            jobs = submit_trainings(asked, adopt=adopt)
+            self._panel.run(jobs, done=lambda begun: self._submitted(asked, begun, since))
         else:
             job = prepare_training(asked.workspace, asked.requests, adopt=adopt)
-            self._panel.run(job, done=lambda _: self.start_process(asked))
+            self._panel.run(job, done=lambda _: self.start_process(asked, since))
         return None
 
-    def start_process(self, asked: DetachedTraining) -> str:
-        """Start the process of a request; returns what to say."""
+    def start_process(self, asked: DetachedTraining, since: Choice) -> str:
+        """Start the process of a request; what was chosen when it was asked for is told from what is chosen since."""
         first = self._watch.start(asked)
-        self._started(asked, first)
+        self._started(asked, first, since)
         ahead = any(training.status == "running" for training in self._watch.trainings)
         return "Started; it begins when the trainings before it have ended." if ahead else "Started."
 
-    def _submitted(self, asked: ClusterTrainings, begun: Begun) -> str:
+    def _submitted(self, asked: ClusterTrainings, begun: Begun, since: Choice) -> str:
         remember_cluster(asked.request.cluster)
         if not begun.folders:
             return "Nothing is left to train: all of these are trained, or submitted already."
         if begun.process is not None and begun.log is not None:
             self._watch.follow(begun.process, begun.log)
         self._watch.look()
-        self._started(asked, begun.folders[0])
+        self._started(asked, begun.folders[0], since)
         what = counted(len(begun.folders), "training")
         return f"{what} submitted; the list below shows how far they are."
 
-    def _started(self, asked: Asked, first: Path) -> None:
-        if self._state.workspace == asked.workspace:  # another one may have been opened meanwhile
-            self._state.choose(dataset=asked.dataset, plans=asked.plans, configuration=asked.configuration)
+    def _started(self, asked: Asked, first: Path, since: Choice) -> None:
+        self._state.go_on(since, dataset=asked.dataset, plans=asked.plans, configuration=asked.configuration)
         self._begun(first)

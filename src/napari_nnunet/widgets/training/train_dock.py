@@ -237,7 +237,8 @@ class TrainWidget(RequestDock[Asked, Needs]):
             with self.telling(self.panel):
                 request = improving(training.folder, self.state.workspace)
                 job = continued(request.workspace, request.requests)
-                self.panel.run(job, done=lambda _: self.starter.start_process(request))
+                since = self.state.choice
+                self.panel.run(job, done=lambda _: self.starter.start_process(request, since))
 
     def offer_improving(self) -> None:
         """Choose the newest training of the dataset that can be improved, and say how."""
