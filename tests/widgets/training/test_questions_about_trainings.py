@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -65,3 +66,34 @@ def test_an_export_is_not_asked_about_while_something_runs_and_that_is_said(monk
         f"'{name}' was not started: another job runs in the Models dock. Press it again when that has ended."
     ]
     assert not asked
+
+
+@pytest.mark.parametrize(
+    ("found", "resumed", "said"),
+    [
+        ([("2d", False, True)], "2d", ""),
+        ([("failed", False, False), ("2d", False, True)], "2d", ""),
+        ([("2d", False, True), ("3d", True, True)], None, "3d is under way, with the cases there were when it began."),
+        ([("failed", False, False)], None, ""),
+        ([], None, ""),
+    ],
+)
+def test_train_on_takes_the_latest_that_can_go_on_and_says_what_is_under_way(found, resumed, said):
+    """Nothing happened where the latest had failed at its beginning, or one was running."""
+    trainings = [
+        SimpleNamespace(
+            folder=SimpleNamespace(path=Path("Dataset001_A", "model", name)), title=name, alive=alive, checkpoints=saved
+        )
+        for name, alive, saved in found
+    ]
+    texts, done, chosen = [], [], []
+    dock = SimpleNamespace(
+        _train_on="Dataset001_A",
+        watch=SimpleNamespace(trainings=trainings),
+        panel=SimpleNamespace(say=texts.append),
+        table=SimpleNamespace(choose_when_there=chosen.append, show_trainings=lambda _: None),
+        resume=lambda: done.append(chosen[-1].name),
+    )
+    TrainWidget._continue(dock)
+    assert done == ([resumed] if resumed else []) and dock._train_on is None
+    assert said in "".join(texts) and bool(said) == bool(texts)

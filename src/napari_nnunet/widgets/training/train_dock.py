@@ -222,11 +222,18 @@ class TrainWidget(RequestDock[Asked, Needs]):
         self.watch.look()
 
     def _continue(self) -> None:
-        """Continue the training that another dock asked for; where there is none, the form is what is left."""
+        """Continue the latest training that another dock asked for; where there is none, the form is what is left."""
         dataset, self._train_on = self._train_on, None
         there = [t for t in self.watch.trainings if t.folder.path.parents[1].name == dataset]
-        if there and not any(t.alive for t in there) and there[0].checkpoints:
-            self.table.choose_when_there(there[0].folder.path)
+        alive = next((t for t in there if t.alive), None)
+        last = next((t for t in there if t.checkpoints), None)  # one that failed at its beginning has nothing to go on
+        if alive is not None:
+            self.panel.say(
+                f"{alive.title} is under way, with the cases there were when it began. Press 'Train on' again when it "
+                "has ended."
+            )
+        elif last is not None:
+            self.table.choose_when_there(last.folder.path)
             self.table.show_trainings(self.watch.trainings)
             self.resume()
 
