@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,17 +72,20 @@ def _crowds(folder: Path) -> None:
 
 
 def _nuclei(folder: Path) -> None:
-    """Copy the smallest grey pictures of real nuclei, and their masks."""
+    """Write corners of real pictures with several nuclei, and of their masks."""
     data = Path(os.environ.get("NAPARI_NNUNET_TEST_DATA", "nowhere")) / "data" / "nuclei"
     if not data.is_dir():
         pytest.skip("NAPARI_NNUNET_TEST_DATA has no nuclei")
-    pictures = sorted((data / "images").glob("grey_*.png"), key=lambda path: (path.stat().st_size, path.name))[30:42]
-    for path in pictures:
-        shutil.copy(path, folder / "images")
-        shutil.copy(data / "labels" / path.name, folder / "masks")
+    written = 0
+    for path in sorted((data / "images").glob("grey_*.png")):
+        image, objects = (read_labels(data / part / path.name)[0][:96, :96] for part in ("images", "labels"))
+        if written < 10 and len(np.unique(objects)) > 6:
+            for part, array in (("images", image.astype(np.uint8)), ("masks", objects)):
+                write_labels(array, Geometry(spacing=(1.0, 1.0)), folder / part / path.name)
+            written += 1
 
 
-@pytest.mark.parametrize(("pictures", "epochs", "least"), [(_crowds, 8, 0.5), (_nuclei, 12, 0.3)])
+@pytest.mark.parametrize(("pictures", "epochs", "least"), [(_crowds, 8, 0.5), (_nuclei, 8, 0.3)])
 def test_nnunet_trains_on_what_was_derived_and_what_it_predicts_are_objects_here(
     tmp_path: Path, pictures, epochs: int, least: float
 ) -> None:
@@ -119,10 +121,8 @@ def test_nnunet_trains_on_what_was_derived_and_what_it_predicts_are_objects_here
             evaluate_objects(EvaluateObjectsRequest(reference=dataset / "objectsTr", prediction=found, workers=1))
         )
         assert len(evaluation.all.predictions) > 0
-        print(pictures.__name__, found.name, evaluation.all.precision(), evaluation.all.counts())
-        assert evaluation.all.precision() >= least
+        assert evaluation.all.precision() >= least, (found.name, evaluation.all.counts())
     alike = drain(evaluate_objects(EvaluateObjectsRequest(reference=ours, prediction=decoded, workers=1)))
-    print("alike", alike.all.precision(0.9))
     assert alike.all.precision(0.9) > 0.95  # its probabilities are float16
 
 

@@ -176,3 +176,16 @@ def test_a_known_neck_teaches_to_cut() -> None:
     rule, reached = best_rule([known], Rule(2.0))
     assert rule.split is not None
     assert reached > 0.9
+
+
+def test_two_hundred_thousand_objects_are_found_and_matched() -> None:
+    side = 450
+    truth = np.zeros((5 * side, 5 * side), np.uint32)
+    core = np.zeros(truth.shape, np.float32)
+    numbers = np.arange(1, side**2 + 1, dtype=np.uint32).reshape(side, side)
+    for y in range(4):
+        for x in range(4):
+            truth[y::5, x::5] = numbers
+    core[1::5, 1::5] = 1
+    found = decode(core, (truth != 0).astype(np.float32), Rule(1.0))
+    assert Matching.of(truth, found).counts(0.95) == (side**2, 0, 0)
