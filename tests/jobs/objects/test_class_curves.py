@@ -75,6 +75,17 @@ def test_without_names_only_labels_that_occur_are_listed(tmp_path: Path) -> None
     assert series.sizes == {"label 3": (80.0, 80.0), "label 200": (40.0, 60.0)}
 
 
+def test_many_values_without_names_are_doubted(tmp_path: Path) -> None:
+    folder, said = tmp_path / "in", []
+    folder.mkdir()
+    for i in range(2):
+        labels = np.arange(400, dtype=np.uint16).reshape(20, 20) // 10
+        write_labels(labels, Geometry(spacing=(1.0, 1.0)), folder / f"a_{i}.tif")
+    request = CurvesRequest(source=folder, target=tmp_path / "o")
+    drain(class_curves(request), lambda event: said.append(getattr(event, "text", "")))
+    assert any("39 values, and no dataset.json names them. If they number objects" in text for text in said)
+
+
 def test_numbered_objects_are_not_taken_for_classes(tmp_path: Path) -> None:
     scheme = {"kinds": {"cell": [1, 2]}, "width": 1, "unit": 1}
     source = followed(tmp_path / "in", ("a_1", "a_2"), napari_nnunet_objects=scheme)

@@ -50,6 +50,18 @@ def test_a_series_gets_tracks_a_table_and_a_picture_from_the_shell(tmp_path: Pat
     assert (tmp_path / "out" / "tracks.png").stat().st_size > 5000
 
 
+def test_what_was_followed_in_pngs_can_be_measured_and_followed_again(tmp_path: Path) -> None:
+    folder = dividing(tmp_path / "in")
+    for path in sorted(folder.iterdir()):
+        write_labels(read_objects(path)[0], PLANE, path.with_suffix(".png"))
+        path.unlink()
+    drain(track_objects(TrackRequest(objects=folder, target=tmp_path / "out", distance=8)))
+    assert (tmp_path / "out" / "tracks.png").is_file()  # a picture of curves is no case
+    assert main(["measure", "-i", str(tmp_path / "out"), "-o", str(tmp_path / "t.csv")]) == 0
+    assert len((tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()) == 8
+    drain(track_objects(TrackRequest(objects=tmp_path / "out", target=tmp_path / "again", distance=8)))
+
+
 def test_without_divisions_one_of_the_two_keeps_the_number(tmp_path: Path) -> None:
     request = TrackRequest(objects=dividing(tmp_path / "in"), target=tmp_path / "out", divisions=False, distance=8)
     (series,) = drain(track_objects(request))

@@ -18,6 +18,7 @@ from napari_nnunet.schema.objects import ObjectScheme
 
 _NUMBERS = {".bmp": 254, ".png": 65535, ".gipl": 65535}  # that formats can hold; others hold 2 147 483 647
 _ROOMIER = {".bmp": ".tif", ".png": ".tif", ".gipl": ".nii.gz"}  # instead of them
+DRAWN = "tracks.png"  # what 'track' draws beside followed objects: no case, whatever their files are
 FOUND_KINDS = "kinds"  # beside objects that were found: of which kind each is
 
 
@@ -94,6 +95,7 @@ def found_files(folder: Path) -> dict[str, Path]:
     """
     there = [path for path in folder.iterdir() if not path.is_dir()] if folder.is_dir() else []
     there = [path for path in there if path.name.lower().endswith(ENDINGS) and not path.name.startswith(".")]
+    there = [path for path in there if path.name != DRAWN]
     endings = {ending_of(path) for path in there}
     limited = [ending for ending in endings if endings == {ending, _ROOMIER.get(ending)}]
     if not limited and (len(endings) != 1 or not folder.is_dir()):

@@ -76,7 +76,8 @@ def _require_pairs(
     orphans = sorted(set(predicted) - set(real))
     absent = [] if missing_ok else sorted(set(real) - set(predicted))
     problems = [
-        f"{some_files([files[name].name for name in names])} of {folder} are not in {other}"
+        f"{some_files([files[name].name for name in names])} of {folder} {'are' if len(names) > 1 else 'is'} not in "
+        f"{other}"
         for names, files, folder, other in (
             (orphans, predicted, prediction, reference),
             (absent, real, reference, prediction),

@@ -33,6 +33,7 @@ _TIME = re.compile(rf"^(.*?)(?:(?:^|[ _.-]+){_MARK}[ _.-]?|(?:(?<=\d)|(?<=[a-z])
 _DATE = re.compile(r"^(.*?)[ _.-]*((?:19|20)\d\d)([-_.]?)(\d\d)\3(\d\d)$")
 _POINTS = "time point"
 _PANELS = 40  # of a picture; the table has all classes
+_MANY = 20  # values that are hardly classes
 _BYTES = 8  # per voxel, while classes are counted
 
 
@@ -111,6 +112,7 @@ def class_curves(request: CurvesRequest) -> Job[list[ClassCurves]]:
     series = yield from _measured(series, seen)
     for names, text in by_text({case: found.remarks for case, found in seen.items()}):
         yield Note(level="warning", text=f"{names}: {text}.")
+    yield from _doubt(scheme, seen)
     known = all(found.voxel_mm is not None for found in seen.values())
     if not known:
         yield Note(
@@ -125,6 +127,17 @@ def class_curves(request: CurvesRequest) -> Job[list[ClassCurves]]:
     write_text(request.target / "curves.csv", text_of([row for own in curves for row in _rows(own)]))
     _draw(curves, request.target / "curves.png")
     return curves
+
+
+def _doubt(scheme: LabelScheme | None, seen: Mapping[str, _Seen]) -> Job[None]:
+    """Say where nothing names the values of files, and these are more than classes usually are."""
+    values = {value for found in seen.values() for value, count in enumerate(found.counts) if value and count}
+    if scheme is None and len(values) > _MANY:
+        yield Note(
+            level="warning",
+            text=f"The segmentations have {len(values)} values, and no dataset.json names them. If they number "
+            "objects, a number is another object at every time: follow the objects first ('track').",
+        )
 
 
 def _measured(series: Mapping[str, Mapping[int, str]], seen: Mapping[str, _Seen]) -> Job[dict[str, dict[int, str]]]:

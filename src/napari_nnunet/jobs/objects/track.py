@@ -19,6 +19,7 @@ from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftover
 from napari_nnunet.formats.dataset.objects import read_objects
 from napari_nnunet.formats.images.files import ending_of, read_header
 from napari_nnunet.formats.results.objects import (
+    DRAWN,
     FOUND_KINDS,
     found_files,
     info_file_beside,
@@ -233,7 +234,7 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
     if not done:
         raise next(iter(failed.values())) if len(failed) == 1 else of_cases(failed, len(every), "followed")
     write_text(request.target / "tracks.csv", text_of(table))
-    draw_curves(table, request.target / "tracks.png", unit)
+    draw_curves(table, request.target / DRAWN, unit)
     return done
 
 
