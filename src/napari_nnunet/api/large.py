@@ -57,7 +57,8 @@ def predict_image(
     Returns
     -------
     LargeResult
-        ``path``, and ``counts`` of voxels of every label value.
+        ``path``, and ``counts`` of voxels of every label value; of a model of numbered objects ``objects`` instead, how
+        many there are of each kind.
     """
     known, asked = opened_model(model), merged(PredictImageSettings, settings, changes)
     if hasattr(image, "shape"):

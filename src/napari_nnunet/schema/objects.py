@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -108,6 +109,24 @@ def forgotten_objects(info: DatasetInfo) -> str:
         f"dataset.json lacks '{KEY}', which says that they are: classes are returned, and no objects. If the model "
         "learnt from numbered objects, copy that entry from the dataset.json of the dataset it was trained on."
     )
+
+
+@dataclass(frozen=True)
+class ObjectNumbers:
+    """Numbered objects as the values of a label image, which have neither names nor colours of their own.
+
+    Parameters
+    ----------
+    dtype : str
+        "uint16", or "uint32" where there are more.
+    """
+
+    dtype: str
+
+    @property
+    def names(self) -> dict[int, str]:
+        """No value has a name."""
+        return {}
 
 
 RULES_FILE = "object_rules.json"

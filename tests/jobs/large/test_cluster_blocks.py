@@ -1,5 +1,7 @@
 """Blocks of a large image on a cluster: the same bytes as in one process, whatever happens to workers."""
 
+import json
+
 import numpy as np
 import psutil
 import pytest
@@ -72,6 +74,17 @@ def test_a_new_result_of_a_cascade_and_a_time_series(tmp_path, cluster):
     assert found.blocks == 3
     predict_image(model, series, tmp_path / "here.zarr", **more)
     assert chunks_of(tmp_path / "there.zarr") == chunks_of(tmp_path / "here.zarr")
+
+
+def test_objects_are_found_here_in_what_workers_computed(tmp_path, cluster):
+    folder = make_model(tmp_path, Recipe(labels={"background": 0, "cell core": 1, "cell border": 2})).folder
+    path, scheme = folder / "dataset.json", {"kinds": {"cell": [1, 2]}, "width": 1.5, "unit": 1.0}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "napari_nnunet_objects": scheme}))
+    image = ome_zarr(tmp_path / "image.zarr", [smooth_image((20, 40, 40))[0]], unit="millimeter")
+    found = predict_image(folder, image, tmp_path / "there.zarr", cluster=cluster.address, **HOW)
+    here = predict_image(folder, image, tmp_path / "here.zarr", **HOW)
+    assert chunks_of(tmp_path / "there.zarr") == chunks_of(tmp_path / "here.zarr")
+    assert found.objects == here.objects and found.objects["cell"] > 1
 
 
 def test_an_image_that_changes_while_workers_read_it_ends_the_job(tmp_path, model, image, cluster, monkeypatch):

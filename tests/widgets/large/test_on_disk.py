@@ -38,7 +38,7 @@ SHAPE = (24, 40, 36)
 def cut(monkeypatch):
     """Cut small volumes as large ones are: several chunks, blocks and levels."""
     monkeypatch.setattr(blocks, "_MOST_VOXELS", 3000)
-    monkeypatch.setattr("napari_nnunet.jobs.large.predict_image.chunk_shape", lambda shape: (8, 16, 16))
+    monkeypatch.setattr("napari_nnunet.jobs.large.expected.chunk_shape", lambda shape: (8, 16, 16))
     monkeypatch.setattr(pyramid, "_COARSEST", 10)
 
 

@@ -17,5 +17,8 @@ def predict_image(request: PredictImageRequest, shell: Shell) -> None:
     model = load_model(request.model)
     result = shell.run(predict_image_files(model, request))
     names = model.dataset.labels.names
+    if result.objects is not None:
+        print(f"{result.path}: {', '.join(f'{number} x {kind}' for kind, number in result.objects.items())}")
+        return
     found = ", ".join(f"{names[value]} {n}" for value, n in enumerate(result.counts) if value in names and value)
     print(f"{result.path}{f': voxels of {found}' if found else ''}")

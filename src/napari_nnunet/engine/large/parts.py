@@ -191,7 +191,7 @@ class Preparation:
         for channel, (own, scheme) in enumerate(zip(values, self.schemes, strict=True)):
             facts = self.facts.channels[channel]
             known = self.statistics[channel] if channel < len(self.statistics) else None
-            made = normalize_part(_finite(own), scheme, facts, known)
+            made = normalize_part(finite(own), scheme, facts, known)
             if outside is not None and within is not None and within.masked[channel]:
                 made[outside] = 0
             first = [step for step in steps if step.axis != separate]
@@ -239,7 +239,7 @@ def own_part(record: PrepareRecord, read: Read, source: Box3) -> NDArray[Any]:
     return read((z, y, x)).transpose(0, *(axis + 1 for axis in forward))
 
 
-def _finite(values: NDArray[Any]) -> NDArray[np.float32]:
+def finite(values: NDArray[Any]) -> NDArray[np.float32]:
     """Return a new array of float32, with 0 where there is no number."""
     with np.errstate(over="ignore"):
         known = np.array(values, dtype=np.float32, order="C")

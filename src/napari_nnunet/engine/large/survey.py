@@ -63,6 +63,11 @@ class ImageFacts:
         (z0, z1), (y0, y1), (x0, x1) = self.box
         return (z1 - z0) * (y1 - y0) * (x1 - x0)
 
+    @property
+    def is_hollow(self) -> bool:
+        """Whether some of the box is 0."""
+        return self.content < self.voxels
+
 
 class Scan:
     """Collects facts piece by piece; every voxel must be shown exactly once.

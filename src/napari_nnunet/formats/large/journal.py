@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import Ge, Le, Len
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_nnunet.errors import ImageError, SettingsError
+from napari_nnunet.errors import ImageError, ResourceError, SettingsError
+from napari_nnunet.formats.atomic import write_error
 from napari_nnunet.formats.json_lines import append_lines, read_lines
 from napari_nnunet.schema.json_text import first_problem
 
@@ -20,6 +21,7 @@ _Side = Annotated[int, Ge(1), Le(1 << 40)]
 _Values = Annotated[tuple[float, ...], Len(1)]  # infinite where float32 cannot hold a value
 _Range = tuple[_Count, _Count]
 _UNTELLING = ("sha256", "folder")  # tell programs what people see by other words
+_WANTED = {True: "numbered objects", False: "classes"}
 _LONGEST = 60  # characters of a value in a sentence
 
 
@@ -45,6 +47,13 @@ class FactsEntry(_Entry):
     invalid: _Count
     channels: tuple[ChannelEntry, ...]
     digest: str = Field(default="", max_length=64)  # of the voxels, where no file tells whether they are the same
+
+
+class ContentEntry(_Entry):
+    """The intensities of a time point's content alone, which is kept in the unfinished result."""
+
+    time: _Count
+    channels: tuple[ChannelEntry, ...]
 
 
 class ArithmeticEntry(_Entry):
@@ -87,6 +96,9 @@ def other_work(known: Mapping[str, Any], work: Mapping[str, Any]) -> str:
 
 def _difference(key: str, before: Any, now: Any) -> str:
     """Return in what one entry of two works differs, such as "other settings (step 0.75, now 0.5)"."""
+    if key == "objects":
+        kinds = f"{_WANTED[bool(before)]} (now {_WANTED[bool(now)]})"
+        return "other rules by which objects are found" if before and now else kinds
     what = "other settings" if key == "settings" else f"another {key}"
     if not isinstance(before, dict) or not isinstance(now, dict):
         return what
@@ -113,6 +125,7 @@ E = TypeVar("E", bound=_Entry)
 #: What lines are called.
 _KEYS: dict[type[_Entry], str] = {
     FactsEntry: "facts",
+    ContentEntry: "content",
     ArithmeticEntry: "arithmetic",
     LayoutEntry: "layout",
     BlockEntry: "block",
@@ -199,3 +212,26 @@ class BlockJournal:
 
     def _contents(self, key: str) -> Iterator[Any]:
         return (entry[key] for entry in read_lines(self._path) if key in entry)
+
+
+class Writing:
+    """Turns what the system says of a write into a sentence.
+
+    Parameters
+    ----------
+    path : Path
+        The unfinished result.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError):
+            told = write_error(self._path, error)
+            raise ResourceError(
+                f"{told.message} The blocks that are finished are kept.", shell="Continue with --continue."
+            ) from error

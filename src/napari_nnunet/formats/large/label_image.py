@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError, ResourceError, SettingsError
-from napari_nnunet.formats.atomic import write_error
+from napari_nnunet.errors import ImageError, SettingsError
 from napari_nnunet.formats.json_lines import read_lines
-from napari_nnunet.formats.large.journal import NAME
+from napari_nnunet.formats.large.journal import NAME, Writing
 from napari_nnunet.formats.large.level import Level
 from napari_nnunet.formats.large.ome_zarr import is_zarr, library
 from napari_nnunet.formats.large.pyramid import pyramid
@@ -25,6 +24,7 @@ from napari_nnunet.formats.large.source import LargeImage
 from napari_nnunet.formats.large.unpacking import bounded
 from napari_nnunet.schema.colours import class_rgb
 from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.objects import ObjectNumbers
 
 ENDING = ".zarr"
 _UNITS = ((1.0, "millimeter"), (1e-3, "micrometer"), (1e-6, "nanometer"))
@@ -44,10 +44,13 @@ class Destination:
         Its final folder.
     version : str
         Of OME-Zarr: "0.5", or "0.4" within a source of that version.
+    part : str
+        What it is kept as within the unfinished result, where something else is kept there, too.
     """
 
     path: Path
     version: str = "0.5"
+    part: str = ""
 
     @classmethod
     def of(cls, path: Path, image: LargeImage) -> Destination:
@@ -73,7 +76,7 @@ class Destination:
     @property
     def unfinished(self) -> Path:
         """Where it is kept until it is complete."""
-        return self.path.with_name(f"{self.path.name}.unfinished")
+        return self.path.with_name(f"{self.path.name}.unfinished") / self.part
 
     @property
     def is_inside(self) -> bool:
@@ -101,13 +104,15 @@ class LabelImage:
         Where it goes.
     image : LargeImage
         What is segmented.
-    scheme : LabelScheme
+    scheme : LabelScheme or ObjectNumbers
         What the values mean.
     chunk : tuple of int
         Chunks (z, y, x).
     """
 
-    def __init__(self, place: Destination, image: LargeImage, scheme: LabelScheme, chunk: Sequence[int]) -> None:
+    def __init__(
+        self, place: Destination, image: LargeImage, scheme: LabelScheme | ObjectNumbers, chunk: Sequence[int]
+    ) -> None:
         self.place, self._image, self._scheme = place, image, scheme
         self._axes = ("T" if image.times > 1 else "") + "ZYX"[-len(image.shape) :]
         self._chunk = tuple(chunk[-len(image.shape) :])
@@ -312,9 +317,9 @@ class LabelImage:
             datasets.append({"path": str(number), "coordinateTransformations": steps})
         multiscale = {"name": self.place.path.name, "axes": axes, "datasets": datasets, "type": "nearest"}
         names = {value: name for value, name in self._scheme.names.items() if value > 0}
-        about: dict[str, Any] = {
-            "colors": [{"label-value": value, "rgba": [*class_rgb(value), 255]} for value in names],
-        }
+        about: dict[str, Any] = {}
+        if names:
+            about["colors"] = [{"label-value": value, "rgba": [*class_rgb(value), 255]} for value in names]
         if self.place.is_inside:
             about["source"] = {"image": "../../"}
         content: dict[str, Any]
@@ -322,7 +327,9 @@ class LabelImage:
             content = {"multiscales": [{**multiscale, "version": "0.4"}], "image-label": {**about, "version": "0.4"}}
         else:
             content = {"version": "0.5", "multiscales": [multiscale], "image-label": about}
-        content["image-label"]["properties"] = [{"label-value": value, "name": name} for value, name in names.items()]
+        if names:
+            properties = [{"label-value": value, "name": name} for value, name in names.items()]
+            content["image-label"]["properties"] = properties
         checked = self._models.LabelImage.model_validate(content).model_dump(mode="json", exclude_none=True)
         # Checked by the library, which would write whole numbers as fractions and leave out the names.
         checked["image-label"] = content["image-label"]
@@ -367,29 +374,12 @@ class LabelImage:
         content = self._models.LabelsGroup.model_validate({"labels": labels}).model_dump(mode="json", exclude_none=True)
         group.attrs.put({**known, **(content if self._format == 2 else {"ome": content})})
 
-    def _writing(self) -> _Told:
-        return _Told(self.place.unfinished)
+    def _writing(self) -> Writing:
+        return Writing(self.place.unfinished)
 
 
 def _unit_of(axis: Mapping[str, Any]) -> dict[str, str]:
     return {"unit": str(axis["unit"])} if axis.get("unit") else {}
-
-
-class _Told:
-    """Turns what the system says of a write into a sentence."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError):
-            told = write_error(self._path, error)
-            raise ResourceError(
-                f"{told.message} The blocks that are finished are kept.", shell="Continue with --continue."
-            ) from error
 
 
 def require_free(place: Destination, more: str = "") -> None:

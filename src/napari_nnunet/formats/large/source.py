@@ -114,6 +114,11 @@ class LargeImage:
         return sum(int(array.shape[place]) if place >= 0 else 1 for array in self.arrays)
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of a value."""
+        return int(np.result_type(*(array.dtype for array in self.arrays)).itemsize)
+
+    @property
     def times(self) -> int:
         """Number of time points."""
         return self._size("T")

@@ -31,8 +31,8 @@ _LEVEL = 1  # deflate: four times as fast as the default level and about as smal
 
 
 @contextmanager
-def scratch(shape: tuple[int, ...], folder: Path) -> Iterator[NDArray[np.float32]]:
-    """Give a float32 array of zeros that lives in a temporary file next to the output, not in memory.
+def scratch(shape: tuple[int, ...], folder: Path, dtype: Any = np.float32) -> Iterator[NDArray[Any]]:
+    """Give an array of zeros that lives in a temporary file next to the output, not in memory.
 
     The file has no name where the system allows it: it is gone when the process is, also in a folder that was moved.
 
@@ -41,7 +41,7 @@ def scratch(shape: tuple[int, ...], folder: Path) -> Iterator[NDArray[np.float32
     ResourceError
         If the disk has no room for it; that is known before anything is computed.
     """
-    size = int(np.prod(shape, dtype=np.int64)) * 4
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     with tempfile.TemporaryFile(dir=folder, prefix=partial_name("probabilities"), suffix=".raw") as file:
         try:
             # A sparse file would only fail when a page of it is touched, and then end the process.
@@ -49,7 +49,7 @@ def scratch(shape: tuple[int, ...], folder: Path) -> Iterator[NDArray[np.float32
         except OSError as error:
             raise write_error(folder, error) from error
         # Not by its name: Windows lets nobody open a temporary file a second time.
-        array = np.memmap(cast("BinaryIO", file), dtype=np.float32, mode="r+", shape=shape)
+        array = np.memmap(cast("BinaryIO", file), dtype=dtype, mode="r+", shape=shape)
         try:
             yield array
         finally:

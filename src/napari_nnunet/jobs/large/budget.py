@@ -50,3 +50,8 @@ class Budget:
         beyond = max(0.0, psutil.Process().memory_info().rss - usual)
         taken = usual + math.ceil(beyond / _STEP) * _STEP + _AT_WORK
         return self.bytes - taken - run_bytes(model, ensemble.batch, ensemble.windows_per_round, ensemble.channels)
+
+    @property
+    def left_now(self) -> float:
+        """Bytes left for work without a network: less what the process takes already, libraries at work."""
+        return self.bytes - max(psutil.Process().memory_info().rss, _LIBRARIES + _AT_WORK)

@@ -22,7 +22,8 @@ from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.jobs.large.budget import Budget
 from napari_nnunet.jobs.large.fill import Filling, ImageWatch, finished, left, require_unchanged, settled
-from napari_nnunet.jobs.large.ready import planned, prepared
+from napari_nnunet.jobs.large.objects.numbering import store_of
+from napari_nnunet.jobs.large.ready import kept_content, planned, prepared
 from napari_nnunet.jobs.prediction.predictor import borrowed
 from napari_nnunet.processes.cluster.team import Team
 from napari_nnunet.processes.pool import Outcome, Task
@@ -154,7 +155,10 @@ def compute_block(share: Share, point: int, place: Shape3) -> tuple[tuple[int, .
     labels = LabelImage(share.place, opened.image, opened.model.dataset.labels, share.chunk)
     labels.open(begun=True)
     journal = BlockJournal(share.place.unfinished)
-    filling = Filling(opened.model, opened.image, labels, journal, share.settings, share.stamp)
+    store = store_of(opened.model, opened.image, share.settings, share.place, share.chunk)
+    if store is not None:
+        store.open(begun=True)
+    filling = Filling(opened.model, opened.image, labels, journal, share.settings, share.stamp, store)
     preparation = opened.preparations[point]
     block: Block = BlockGrid(preparation.record, share.block or share.chunk).at(place)
     with borrowed(opened.model, share.settings) as predictor, torch_threads(predictor.choice.threads):
@@ -178,5 +182,8 @@ def _opened(share: Share) -> _Opened:
         raise ValueError("an image that cannot be opened elsewhere was sent to a worker")
     image = share.image()
     previous = None if share.previous is None else share.previous()
-    parts = (prepared(model, image, facts, point, previous) for point, facts in enumerate(share.facts))
+    content = kept_content(model, image, share.place.unfinished, share.chunk)
+    if content is not None and any(facts.is_hollow for facts in share.facts):
+        content.open(begun=True)
+    parts = (prepared(model, image, facts, point, previous, content) for point, facts in enumerate(share.facts))
     return _Opened(model, image, tuple(parts))

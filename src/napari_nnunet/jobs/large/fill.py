@@ -24,6 +24,7 @@ from napari_nnunet.engine.prediction.tiles import Accumulator
 from napari_nnunet.errors import counted, is_out_of_memory
 from napari_nnunet.events import Job, Note, Painted, Progress, Pump, Stage
 from napari_nnunet.formats.large.journal import BlockEntry, BlockJournal
+from napari_nnunet.formats.large.kept import ProbabilityImage
 from napari_nnunet.formats.large.label_image import LabelImage
 from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.formats.model.folder import TrainedModel
@@ -35,6 +36,7 @@ from napari_nnunet.jobs.prediction.windows import NotFiniteError, Sums, segment_
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
 T = TypeVar("T")
+_Made = tuple[NDArray[Any], NDArray[np.float32] | None]  # labels, and probabilities
 _LOOKING = 0.05  # of the time, at most
 
 
@@ -56,6 +58,8 @@ class Filling:
         How.
     stamp : Stamp
         Of the image when it was first looked at.
+    store : ProbabilityImage, optional
+        Where probabilities go, in which numbered objects are found later.
     counts : dict
         Voxels of each label value, block by block.
     computed, kept : int
@@ -68,6 +72,7 @@ class Filling:
     journal: BlockJournal
     settings: PredictSettings
     stamp: Stamp
+    store: ProbabilityImage | None = None
     counts: dict[tuple[int, ...], Sequence[int]] = field(default_factory=dict)
     computed: int = 0
     kept: int = 0
@@ -117,10 +122,12 @@ def finished(
     filling: Filling, predictor: Predictor, preparation: Preparation, block: Block, point: int
 ) -> Job[tuple[int, ...]]:
     """Compute a block and write it; returns the voxels of each label value. It may be done more than once."""
-    labels = yield from _computed(filling, predictor, preparation, block)
+    labels, probabilities = yield from _computed(filling, predictor, preparation, block)
+    if filling.store is not None and probabilities is not None:
+        filling.store.write(block.box, [probabilities[head] for head in filling.store.heads], point)
     filling.labels.write(block.box, labels, point)
     counts = tuple(int(n) for n in count_labels(labels, max(filling.model.dataset.labels.names) + 1))
-    del labels
+    del labels, probabilities
     give_memory_back()
     return counts
 
@@ -211,8 +218,10 @@ def _part_of(filling: Filling, record: PrepareRecord, block: Block) -> Any:
     return axes, tiles_of(model, record, filling.settings).part(needed)
 
 
-def _computed(filling: Filling, predictor: Predictor, preparation: Preparation, block: Block) -> Job[NDArray[Any]]:
+def _computed(filling: Filling, predictor: Predictor, preparation: Preparation, block: Block) -> Job[_Made]:
     """Return the labels (z, y, x) of a block, in the image's own order; falls back as a prediction in memory does.
+
+    Where they are kept, its probabilities (C, z, y, x) come with it.
 
     Every block begins with the arithmetic of the whole image, so that it does not matter which ones a run computes.
     """
@@ -238,9 +247,12 @@ def _once(
     block: Block,
     *,
     on_device: bool,
-) -> Job[NDArray[Any]]:
+) -> Job[_Made]:
     model, whole = filling.model, preparation.record
     labels = np.zeros([hi - lo for lo, hi in block.box], dtype=model.dataset.labels.dtype)
+    place, probabilities = _place(whole, block), None
+    if filling.store is not None:
+        probabilities = np.zeros((model.dataset.labels.heads, *labels.shape), dtype=np.float32)
     axes, grid = _part_of(filling, whole, block)
     inner = block.inner or ()
     z, y, x = (hi - lo for lo, hi in inner)
@@ -251,7 +263,8 @@ def _once(
         record,
         model.dataset.labels,
         model.configuration.resample_probabilities,
-        labels[_place(whole, block)],
+        labels[place],
+        None if probabilities is None else probabilities[(slice(None), *place)],
         head=ensemble.head(),
         average=model.average,
         axes=axes,
@@ -262,7 +275,7 @@ def _once(
     sums = Sums(data, grid, list(grid.tiles()), accumulator, assembler, labels, ensemble.choice)
     task = Segmentation(PreparedImage(data, record), filling.settings, labels, None)
     yield from segment_windows(predictor, ensemble, task, sums)
-    return labels
+    return labels, probabilities
 
 
 def _place(record: PrepareRecord, block: Block) -> tuple[slice, ...]:

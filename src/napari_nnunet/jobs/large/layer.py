@@ -21,9 +21,10 @@ from napari_nnunet.formats.large.place import ImagePlace
 from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.large.fill import ImageWatch
-from napari_nnunet.jobs.large.predict_image import DONE, LargeResult, predict_image
+from napari_nnunet.jobs.large.predict_image import LargeResult, predict_image
 from napari_nnunet.jobs.large.survey import empty_chunks
 from napari_nnunet.jobs.large.view import View
+from napari_nnunet.jobs.large.work import DONE
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.large import PredictImageSettings
 

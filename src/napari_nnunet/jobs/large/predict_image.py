@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from napari_nnunet.engine.image.prepare import PrepareRecord
-from napari_nnunet.engine.image.turning import Turning
-from napari_nnunet.engine.image.voxel_size import counts_voxels
-from napari_nnunet.engine.large.blocks import BlockGrid, chunk_shape
-from napari_nnunet.engine.large.boxes import Shape3
+from napari_nnunet.engine.large.blocks import BlockGrid
+from napari_nnunet.engine.large.case import masked_channels
 from napari_nnunet.engine.large.parts import Preparation
 from napari_nnunet.engine.large.survey import ImageFacts
 from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.errors import ImageError, ModelError, SettingsError, counted
+from napari_nnunet.errors import counted
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.images.files import ending_of, write_labels
+from napari_nnunet.formats.images.files import write_labels
 from napari_nnunet.formats.large.corrections import by_hand
 from napari_nnunet.formats.large.journal import ArithmeticEntry, BlockEntry, BlockJournal, LayoutEntry
-from napari_nnunet.formats.large.label_image import ENDING, Destination, LabelImage, require_free
+from napari_nnunet.formats.large.kept import KeptImage
+from napari_nnunet.formats.large.label_image import Destination, LabelImage, require_free
 from napari_nnunet.formats.large.ome_zarr import library
 from napari_nnunet.formats.large.opening import Say, open_image
 from napari_nnunet.formats.large.place import ImagePlace
@@ -34,22 +32,28 @@ from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.large.budget import Budget
 from napari_nnunet.jobs.large.elsewhere import Share, fill_elsewhere, loaded, plan_elsewhere, require_sendable
+from napari_nnunet.jobs.large.expected import chunk_of, is_zarr_target, require_file, require_fit
 from napari_nnunet.jobs.large.fill import Filling, fill
-from napari_nnunet.jobs.large.ready import as_large_as_allowed, limited_axis, planned, prepared
-from napari_nnunet.jobs.large.survey import require_unmoved, surveyed
+from napari_nnunet.jobs.large.objects.numbering import Numbering, kept_objects, numbering_of
+from napari_nnunet.jobs.large.ready import (
+    CONTENT,
+    as_large_as_allowed,
+    kept_content,
+    limited_axis,
+    planned,
+    prepared,
+)
+from napari_nnunet.jobs.large.survey import content_surveyed, require_unmoved, surveyed
 from napari_nnunet.jobs.large.view import View
-from napari_nnunet.jobs.large.work import STATE, made_of, require_complete, take_up, work_of
+from napari_nnunet.jobs.large.work import DONE, STATE, made_of, require_complete, take_up, work_of
 from napari_nnunet.jobs.prediction.folder.case import model_reader
-from napari_nnunet.jobs.prediction.objects import decoding_for
 from napari_nnunet.jobs.prediction.predict import first_stage_of
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed
-from napari_nnunet.jobs.prediction.voxel_size import require_near
 from napari_nnunet.processes.cluster.team import Elsewhere, Team, result_of, team
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.large import PredictImageSettings
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
-DONE = "Writing the result"  # the stage that begins when all blocks are there
 _FIRST = "first-stage.zarr"  # within an unfinished result
 _FILES = "A .nii.gz or .nrrd keeps it, where the labels fit into memory twice."
 
@@ -68,6 +72,9 @@ class LargeResult:
         How many blocks were computed, and how many an earlier run had finished.
     seconds : float
         Wall time.
+    objects : dict of str to int, optional
+        Where the labels are numbered objects, how many there are of each kind, in all time points together; ``counts``
+        is empty then.
     """
 
     path: Path
@@ -75,6 +82,7 @@ class LargeResult:
     blocks: int
     kept: int
     seconds: float
+    objects: dict[str, int] | None = None
 
 
 def predict_image(
@@ -88,7 +96,8 @@ def predict_image(
     """Segment an image of any size; neither it nor its result is ever in memory as a whole.
 
     The labels are those of :func:`~napari_nnunet.jobs.prediction.predict.predict`, except where two classes are ahead
-    by no more than rounding.
+    by no more than rounding. A model of numbered objects gives these: blocks keep the probabilities of cores and
+    borders on the disk, in which objects are found slab by slab at the end.
 
     Parameters
     ----------
@@ -145,36 +154,56 @@ def _predicted(
     settings = asked.settings(model.resolve_folds(None, asked.checkpoint))
     require_fit(model, image, settings)
     place, budget = Destination.of(target, image), Budget.of(asked.memory_gb)
-    if not _is_zarr(target):
-        _require_file(target, image, model, budget)
+    numbers = numbering_of(model, image, settings, place, chunk_of(asked, image))
+    if not is_zarr_target(target):
+        require_file(target, image, model, budget, numbers)
     labels = LabelImage(place, image, model.dataset.labels, chunk_of(asked, image))
+    known = work_of(model, image, settings, labels, numbers)
     with claimed(place.path.parent, f"{place.path} is already being written", part=place.path.name):
-        if asked.carry_on and place.path.exists() and not place.begun:
-            yield from require_complete(labels, work_of(model, image, settings, labels), image)
-            return LargeResult(place.path, (), 0, 0, time.monotonic() - began)
+        if asked.carry_on and place.path.exists() and (not place.begun or labels.origin()):
+            yield from require_complete(labels, known, image)
+            labels.forget()  # what a kill left
+            return LargeResult(place.path, (), 0, 0, time.monotonic() - began, kept_objects(labels.origin()))
         require_free(place, by_hand(place.path))
-        known = work_of(model, image, settings, labels)
         journal = BlockJournal(place.unfinished)
         settings = take_up(journal, place, known, settings, carry_on=asked.carry_on)
-        for text in image.notes:
-            yield Note(text=text)
-        for text in image.geometry.remarks:
-            yield Note(level="warning", text=f"{image.name}: {text}.")
-        if _is_zarr(target) and (unsaid := image.unsaid):
-            yield Note(level="warning", text=f"{unsaid} {_FILES}", in_window=unsaid)
+        yield from _told_before(image, target)
+        if numbers is not None:
+            yield from numbers.require_room(budget)
         stamp = Stamp(*known[STATE])
-        work = _Work(model, image, labels, journal, settings, budget, stamp, workers, asked.memory_gb, view)
-        facts = yield from surveyed(image, journal, limited_axis(model, image))
-        filling = yield from _filled(work, facts)
+        work = _Work(model, image, labels, journal, settings, budget, stamp, workers, asked.memory_gb, view, numbers)
+        filling = yield from _filled(work, (yield from _facts(work)))
         yield from require_unmoved(image, journal)
-        yield Stage(name=DONE)
-        if _is_zarr(target):
-            labels.complete(made_of(known, journal, image))
-            journal.remove()
-            labels.settle()
-        else:
-            _write_file(work, target)
-    return LargeResult(target, filling.total, filling.computed, filling.kept, time.monotonic() - began)
+        found = yield from _ended(work, filling, target, made_of(known, journal, image))
+    return replace(found, seconds=time.monotonic() - began)
+
+
+def _told_before(image: LargeImage, target: Path) -> Job[None]:
+    """Say what was chosen in opening an image, and what is odd about it."""
+    for text in image.notes:
+        yield Note(text=text)
+    for text in image.geometry.remarks:
+        yield Note(level="warning", text=f"{image.name}: {text}.")
+    if is_zarr_target(target) and (unsaid := image.unsaid):
+        yield Note(level="warning", text=f"{unsaid} {_FILES}", in_window=unsaid)
+
+
+def _ended(work: _Work, filling: Filling, target: Path, origin: Mapping[str, Any]) -> Job[LargeResult]:
+    """Make the result of what the blocks gave."""
+    counts = (filling.computed, filling.kept, 0.0)
+    if work.numbers is not None:
+        writer = None if is_zarr_target(target) else model_reader(work.model)
+        found = yield from work.numbers.write(target, work.budget, origin, DONE, writer)
+        work.labels.forget()
+        return LargeResult(found.path, (), *counts, found.objects)
+    yield Stage(name=DONE)
+    if is_zarr_target(target):
+        work.labels.complete(origin)
+        work.journal.remove()
+        work.labels.settle()
+    else:
+        _write_file(work, target)
+    return LargeResult(target, filling.total, *counts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,82 +220,27 @@ class _Work:
     workers: Team | None
     memory_gb: float
     view: View | None
+    numbers: Numbering | None = None
+
+    @cached_property
+    def content(self) -> KeptImage | None:
+        """Where the image's content is kept, in which some channel is normalised."""
+        return kept_content(self.model, self.image, self.labels.place.unfinished, self.labels.chunk)
+
+    def forget_beside(self) -> None:
+        """Delete what only blocks need, which are all there."""
+        self.labels.forget_beside(_FIRST)
+        self.labels.forget_beside(CONTENT)
 
 
-def _is_zarr(target: Path) -> bool:
-    return target.name.lower().endswith(ENDING) or Destination(target).is_inside
-
-
-def require_fit(model: TrainedModel, image: LargeImage, settings: PredictSettings) -> None:
-    """Raise what tells that a model and an image do not belong together, before anything is read."""
-    if model.configuration.previous_stage is not None:
-        first_stage_of(model, settings)
-    if decoding_for([(model, settings)]) is not None:
-        raise ModelError(
-            f"{model.name} finds numbered objects, which are put together in memory only.",
-            shell="Add --classes for the classes it has learnt, or segment the image in memory (predict).",
-            window="Segment a region that fits into memory: choose 'Labels' as Output, and a Region.",
-        )
-    if settings.probabilities:
-        raise SettingsError("Probabilities of images larger than memory are not written. Leave them out.")
-    if settings.quality:
-        raise SettingsError(
-            "The Dice of labels that are written block by block cannot be predicted. Leave it out, or segment the "
-            "image in memory."
-        )
-    expected = len(model.configuration.normalization_schemes)
-    if image.channels != expected:
-        raise ImageError(
-            f"The model expects {expected} channel{'s' if expected > 1 else ''} "
-            f"({', '.join(model.dataset.channel_names)}), but {image.name} has {image.channels} (axes {image.axes}: "
-            f"{' x '.join(str(n) for n in image.arrays[0].shape)}). Name the axes if these are others.",
-            shell="For instance --axes CZYX.",
-        )
-    if not image.geometry.spacing_known and not counts_voxels(model.plans, model.configuration):
-        raise ImageError(
-            f"{image.name} has no voxel size{': its axes have no known unit' if image.level is not None else ''}. Give "
-            "it in mm.",
-            shell="For instance --spacing 0.002 0.0005 0.0005 (z y x).",
-        )
-    require_near(model, image.geometry, settings)
-    # What is read box by box lies as it is stored, and a model that turns its images knows no other order.
-    if model.turns and Turning.of(image.shape, image.geometry) is not None:
-        raise ImageError(
-            f"{model.name} was trained on images reoriented to RAS, but the axes of {image.name} lead to "
-            f"{image.geometry.axes_code}. Segment it in memory, or save it as .nii.gz.",
-            shell="In memory: predict_from_modelfolder, which turns it.",
-        )
-
-
-def chunk_of(asked: PredictImageSettings, image: LargeImage) -> Shape3:
-    """Return the chunks (z, y, x) of a result; raises SettingsError if those asked for are none."""
-    if asked.chunk is None:
-        return chunk_shape(image.shape_3d)
-    if len(asked.chunk) != len(image.shape) or min(asked.chunk) < 1:
-        raise SettingsError(
-            f"Chunks of {' x '.join(map(str, asked.chunk))} voxels were given for an image with {len(image.shape)} "
-            "axes; give one number from 1 on for each."
-        )
-    z, y, x = (1, *asked.chunk)[-3:]
-    return min(z, image.shape_3d[0]), min(y, image.shape_3d[1]), min(x, image.shape_3d[2])
-
-
-def _require_file(target: Path, image: LargeImage, model: TrainedModel, budget: Budget) -> None:
-    """Raise an error if a result does not go into an ordinary file, or not into one of that name."""
-    ending = ending_of(target)
-    if os.path.realpath(target) in map(os.path.realpath, image.files):
-        raise SettingsError(f"The labels would overwrite the image {target}. Choose another name.")
-    if ending in (".jpg", ".jpeg") or (ending in (".png", ".bmp") and image.geometry.ndim == 3):
-        what = "JPEG changes label values" if ending.startswith(".jp") else f"{ending} holds no volume"
-        raise SettingsError(f"{target.name}: {what}. Choose a name with {ENDING}, .nii.gz or .tif.")
-    size = float(np.prod(image.shape_3d)) * np.dtype(model.dataset.labels.dtype).itemsize
-    if image.times > 1:
-        raise SettingsError(f"A time series is written as OME-Zarr, not as {target.name}. Choose a name with {ENDING}.")
-    if 2 * size > budget.bytes:
-        raise SettingsError(
-            f"The labels take {size / 1e9:.1f} GB, and as much again to write them as {target.name}; "
-            f"{budget.bytes / 1e9:.1f} GB of memory are allowed. Choose a name with {ENDING}, or allow more memory."
-        )
+def _facts(work: _Work) -> Job[list[ImageFacts]]:
+    """Return what is known of every time point as a whole."""
+    model, image, axis = work.model, work.image, limited_axis(work.model, work.image)
+    facts = yield from surveyed(image, work.journal, axis)
+    if work.content is None:
+        return facts
+    masked, allowed = masked_channels(model.configuration), work.budget.left_now / 2
+    return (yield from content_surveyed(image, work.journal, facts, axis, masked, work.content, allowed))
 
 
 def _filled(work: _Work, facts: Sequence[ImageFacts]) -> Job[Filling]:
@@ -275,7 +249,7 @@ def _filled(work: _Work, facts: Sequence[ImageFacts]) -> Job[Filling]:
     previous = yield from _first_stage(work)
     preparations = []
     for point, known in enumerate(facts):
-        preparation = prepared(model, work.image, known, point, previous)
+        preparation = prepared(model, work.image, known, point, previous, work.content)
         yield from _noted(known, preparation.record)
         preparations.append(preparation)
     if work.workers is not None:
@@ -291,10 +265,9 @@ def _filled(work: _Work, facts: Sequence[ImageFacts]) -> Job[Filling]:
         if (noted := _noted_layout(work, preparations[0].record)) is not None:
             yield from as_large_as_allowed(predictor, noted, work.settings, work.budget if work.memory_gb else None)
         layouts = [_layout(predictor, part.record, work) for part in preparations]
-        work.labels.open(begun=bool(journal.all(BlockEntry)), seen=work.view is not None)
-        filling = Filling(model, work.image, work.labels, journal, work.settings, work.stamp)
+        filling = _opened(work, work.settings, seen=work.view is not None)
         yield from fill(filling, predictor, list(zip(preparations, layouts, strict=True)), work.view)
-    work.labels.forget_beside(_FIRST)
+    work.forget_beside()
     return filling
 
 
@@ -331,12 +304,21 @@ def _filled_elsewhere(
         if noted is None:
             journal.note(LayoutEntry(block=block))
         share = replace(share, token=secrets.token_hex(8), settings=settings, block=block)
-    labels.open(begun=bool(journal.all(BlockEntry)))
-    filling = Filling(model, image, labels, journal, share.settings, work.stamp)
+    filling = _opened(work, share.settings)
     layouts = [BlockGrid(part.record, share.block) for part in preparations if share.block is not None]
     yield from fill_elsewhere(filling, workers, share, list(zip(preparations, layouts, strict=True)))
-    labels.forget_beside(_FIRST)
+    work.forget_beside()
     return filling
+
+
+def _opened(work: _Work, settings: PredictSettings, *, seen: bool = False) -> Filling:
+    """Open what is filled, or make it."""
+    begun = bool(work.journal.all(BlockEntry))
+    work.labels.open(begun=begun, seen=seen)
+    store = None if work.numbers is None else work.numbers.store
+    if store is not None:
+        store.open(begun=begun)
+    return Filling(work.model, work.image, work.labels, work.journal, settings, work.stamp, store)
 
 
 def _noted(facts: ImageFacts, record: PrepareRecord) -> Job[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -10,17 +11,21 @@ from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
 from napari_nnunet.engine.image.voxel_size import as_trained
 from napari_nnunet.engine.large.blocks import BlockCosts, BlockGrid, plan_blocks
 from napari_nnunet.engine.large.boxes import Shape3
-from napari_nnunet.engine.large.parts import Preparation, PreviousStage
+from napari_nnunet.engine.large.case import masked_channels
+from napari_nnunet.engine.large.parts import Preparation, PreviousStage, Within
 from napari_nnunet.engine.large.survey import ImageFacts
-from napari_nnunet.errors import ModelError, ResourceError
+from napari_nnunet.errors import ResourceError
 from napari_nnunet.events import Job, Note
+from napari_nnunet.formats.large.kept import KeptImage
 from napari_nnunet.formats.large.source import LargeImage
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.large.budget import Budget
+from napari_nnunet.jobs.large.objects.numbering import probability_bytes
 from napari_nnunet.jobs.prediction.predictor import Predictor
 from napari_nnunet.jobs.prediction.windows import tiles_of
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
+CONTENT = "content"  # within an unfinished result
 _NOTHING = ImageFacts(((0, 0), (0, 0), (0, 0)), 0, 0, ())
 
 
@@ -41,12 +46,25 @@ def record_of(model: TrainedModel, image: LargeImage, facts: ImageFacts | None) 
     return plan_grid(image.shape_3d, spacing, model.plans, model.configuration, box)
 
 
+def kept_content(model: TrainedModel, image: LargeImage, unfinished: Path, chunk: Shape3) -> KeptImage | None:
+    """Return where an image's content is kept (what is not 0, holes filled); None if nothing is normalised in it."""
+    if not any(masked_channels(model.configuration)):
+        return None
+    return KeptImage(unfinished, image, chunk, name=CONTENT, channels=1, dtype="bool", packed=True)
+
+
 def prepared(
-    model: TrainedModel, image: LargeImage, facts: ImageFacts, point: int, previous: LargeImage | None
+    model: TrainedModel,
+    image: LargeImage,
+    facts: ImageFacts,
+    point: int,
+    previous: LargeImage | None,
+    content: KeptImage | None,
 ) -> Preparation:
     """Return what makes any part of a time point ready for the network."""
-    _require_normalisable(model, facts)
-    configuration, stage = model.configuration, None
+    configuration, stage, within = model.configuration, None, None
+    if content is not None and facts.is_hollow:
+        within = Within(partial(content.read, time=point), masked_channels(configuration))
     if previous is not None:
         labels = tuple(model.dataset.labels.foreground_labels)
         stage = PreviousStage(partial(previous.read, time=point), configuration.resample_seg, labels)
@@ -58,20 +76,8 @@ def prepared(
         model.plans.intensities,
         facts,
         stage,
+        within,
     )
-
-
-def _require_normalisable(model: TrainedModel, facts: ImageFacts) -> None:
-    configuration = model.configuration
-    masked = any(
-        use and scheme == "ZScoreNormalization"
-        for use, scheme in zip(configuration.use_mask_for_norm, configuration.normalization_schemes, strict=True)
-    )
-    if masked and facts.content < facts.voxels:
-        raise ModelError(
-            f"{model.name} normalises within the nonzero region only (holes filled), which needs the whole image at "
-            "once. Segment the image in memory (predict)."
-        )
 
 
 def planned(
@@ -84,7 +90,8 @@ def planned(
 ) -> BlockGrid:
     """Return the blocks that an image is cut into, by the memory that is left beside the network, for some workers."""
     model, ensemble = predictor.model, predictor.ensemble
-    costs = BlockCosts(model.channels_in, ensemble.channels, np.dtype(model.dataset.labels.dtype).itemsize)
+    each = np.dtype(model.dataset.labels.dtype).itemsize + probability_bytes(model, record, settings)
+    costs = BlockCosts(model.channels_in, ensemble.channels, each)
     rule = model.configuration.resample_probabilities
     allowed = budget.left_beside(model, ensemble)
     return plan_blocks(record, tiles_of(model, record, settings), rule, chunk, costs, allowed, workers)

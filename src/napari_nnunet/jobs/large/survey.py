@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 
 from napari_nnunet.engine.image.prepare import Box3
 from napari_nnunet.engine.large.boxes import cut_into_boxes
-from napari_nnunet.engine.large.survey import ChannelFacts, ImageFacts, Scan
+from napari_nnunet.engine.large.case import CaseSource
+from napari_nnunet.engine.large.holes import HoleSearch
+from napari_nnunet.engine.large.parts import finite
+from napari_nnunet.engine.large.survey import ChannelFacts, ContentScan, ImageFacts, Scan
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import Job, Note, Progress, Stage
-from napari_nnunet.formats.large.journal import BlockJournal, ChannelEntry, FactsEntry
+from napari_nnunet.formats.large.journal import BlockJournal, ChannelEntry, ContentEntry, FactsEntry
+from napari_nnunet.formats.large.kept import KeptImage
 from napari_nnunet.formats.large.source import LargeImage
 
 _PIECE = 8e6  # values that are looked at together
+_THIN = 3  # voxels
+_OTHER = "what it says of the intensities is not of this image."
 
 
 def surveyed(image: LargeImage, journal: BlockJournal, axis: int | None) -> Job[list[ImageFacts]]:
@@ -68,6 +74,84 @@ def empty_chunks(image: LargeImage) -> Iterator[Note]:
         )
 
 
+def content_surveyed(
+    image: LargeImage,
+    journal: BlockJournal,
+    facts: Sequence[ImageFacts],
+    axis: int | None,
+    masked: Sequence[bool],
+    kept: KeptImage,
+    allowed: float,
+) -> Job[list[ImageFacts]]:
+    """Return facts in which channels that are normalised within the image's content are described by that alone.
+
+    Parameters
+    ----------
+    image, journal, axis
+        As :func:`surveyed` has them.
+    facts : sequence of ImageFacts
+        Of every time point.
+    masked : sequence of bool
+        One per channel.
+    kept : KeptImage
+        Where the content of every time point is kept that has anything else in its box: what is not 0, holes filled.
+    allowed : float
+        Bytes that it may take.
+
+    Raises
+    ------
+    ResourceError
+        If not even a plane fits.
+    """
+    hollow = [time for time, known in enumerate(facts) if known.is_hollow]
+    noted = {entry.time: entry for entry in journal.all(ContentEntry)} if kept.exists else {}
+    found = list(facts)
+    if hollow:
+        kept.open(begun=bool(noted))
+    for time in hollow:
+        if time not in noted:
+            channels = yield from _content(image, time, facts[time].box, axis, kept, allowed)
+            known = tuple(ChannelEntry(**asdict(channel)) for channel in channels)
+            noted[time] = ContentEntry(time=time, channels=known)
+            journal.note(noted[time])
+        alone = _channels(noted[time].channels, facts[time].box, axis, image, journal)
+        both = zip(masked, alone, facts[time].channels, strict=True)
+        found[time] = replace(facts[time], channels=tuple(own if inner else whole for inner, own, whole in both))
+    return found
+
+
+def _content(
+    image: LargeImage, time: int, box: Box3, axis: int | None, kept: KeptImage, allowed: float
+) -> Job[tuple[ChannelFacts, ...]]:
+    """Find the content of a time point and keep it; returns the intensities of it alone."""
+    source = CaseSource(image.read, image.read, image.shape_3d, image.channels, image.itemsize)
+    thin = min(image.shape_3d) < _THIN  # where nothing can be enclosed
+    slabs = _boxes(image) if thin else source.slabs(allowed)
+    holes, scan = HoleSearch(), ContentScan(image.channels, box, axis)
+    total, steps = len(slabs) * (1 if thin else 2), 0
+    yield Stage(name="Looking for what is not 0", total=total)
+    if not thin:
+        for slab in slabs:
+            holes.add((image.read(slab, time) != 0).any(axis=0))
+            steps += 1
+            yield Progress(done=steps, total=total)
+        holes.finish()
+    for number, slab in enumerate(slabs):
+        part = image.read(slab, time)
+        inside = (part != 0).any(axis=0)
+        if not thin and holes.has_background(number):
+            inside = holes.inside(number, inside)
+        kept.write(slab, [inside], time)
+        within = [(max(lo, first), min(hi, last)) for (lo, hi), (first, last) in zip(box, slab, strict=True)]
+        if all(lo < hi for lo, hi in within):
+            place = tuple(slice(lo - first, hi - first) for (lo, hi), (first, _) in zip(within, slab, strict=True))
+            values = part[(slice(None), *place)]
+            scan.add([lo for lo, _ in within], finite(values) if values.dtype.kind == "f" else values, inside[place])
+        steps += 1
+        yield Progress(done=steps, total=total)
+    return scan.facts()
+
+
 def require_same_voxels(image: LargeImage, known: Mapping[int, str], place: str) -> Job[None]:
     """Raise SettingsError if voxels that no file holds are others than those that were noted (time point: digest)."""
     boxes = _boxes(image)
@@ -105,10 +189,19 @@ def _digest() -> hashlib.blake2b:
 
 def _facts(entry: FactsEntry, image: LargeImage, axis: int | None, journal: BlockJournal) -> ImageFacts:
     """Return what was noted of a time point; raises SettingsError if it is not of this image."""
-    planes = 1 if axis is None else entry.box[axis][1] - entry.box[axis][0]
     inside = all(0 <= lo < hi <= size for (lo, hi), size in zip(entry.box, image.shape_3d, strict=True))
-    limits = all(len(known.low) == len(known.high) == planes for known in entry.channels)
-    if entry.time >= image.times or not inside or not limits or len(entry.channels) != image.channels:
-        raise journal.damaged("what it says of the intensities is not of this image.")
-    channels = tuple(ChannelFacts(known.mean, known.std, known.low, known.high) for known in entry.channels)
+    if entry.time >= image.times or not inside:
+        raise journal.damaged(_OTHER)
+    channels = _channels(entry.channels, entry.box, axis, image, journal)
     return ImageFacts(entry.box, entry.content, entry.invalid, channels)
+
+
+def _channels(
+    noted: Sequence[ChannelEntry], box: Box3, axis: int | None, image: LargeImage, journal: BlockJournal
+) -> tuple[ChannelFacts, ...]:
+    """Return what was noted of the channels in a box; raises SettingsError if it is not of this image."""
+    planes = 1 if axis is None else box[axis][1] - box[axis][0]
+    limits = all(len(known.low) == len(known.high) == planes for known in noted)
+    if not limits or len(noted) != image.channels:
+        raise journal.damaged(_OTHER)
+    return tuple(ChannelFacts(known.mean, known.std, known.low, known.high) for known in noted)

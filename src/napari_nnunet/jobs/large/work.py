@@ -15,16 +15,24 @@ from napari_nnunet.formats.large.journal import ArithmeticEntry, BlockJournal, F
 from napari_nnunet.formats.large.label_image import Destination, LabelImage
 from napari_nnunet.formats.large.source import LargeImage
 from napari_nnunet.formats.model.folder import TrainedModel, origin_of
+from napari_nnunet.jobs.large.objects.numbering import Numbering
 from napari_nnunet.jobs.large.survey import require_same_voxels
 from napari_nnunet.schema.json_text import first_problem
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.version import __version__
 
+DONE = "Writing the result"  # the stage that begins when all blocks are there
 STATE = "state of the image's files"
 _RESULT, _MADE = "result", "made_of"
 
 
-def work_of(model: TrainedModel, image: LargeImage, settings: PredictSettings, labels: LabelImage) -> dict[str, Any]:
+def work_of(
+    model: TrainedModel,
+    image: LargeImage,
+    settings: PredictSettings,
+    labels: LabelImage,
+    numbers: Numbering | None = None,
+) -> dict[str, Any]:
     """Return what decides every voxel of the result: nothing else is continued."""
     folds = model.resolve_folds(settings.folds, settings.checkpoint)
     names = ("step", "mirroring", "gaussian")
@@ -39,6 +47,7 @@ def work_of(model: TrainedModel, image: LargeImage, settings: PredictSettings, l
         },
         STATE: list(image.stamp()),
         _RESULT: {"name": labels.place.path.name, "chunk": list(labels.chunk)},
+        **({} if numbers is None else {"objects": numbers.work}),
     }
 
 

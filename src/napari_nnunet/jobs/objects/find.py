@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from napari_nnunet.engine.objects.decode import Probabilities, Rule, Window, decode_into
+from napari_nnunet.engine.objects.decode import Probabilities, Rule, Window, decode_into, planes_within
 from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import make_folder, write_json
@@ -24,6 +25,7 @@ from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.objects import RULES_FILE, ObjectRule, ObjectRules, ObjectScheme
 
 NO_RULES = "No rules by which objects are found"
+_AT_ONCE = 1 << 20  # voxels in which objects of two kinds are compared together
 
 
 @dataclass(frozen=True)
@@ -201,29 +203,54 @@ def find_and_write(
     return objects, kinds
 
 
+@dataclass(frozen=True)
+class Room:
+    """What finding objects may take.
+
+    Parameters
+    ----------
+    bytes : float
+        Of memory, beside the arrays that are given; as much as usual if infinite.
+    again : callable
+        Makes another array like the one that objects are written into, for those of another kind.
+    """
+
+    bytes: float = math.inf
+    again: Callable[[NDArray[np.uint32]], NDArray[np.uint32]] = np.empty_like
+
+
 def find_objects(
-    probabilities: NDArray[np.float32], decoding: Decoding, spacing: Sequence[float], out: NDArray[np.uint32]
+    probabilities: Any,
+    decoding: Decoding,
+    spacing: Sequence[float],
+    out: NDArray[np.uint32],
+    room: Room | None = None,
 ) -> dict[int, str]:
     """Write the objects of a picture, kind after kind, and return the kind of each.
 
     Parameters
     ----------
-    probabilities : ndarray of float32, shape (heads, [Z,] Y, X)
-        May be a memory map; it is read slab by slab.
+    probabilities : array of float32, shape (heads, [Z,] Y, X)
+        May be a memory map or another array on disk; it is read slab by slab.
     decoding : Decoding
         Heads and rules.
     spacing : sequence of float
         Size of a voxel along each axis, in mm.
     out : ndarray of uint32, shape ([Z,] Y, X)
         Written in place. Where objects of two kinds meet, the more probable one has the voxel.
+    room : Room, optional
+        What it may take. The result does not depend on it.
     """
+    room, voxel = room or Room(), [step / decoding.unit for step in spacing]
     kinds: dict[int, str] = {}
     found = out
     for place, (kind, (core, border)) in enumerate(decoding.heads.items()):
         read = window_reader(probabilities, core, border)
         if place:
-            found = np.empty_like(out)
-        count = decode_into(found, read, decoding.rules[kind], [step / decoding.unit for step in spacing])
+            found = room.again(out)
+        rule = decoding.rules[kind]
+        planes = max(1, planes_within(out.shape, rule, voxel, room.bytes))
+        count = decode_into(found, read, rule, voxel, planes)
         first = len(kinds)
         kinds |= dict.fromkeys(range(first + 1, first + count + 1), kind)
         if place:
@@ -231,24 +258,29 @@ def find_objects(
     return _without_covered(out, kinds) if len(decoding.heads) > 1 else kinds
 
 
+def _slabs(out: NDArray[np.uint32]) -> Iterator[slice]:
+    step = max(1, _AT_ONCE // max(1, math.prod(out.shape[1:])))
+    return (slice(lo, lo + step) for lo in range(0, out.shape[0], step))
+
+
 def _without_covered(out: NDArray[np.uint32], kinds: Mapping[int, str]) -> dict[int, str]:
-    """Number objects anew of which something is left, plane by plane: others may lie under those of another kind."""
+    """Number objects anew of which something is left, slab by slab: others may lie under those of another kind."""
     there = np.zeros(len(kinds) + 1, dtype=bool)
-    for plane in out:
-        there[plane] = True
+    for slab in _slabs(out):
+        there[out[slab]] = True
     there[0] = False
     new = np.cumsum(there, dtype=np.uint32) * there
-    for plane in out:
-        plane[...] = new[plane]
+    for slab in _slabs(out):
+        out[slab] = new[out[slab]]
     return {int(new[number]): kind for number, kind in kinds.items() if there[number]}
 
 
-def window_reader(probabilities: NDArray[Any], core: int, border: int) -> Callable[[Window], Probabilities]:
+def window_reader(probabilities: Any, core: int, border: int) -> Callable[[Window], Probabilities]:
     """Return what reads a window of one kind: the probability of its core, and of being inside."""
 
     def read(window: Window) -> Probabilities:
-        inner = np.asarray(probabilities[core][window], dtype=np.float32)
-        return inner, inner + probabilities[border][window]
+        inner = np.asarray(probabilities[(core, *window)], dtype=np.float32)
+        return inner, inner + probabilities[(border, *window)]
 
     return read
 
@@ -257,18 +289,18 @@ def _lay_over(
     out: NDArray[np.uint32],
     found: NDArray[np.uint32],
     first: int,
-    probabilities: NDArray[np.float32],
+    probabilities: Any,
     decoding: Decoding,
     kind: str,
 ) -> None:
-    """Add the objects of one more kind to those of the others, plane by plane."""
+    """Add the objects of one more kind to those of the others, slab by slab."""
     core, border = decoding.heads[kind]
-    for plane in range(out.shape[0]):
-        own = probabilities[core, plane] + probabilities[border, plane]
+    for slab in _slabs(out):
+        own = probabilities[core, slab] + probabilities[border, slab]
         others = np.zeros_like(own)
         for other, (inner, outer) in decoding.heads.items():
             if other == kind:
                 break
-            np.maximum(others, probabilities[inner, plane] + probabilities[outer, plane], out=others)
-        wins = (found[plane] != 0) & ((out[plane] == 0) | (own > others))
-        out[plane][wins] = found[plane][wins] + first
+            np.maximum(others, probabilities[inner, slab] + probabilities[outer, slab], out=others)
+        wins = (found[slab] != 0) & ((out[slab] == 0) | (own > others))
+        out[slab][wins] = found[slab][wins] + first

@@ -148,6 +148,12 @@ class LargeOrder:
         else:
             lines[-1] += f", by this computer alone; workers of {self.cluster} share it"
             lines.append("All voxels are compared with those of the layer's files first, which the workers read")
+        if found.numbers is not None:
+            size = found.numbers.disk_bytes / _GB
+            lines.append(
+                f"Objects are found when all blocks are there: until then classes are shown, and probabilities take up "
+                f"to {size:.1f} GB of disk beside the result"
+            )
         if image.unsaid:
             lines.append(image.unsaid.removesuffix("."))
         first = "Blocks in view come first; what" if self.cluster is None else "What"

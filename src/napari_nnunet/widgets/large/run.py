@@ -55,7 +55,7 @@ class LargeRun:
         self.view = View()
         self.name = f"{order.source.name} – {order.model.configuration.name}"
         self.layer: Labels | None = next((layer for layer in viewer.layers if self._shows(layer)), None)
-        self._shown, self._next = False, 0.0
+        self._shown, self._next, self._objects = False, 0.0, False
         self.look()
 
     def _shows(self, layer: Any) -> bool:
@@ -110,12 +110,13 @@ class LargeRun:
             remove_layer(self.viewer, self.layer)
         single = order.image().times == 1
         scheme = order.model.dataset.labels
+        # Numbered objects have napari's own colours, which tell neighbours apart.
+        known = {} if self._objects else {"colormap": colormap_of(scheme), "features": features_of(scheme)}
         self.layer = Labels(
             levels if several else levels[0],
             multiscale=several,
             name=self.name,
-            colormap=colormap_of(scheme),
-            features=features_of(scheme),
+            **known,
             metadata={RESULT: str(order.target), "nnunet": {"partial": True, "model": str(order.model.folder)}},
             # A result has no axis for a single time point.
             **geometry_of(order.source, order.axes.replace("T", "C") if single else order.axes),
@@ -134,6 +135,11 @@ class LargeRun:
 
     def done(self, result: LargeResult) -> str:
         """Show the complete result; returns a sentence about it."""
+        if result.objects is not None:  # its layer showed classes so far
+            self._objects = True
+            if self.layer is not None and self._shows(self.layer):
+                remove_layer(self.viewer, self.layer)
+            self.layer = None
         self._show()
         if self.layer is not None:
             self._call("")
@@ -141,7 +147,11 @@ class LargeRun:
             activate(self.viewer, self.layer)
         earlier = f"; {counted(result.kept, 'block was', 'blocks were')} finished before" if result.kept else ""
         text = f"Done in {plain_time(result.seconds)}{earlier}. The labels are in {result.path}."
-        return text if any(result.counts[1:]) or not result.counts else f"{text} Nothing was found in this image."
+        there = not result.counts or any(result.counts[1:])
+        if result.objects is not None:
+            there = any(result.objects.values())
+            text += f" Found {', '.join(f'{number} x {kind}' for kind, number in result.objects.items())}."
+        return text if there else f"{text} Nothing was found in this image."
 
     def cancelled(self, fraction: float) -> str:
         """Say what is kept."""

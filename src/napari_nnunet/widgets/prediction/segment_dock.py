@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.events import CaseDone, CaseFailed, Event, Job
+from napari_nnunet.events import CaseDone, CaseFailed, Event, Found, Job
 from napari_nnunet.formats.large.corrections import gained_by_hand
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.known_models import remember_model
@@ -295,6 +295,9 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
                 self._counted = order, list(result.counts), gained_by_hand(order.target)
                 found = found_in(result.counts, order.model.dataset, order.voxel_mm)
                 self.result.many.add([Line(order.source.name, "done", result.seconds, found)])
+            elif result.objects is not None:
+                kinds = tuple(Found(name=kind, objects=number) for kind, number in result.objects.items())
+                self.result.many.add([Line(order.source.name, "done", result.seconds, kinds)])
             said = run.done(result)
             self.correct.look()
             return said

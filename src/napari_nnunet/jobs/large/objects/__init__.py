@@ -1,0 +1,1 @@
+"""Numbered objects of images larger than memory."""
