@@ -51,6 +51,7 @@ from napari_nnunet.jobs.prediction.predict import first_stage_of
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed
 from napari_nnunet.processes.cluster.team import Elsewhere, Team, result_of, team
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.objects import forgotten_objects
 from napari_nnunet.schema.requests.large import PredictImageSettings
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
@@ -170,6 +171,8 @@ def _predicted(
         yield from _told_before(image, target)
         if numbers is not None:
             yield from numbers.require_room(budget)
+        elif not settings.classes and (forgotten := forgotten_objects(model.dataset)):
+            yield Note(level="warning", text=forgotten)
         stamp = Stamp(*known[STATE])
         work = _Work(model, image, labels, journal, settings, budget, stamp, workers, asked.memory_gb, view, numbers)
         filling = yield from _filled(work, (yield from _facts(work)))

@@ -110,6 +110,13 @@ def test_classes_are_given_on_request(tmp_path):
     assert found.objects is None and sum(found.counts) == image.size
 
 
+def test_classes_that_are_called_like_cores_and_borders_are_doubted(tmp_path):
+    model, said = make_model(tmp_path, Recipe(labels={"background": 0, "cell core": 1, "cell border": 2})), []
+    how = {"spacing": (1.0, 1.0, 1.0), "on_event": said.append, **FAST}
+    predict_image(model, hollow((24, 40, 50)), tmp_path / "a.zarr", **how)
+    assert any(isinstance(e, Note) and "are called like cores and borders" in e.text for e in said)
+
+
 @pytest.mark.parametrize("ending", [".nii.gz", ".tif"])
 def test_an_ordinary_file_has_the_objects_and_their_kinds_beside_it(tmp_path, ending):
     model, image = object_model(tmp_path, kinds=2), hollow((24, 40, 50))
