@@ -19,13 +19,12 @@ import numpy as np
 import scipy  # its parts are loaded when they are used: a prediction of classes needs none
 from numpy.typing import NDArray
 
+from napari_nnunet.engine.objects.slabs import usual_planes
 from napari_nnunet.engine.objects.split import Cut, cut_seeds
 
 Window = tuple[slice, ...]
 Probabilities = tuple[NDArray[np.float32], NDArray[np.float32]]
-_PIECE = 1 << 22  # voxels decoded at once
 _PARTS = 65535  # of a probability, as whole numbers of which sums are added
-WORK_BYTES = 64  # that are held for a voxel of a slab and the planes around it, at most; 42 to 45 were measured
 
 
 @dataclass(frozen=True)
@@ -106,37 +105,6 @@ def decode(
     return objects
 
 
-def planes_within(shape: Sequence[int], rule: Rule, voxel: Sequence[float], allowed: float) -> int:
-    """Return how many planes of a picture may be decoded at once.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        Of the picture, ([Z,] Y, X).
-    rule, voxel
-        As in `decode`.
-    allowed : float
-        Bytes that they may take; seeds are grown with as many planes around a slab as a seed grows by.
-
-    Returns
-    -------
-    int
-        As `decode_into` takes it; 0 or less where not even one fits.
-    """
-    each = float(WORK_BYTES * math.prod(shape[1:]))
-    fits = int(min(allowed / each, shape[0] + 2 * rule.steps(voxel))) - 2 * rule.steps(voxel)
-    return min(fits, _usual_planes(shape, rule.steps(voxel)))
-
-
-def least_bytes(shape: Sequence[int], rule: Rule, voxel: Sequence[float]) -> float:
-    """Return what decoding a picture plane by plane takes."""
-    return float(WORK_BYTES * math.prod(shape[1:])) * (1 + 2 * rule.steps(voxel))
-
-
-def _usual_planes(shape: Sequence[int], steps: int) -> int:
-    return max(2 * steps, _PIECE // max(1, math.prod(shape[1:])))
-
-
 def decode_into(
     objects: NDArray[np.uint32],
     read: Callable[[Window], Probabilities],
@@ -165,7 +133,7 @@ def decode_into(
     """
     voxel = tuple(voxel or (1.0,) * objects.ndim)
     size, steps = objects.shape[0], rule.steps(voxel)
-    planes = planes or _usual_planes(objects.shape, steps)
+    planes = planes or usual_planes(objects.shape, steps)
     slabs = [(start, min(start + planes, size)) for start in range(0, size, planes)]
     smallest = rule.voxels(rule.smallest_seed, voxel)
     numbers = _seeds(objects, read, slabs, rule.seed, smallest)

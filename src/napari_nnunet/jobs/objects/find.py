@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from napari_nnunet.engine.objects.decode import Probabilities, Rule, Window, decode_into, planes_within
+from napari_nnunet.engine.objects.decode import Probabilities, Rule, Window, decode_into
+from napari_nnunet.engine.objects.slabs import planes_within
 from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import make_folder, write_json
@@ -249,7 +250,7 @@ def find_objects(
         if place:
             found = room.again(out)
         rule = decoding.rules[kind]
-        planes = max(1, planes_within(out.shape, rule, voxel, room.bytes))
+        planes = max(1, planes_within(out.shape, rule.steps(voxel), room.bytes))
         count = decode_into(found, read, rule, voxel, planes)
         first = len(kinds)
         kinds |= dict.fromkeys(range(first + 1, first + count + 1), kind)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.prepare import PrepareRecord
 from napari_nnunet.engine.large.boxes import Shape3, cut_into_boxes
-from napari_nnunet.engine.objects.decode import least_bytes
+from napari_nnunet.engine.objects.slabs import least_bytes
 from napari_nnunet.errors import ResourceError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.large.kept import ProbabilityImage
@@ -116,7 +116,7 @@ class Numbering:
         ResourceError
             If memory or disk are too small for them: before anything is computed.
         """
-        needed = max(least_bytes(self.image.shape, rule, self._voxel) for rule in self.decoding.rules.values())
+        needed = max(least_bytes(self.image.shape, rule.steps(self._voxel)) for rule in self.decoding.rules.values())
         if needed > budget.left_now:
             planes = "planes" if len(self.image.shape) == 3 else "rows"
             size = " x ".join(map(str, self.image.shape[1:]))
