@@ -18,6 +18,7 @@ from napari_nnunet.formats.images.files import read_header, read_labels
 from napari_nnunet.schema.json_text import message
 
 AMOUNT_FILE = "annotated.json"
+_MOST = 1 << 62  # voxels of any dataset
 
 
 @dataclass(frozen=True)
@@ -95,5 +96,5 @@ def noted_amount(folder: Path) -> Amount | None:
     path = folder / AMOUNT_FILE
     content: Mapping[str, object] = message(path) if path.is_file() else {}
     values = {name: content.get(name) for name in asdict(Amount())}
-    numbers = {name: value for name, value in values.items() if type(value) is int and value >= 0}
+    numbers = {name: value for name, value in values.items() if type(value) is int and 0 <= value < _MOST}
     return Amount(**numbers) if len(numbers) == len(values) else None

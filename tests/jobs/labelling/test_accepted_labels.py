@@ -94,6 +94,7 @@ def test_what_was_found_right_is_doubted_again_when_it_is_asked(suspected):
     [
         ({"accept": ("c99",)}, "No case c99 was examined"),
         ({"accept": ("c07:9",)}, r"c07 has \d parts? that may be accepted; c07:9 is none of them"),
+        ({"accept": ("c07:²",)}, "c07:² is none of them"),
         ({"doubt": ("c07",)}, "Nothing of c07 was accepted, so that it cannot be doubted again"),
     ],
 )
@@ -105,13 +106,16 @@ def test_what_cannot_be_accepted_or_doubted_is_refused(suspected, asked, said):
     assert not (workspace.raw / DATASET / "accepted_labels.csv").exists()
 
 
-def test_a_line_that_somebody_spoiled_is_named(suspected):
+@pytest.mark.parametrize(("before", "after"), [(" to ", "-"), (" to ", " to " + 5000 * "9"), (",1,2,", ",²,2,")])
+def test_a_line_that_somebody_spoiled_is_named(suspected, before, after):
     workspace, spoil, _ = suspected
     spoil(7, np.choose(truth(7), [0, 2, 1]).astype(np.uint8))
-    drain(find_label_errors(workspace, request(accept=("c07:1",))))
+    drain(find_label_errors(workspace, request(accept=("c07",))))
     path = workspace.raw / DATASET / "accepted_labels.csv"
-    path.write_text(path.read_text(encoding="utf-8").replace(" to ", "-"), encoding="utf-8")
-    with pytest.raises(DatasetError, match="accepted_labels.csv, line 2 is not as it was written"):
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    path.write_text(text.replace(before, after), encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"accepted_labels.csv, line \d is not as it was written"):
         drain(find_label_errors(workspace, request()))
 
 

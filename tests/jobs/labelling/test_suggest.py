@@ -256,6 +256,8 @@ def test_a_training_notes_how_much_was_annotated(tmp_path):
     assert noted_amount(tmp_path) == found
     (tmp_path / "annotated.json").write_text('{"cases": "many"}')
     assert noted_amount(tmp_path) is None
+    (tmp_path / "annotated.json").write_text('{"cases": 1, "slices": 1%s, "voxels": 1, "every": 1}' % (400 * "0"))
+    assert noted_amount(tmp_path) is None
 
 
 def test_a_model_that_knows_the_classes_of_now_is_asked_before_a_better_one_that_does_not(place, tmp_path):

@@ -19,7 +19,8 @@ from napari_nnunet.formats.tables import read_rows, text_of
 
 ACCEPTED_FILE = "accepted_labels.csv"
 _NEEDED = ("case", "drawn", "seen", "voxels", "z", "y", "x", "labels")
-_SPAN = re.compile(r"(\d+) to (\d+)")
+_NUMBER = re.compile(r"[0-9]{1,15}")  # no digits of other scripts, and none that take a while to be read
+_SPAN = re.compile(rf"({_NUMBER.pattern}) to ({_NUMBER.pattern})")
 _PATIENCE = 10.0  # seconds; writing takes no time
 
 
@@ -83,9 +84,8 @@ def _read(path: Path, number: int, row: dict[str, str]) -> Accepted:
     spans = [_SPAN.fullmatch(row[axis]) for axis in "zyx" if row[axis]]
     values = [row["drawn"], row["seen"]]
     whole = not spans and not any(values)
-    if not (
-        row["voxels"].isdigit() and (whole or (all(spans) and len(spans) > 1 and all(v.isdigit() for v in values)))
-    ):
+    part = len(spans) > 1 and all(spans) and all(_NUMBER.fullmatch(value) for value in values)
+    if not (_NUMBER.fullmatch(row["voxels"]) and (whole or part)):
         raise DatasetError(
             f"{path}, line {number} is not as it was written: drawn, seen and voxels are numbers, z, y and x like "
             "'3 to 7', or drawn, seen, z, y and x are empty for a whole case. Take the line out."

@@ -77,7 +77,7 @@ def accept_cases(
             raise SettingsError(
                 f"No case {text} was examined. Name a case of suspects.csv, or one of its parts as CASE:2."
             )
-        if part and not (part.isdigit() and 1 <= int(part) <= len(case.parts)):
+        if part and part not in map(str, range(1, len(case.parts) + 1)):
             raise SettingsError(
                 f"{name} has {counted(len(case.parts), 'part')} that may be accepted; {text} is none of them."
             )
