@@ -50,6 +50,22 @@ def test_segmenting_gives_numbered_objects_with_their_figures(viewer, dock, fold
     _go_to_the_last(viewer, layer, count, qtbot)
 
 
+def test_cores_and_borders_that_come_as_classes_are_said_before_and_after(viewer, dock, folder, qtbot):
+    path = folder / "dataset.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["napari_nnunet_objects"]
+    path.write_text(json.dumps(content))
+    words = "lacks 'napari_nnunet_objects', which says that they are: classes are returned, and no objects."
+    assert words in about_model(load_model(folder))
+    dock.add_model(folder)
+    add_image(viewer)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive())
+    dock.run()
+    wait_until_idle(qtbot, dock)
+    assert viewer.layers["image – 3d_fullres"].data.max() == 2
+    assert any(words in note for note in dock.panel.notes)
+
+
 def _go_to_the_last(viewer, layer, count, qtbot):
     """Selecting a row of napari's table, which selects the label, shows the object."""
     viewer.dims.set_point(0, 0)

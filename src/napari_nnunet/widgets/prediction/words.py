@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_nnunet.errors import counted, some
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.workspace import stamp
-from napari_nnunet.schema.objects import ObjectScheme
+from napari_nnunet.schema.objects import ObjectScheme, forgotten_objects
 from napari_nnunet.widgets.frame.words import about_time, size_text, times_text
 from napari_nnunet.widgets.prediction.request import SegmentRequest
 
@@ -46,7 +46,8 @@ def about_model(model: TrainedModel) -> str:
     kind = f"{model.configuration.ndim}D, {len(names)} channel{'s' if len(names) > 1 else ''} ({', '.join(names)})"
     picture = model.plans.reader == "NaturalImage2DIO"
     at = "at the pictures' own pixels" if picture else f"at {size_text(model.configuration.spacing)}"
-    return f"Finds {listed}.<br>{kind}, {at}{quality}"
+    forgotten = forgotten_objects(model.dataset)
+    return f"Finds {listed}.<br>{kind}, {at}{quality}" + (f"<br>{forgotten}" if forgotten else "")
 
 
 def marks_of(model: TrainedModel) -> tuple[Any, ...]:
