@@ -137,7 +137,7 @@ class GroupTable(QWidget):
         self.pattern.setAccessibleName("Pattern of the groups")
         self.pattern.setToolTip(_TIP)
         self.find = button("Fill in", "Fill the column by the pattern; what is typed by hand is replaced.")
-        self.aside = button("Put this table aside", "Keep groups.csv under another name, and begin anew.")
+        self.aside = button("Put this table aside", "Keep groups.csv under another name, and start from scratch.")
         self.aside.hide()  # while it can be read
         row = QHBoxLayout()
         row.addWidget(self.pattern, 1)
