@@ -194,7 +194,7 @@ def test_a_model_is_improved_with_a_new_case_and_compared_with_what_it_was(train
     assert all(any(name.startswith("new_") for name in split["train"]) for split in splits)
     qtbot.waitUntil(train.details.compared.isVisible)
     heads, *rows = train.details.compared.texts()
-    assert heads == ["Dice of cases that both validated", "Before", "After"]
+    assert heads == ["Dice on the same cases", "Before", "After"]
     assert [row[0] for row in rows] == ["organ", "lesion"]
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from napari_nnunet.errors import ModelError, NnunetError, SettingsError
 from napari_nnunet.formats.dataset.raw_dataset import read_info
+from napari_nnunet.formats.model.fold import CONTINUED_FILE
 from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
 from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.crossval import dataset_folds, validated_folds
 from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_cases
+from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.names import Fold, typed
 from napari_nnunet.schema.requests.labelling import JudgedBy
 
@@ -96,7 +98,39 @@ def best_judge(workspace: Workspace, dataset: str, wanted: JudgedBy, folds: Sequ
     if not found:
         which = _said(wanted)
         raise ModelError(f"No model of {dataset}{which} was validated on cases that it did not see.", **VALIDATE_FIRST)
-    return max(found, key=lambda judge: judge.rank)
+    return best_of(found)
+
+
+def best_of(found: Sequence[Judge]) -> Judge:
+    """Return the best of some judges, at least one.
+
+    Of a model and the one it was continued to, it is never the one that did worse on the cases of both: what each says
+    of itself was measured on the labels there were when it was trained, a few strokes perhaps.
+    """
+    fitting = [judge for judge in found if judge.fits] or list(found)
+    worse = {folder for judge in fitting for folder in _outdone(judge)}
+    left = [judge for judge in fitting if _home(judge.model.folder) not in worse] or fitting
+    return max(left, key=lambda judge: judge.rank)
+
+
+def _outdone(judge: Judge) -> Iterator[tuple[str, str]]:
+    """Yield which did worse where a model was continued: it, or the one before it."""
+    for fold in judge.folds:
+        path = judge.model.folder / f"fold_{fold}" / CONTINUED_FILE
+        content = message(path) if path.is_file() else {}
+        dice, before = content.get("dice"), content.get("model")
+        pairs = [pair for pair in (dice.values() if isinstance(dice, dict) else ()) if _is_pair(pair)]
+        if pairs and isinstance(before, str):
+            gained = sum(after - then for then, after in pairs) >= 0
+            yield _home(Path(before) if gained else judge.model.folder)
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, int | float) for part in value)
+
+
+def _home(folder: Path) -> tuple[str, str]:
+    return folder.parent.name, folder.name
 
 
 def best_model(workspace: Workspace, dataset: str, wanted: JudgedBy) -> TrainedModel:
@@ -109,7 +143,7 @@ def best_model(workspace: Workspace, dataset: str, wanted: JudgedBy) -> TrainedM
     """
     found = list(judges(workspace, dataset, wanted))
     if found:
-        return max(found, key=lambda judge: judge.rank).model
+        return best_of(found).model
     trained = [model for model in trained_models(workspace, dataset, wanted) if model.checkpoints]
     if not trained:
         raise ModelError(

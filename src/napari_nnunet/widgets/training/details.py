@@ -90,7 +90,8 @@ class TrainingDetails(QGroupBox):
             grid.addWidget(self.buttons[name], i // 2, i % 2)
         self.curves = Curves()
         self.scores = ScoreTable()
-        self.compared = Table("Before and after", ["Dice of cases that both validated", "Before", "After"])
+        self.compared = Table("Before and after", ["Dice on the same cases", "Before", "After"])
+        self.compared.setToolTip("Of the cases that both models validated, with the labels there are now.")
         self.doubt = Sentence()
         self._compares = False
         self.correct = button(
