@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from napari_nnunet.formats.model.fold import CONTINUED_FILE
-from napari_nnunet.jobs.labelling.judge import Judge, best_of
+from napari_nnunet.jobs.labelling.judge import Judge, best_among
 
 
 def judge(folder, *, cases, dice, fits=True):
@@ -39,27 +39,27 @@ def pair(tmp_path):
 
 def test_an_improved_model_is_asked_though_its_own_labels_were_harder(pair):
     old, new = pair
-    assert best_of(pair) is old  # nothing is known of both
+    assert best_among(pair) is old  # nothing is known of both
     continue_from(new.model.folder, old.model.folder, 0.66, 0.68)
-    assert best_of(pair) is new
+    assert best_among(pair) is new
 
 
 def test_a_model_that_became_worse_is_not_asked_whatever_it_says_of_itself(tmp_path):
     old, new = tmp_path / "Dataset001_A" / "old", tmp_path / "Dataset001_A" / "new"
     found = [judge(old, cases=1, dice=0.6), judge(new, cases=1, dice=0.9)]
-    assert best_of(found) is found[1]
+    assert best_among(found) is found[1]
     continue_from(new, old, 0.95, 0.9)
-    assert best_of(found) is found[0]
+    assert best_among(found) is found[0]
 
 
 def test_todays_classes_come_first(tmp_path):
     old, new = tmp_path / "Dataset001_A" / "old", tmp_path / "Dataset001_A" / "new"
     found = [judge(old, cases=3, dice=0.9, fits=False), judge(new, cases=1, dice=0.5)]
     continue_from(new, old, 0.9, 0.5)
-    assert best_of(found) is found[1]
+    assert best_among(found) is found[1]
 
 
 def test_a_model_of_another_dataset_with_the_same_name_is_not_meant(pair, tmp_path):
     old, new = pair
     continue_from(new.model.folder, tmp_path / "Dataset002_B" / old.model.folder.name, 0.1, 0.9)
-    assert best_of(pair) is old
+    assert best_among(pair) is old

@@ -98,10 +98,10 @@ def best_judge(workspace: Workspace, dataset: str, wanted: JudgedBy, folds: Sequ
     if not found:
         which = _said(wanted)
         raise ModelError(f"No model of {dataset}{which} was validated on cases that it did not see.", **VALIDATE_FIRST)
-    return best_of(found)
+    return best_among(found)
 
 
-def best_of(found: Sequence[Judge]) -> Judge:
+def best_among(found: Sequence[Judge]) -> Judge:
     """Return the best of some judges, at least one.
 
     Of a model and the one it was continued to, it is never the one that did worse on the cases of both: what each says
@@ -143,7 +143,7 @@ def best_model(workspace: Workspace, dataset: str, wanted: JudgedBy) -> TrainedM
     """
     found = list(judges(workspace, dataset, wanted))
     if found:
-        return best_of(found).model
+        return best_among(found).model
     trained = [model for model in trained_models(workspace, dataset, wanted) if model.checkpoints]
     if not trained:
         raise ModelError(

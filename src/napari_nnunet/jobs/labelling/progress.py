@@ -13,7 +13,7 @@ from napari_nnunet.events import Job, Progress, drain
 from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.workspace import Workspace, stamp
 from napari_nnunet.jobs.amount import Amount, amount_of
-from napari_nnunet.jobs.labelling.judge import best_model, best_of, judges
+from napari_nnunet.jobs.labelling.judge import best_model, best_among, judges
 from napari_nnunet.schema.requests.labelling import JudgedBy
 
 _ALL = 0.995  # from which share on voxels that are not annotated would be rounded away
@@ -97,7 +97,7 @@ def look_at_standing(workspace: Workspace, dataset: str, known: Counts) -> Job[S
     """
     raw, _ = survey(workspace.raw / dataset) if (workspace.raw / dataset / "dataset.json").is_file() else (None, [])
     there = list(judges(workspace, dataset, JudgedBy()))
-    best = best_of(there) if there else None
+    best = best_among(there) if there else None
     scores = [] if best is None else best.scores
     model = None if best is None else best.model
     if model is None:
