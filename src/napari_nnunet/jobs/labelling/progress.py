@@ -13,7 +13,7 @@ from napari_nnunet.events import Job, Progress, drain
 from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.workspace import Workspace, stamp
 from napari_nnunet.jobs.amount import Amount, amount_of
-from napari_nnunet.jobs.labelling.judge import best_model, best_among, judges
+from napari_nnunet.jobs.labelling.judge import best_among, best_model, judges
 from napari_nnunet.schema.requests.labelling import JudgedBy
 
 _ALL = 0.995  # from which share on voxels that are not annotated would be rounded away
