@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import psutil
 import pytest
 from trainings import MODEL, SHORT, folder_of, of, run, same
@@ -20,7 +22,9 @@ from napari_nnunet.events import (
     EpochDone,
     Note,
     Progress,
+    drain,
 )
+from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.checkpoint import OWN, read_raw
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.results.summary import Summary
@@ -28,6 +32,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.training import begin as _begin
 from napari_nnunet.jobs.training import session as _session
 from napari_nnunet.jobs.training import train as _train
+from napari_nnunet.jobs.training.prepare import prepare_training
 from napari_nnunet.jobs.training.train import train
 from napari_nnunet.processes.launch import request_of
 from napari_nnunet.schema.requests.training import TrainRequest
@@ -95,6 +100,41 @@ def test_what_began_as_scribbles_goes_on_as_scribbles(new_workspace, tmp_path, m
         assert request_of(result.folder, other).settings.scribbles is scribbles
         losses[scribbles] = content["logging"]["train_losses"]
     assert all(a != b for a, b in zip(*losses.values(), strict=True))
+
+
+def test_cases_of_which_more_is_annotated_are_drawn_more_often_and_old_trainings_go_on_as_they_began(
+    new_workspace, tmp_path
+):
+    import torch
+
+    labels = {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}
+    place = new_workspace(Recipe(labels=labels))
+    for path in sorted((place.raw / TRAINED / "labelsTr").iterdir())[1:]:  # one slice of the others
+        whole, geometry = read_labels(path)
+        sparse = np.full_like(whole, 3)
+        sparse[6] = whole[6]
+        write_labels(sparse, geometry, path)
+    request = TrainRequest.like(SHORT, dataset=TRAINED, configuration="3d_fullres", fold="all")
+    drain(prepare_training(place, [request]))
+    said = "they are drawn up to"
+    first, events = run(place, fold="all", settings=SHORT.replace(epochs=1), validation=False)
+    assert any(said in note.text for note in of(Note, events))
+    content = torch.load(first.folder.final, weights_only=False)
+    assert content[OWN]["favours_annotated"] is True
+    places = [Workspace(place.raw, place.preprocessed, tmp_path / how) for how in ("interrupted", "old")]
+    settings = SHORT.replace(epochs=2)
+    for other in places:
+        shutil.copytree(place.results, other.results)
+    _, events = run(places[0], fold="all", settings=settings, resume=True, validation=False)
+    assert any(said in note.text for note in of(Note, events))
+    del content[OWN]["favours_annotated"]
+    torch.save(content, folder_of(places[1], "all").final)
+    _, events = run(places[1], fold="all", settings=settings, resume=True, validation=False)
+    assert not any(said in note.text for note in of(Note, events))
+    again, old = (read_raw(folder_of(other, "all").final) for other in places)
+    assert not old[OWN]["favours_annotated"]
+    assert again["logging"]["train_losses"][0] == old["logging"]["train_losses"][0]
+    assert again["logging"]["train_losses"][1] != old["logging"]["train_losses"][1]
 
 
 @pytest.mark.slow

@@ -221,11 +221,16 @@ def draw_batch(
         except NnunetError:
             raise
         except Exception as error:
-            raise DatasetError(
-                f"The preprocessed case {name} cannot be used ({type(error).__name__}: {error}). Preprocess it again."
-            ) from error
+            raise unusable(name, error) from error
         chosen.append(name)
     return Drawn(samples, tuple(chosen))
+
+
+def unusable(name: str, error: Exception) -> DatasetError:
+    """Return what is said of a preprocessed case that cannot be read or cut."""
+    return DatasetError(
+        f"The preprocessed case {name} cannot be used ({type(error).__name__}: {error}). Preprocess it again."
+    )
 
 
 def finish_batch(drawn: Drawn, rule: BatchRule, device: torch.device | str = "cpu") -> Batch:

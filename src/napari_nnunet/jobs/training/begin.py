@@ -36,7 +36,7 @@ from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, default
 from napari_nnunet.jobs.training.logbook import write_debug
 from napari_nnunet.jobs.training.memory import check_memory, too_large
 from napari_nnunet.jobs.training.order import Order
-from napari_nnunet.jobs.training.prepare import amount_for, changed_plans, say_strokes, wholly_annotated
+from napari_nnunet.jobs.training.prepare import amount_for, changed_plans, favour_annotated, say_strokes, wholly_annotated
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.processes.alone import why_alone
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -165,6 +165,8 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
         yield Note(level="warning", text=f"There is no checkpoint in {session.folder.path}; starting from scratch.")
     else:
         yield from fit_output_layers(session)
+    if resumed is None or (resumed[1].get(OWN) or {}).get("favours_annotated"):
+        session.aside += yield from favour_annotated(source)
     if start.finish_in is not None:
         session.schedule = session.schedule.finishing(session.epoch, start.finish_in)
     if learner.compiled or (choice.kind == "cuda" and _has_many_steps(order)):

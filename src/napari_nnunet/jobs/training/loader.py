@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,7 +26,9 @@ from napari_nnunet.engine.batches.batch import (
     draw_batch,
     finish_batch,
     make_batch,
+    unusable,
 )
+from napari_nnunet.engine.batches.sparse import annotated_share, drawn_as_often
 from napari_nnunet.engine.batches.stream import SideStream
 from napari_nnunet.engine.machine import end_with, keep_memory
 from napari_nnunet.engine.network.backends import torch_threads
@@ -98,6 +100,8 @@ class BatchSource:
         Samples of each batch that this process makes.
     unfinished : bool
         Only read and draw; augmenting is left to the device that learns.
+    favours : bool
+        Whether training cases of which more is annotated are drawn more often; see :meth:`favour_annotated`.
     """
 
     folder: Path
@@ -107,6 +111,7 @@ class BatchSource:
     seed: int
     places: range | None = None
     unfinished: bool = False
+    favours: bool = False
     _open: OrderedDict[str, _OpenCase] = field(default_factory=OrderedDict, repr=False)
     _held: int = field(default=0, repr=False)  # bytes of the open cases
 
@@ -137,6 +142,33 @@ class BatchSource:
         """Whether augmenting can be left to a device; cascades and the strong augmentation need the process."""
         rule = self.rules["train"]
         return rule.augmented and not rule.strong and not rule.previous_labels
+
+    def favour_annotated(self) -> float:
+        """Draw training cases of which more is annotated more often; returns how many times as often at most.
+
+        Patches that lie anywhere, and datasets without an ignore label, are drawn as ever.
+
+        Raises
+        ------
+        DatasetError
+            Naming the case that cannot be used.
+        """
+        rule, names, looked = self.rules["train"], self.names["train"], self.whole()
+        self.favours = rule.scheme.ignore_label is not None and not rule.anywhere
+        if not self.favours:
+            return 1.0
+        shares = []
+        for name in names:
+            try:
+                shares.append(annotated_share(looked.case(name), rule))
+            except NnunetError:
+                raise
+            except Exception as error:
+                raise unusable(name, error) from error
+        drawn = drawn_as_often(names, shares)
+        self.names = {**self.names, "train": drawn}
+        counts = Counter(drawn).values()
+        return max(counts, default=1) / min(counts, default=1)
 
     def whole(self) -> BatchSource:
         """Return what makes the same batches finished, and all samples of them.

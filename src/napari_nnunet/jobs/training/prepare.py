@@ -5,11 +5,12 @@ Where a model goes on, what does not fit it is refused, and images unlike those 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +36,9 @@ from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import PreprocessRequest
 from napari_nnunet.schema.requests.training import TrainRequest
 from napari_nnunet.volume import by_text
+
+if TYPE_CHECKING:  # torch is not loaded to see what a training needs
+    from napari_nnunet.jobs.training.loader import BatchSource
 
 _GLANCED = 3  # cases whose intensities are looked at
 _OPENED = 6  # cases whose labels are looked at
@@ -236,6 +240,23 @@ def changed_plans(content: Mapping[str, Any], order: Order) -> Job[None]:
                 level="warning",
                 text=f"The plans were changed since this was saved: the {what} was {then}, and is {now} from here on.",
             )
+
+
+def favour_annotated(source: BatchSource) -> Job[float]:
+    """Draw cases of which more is annotated more often, and say so; returns the seconds it took.
+
+    Trainings that began otherwise go on as they began.
+
+    Raises
+    ------
+    DatasetError
+        Naming a case that cannot be used.
+    """
+    began = time.monotonic()
+    often = source.favour_annotated()
+    if often > 1:
+        yield Note(text=f"More is annotated of some cases than of others: they are drawn up to {often:.0f} times as often.")
+    return time.monotonic() - began
 
 
 def say_strokes(order: Order) -> Job[None]:

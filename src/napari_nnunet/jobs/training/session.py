@@ -32,6 +32,7 @@ from napari_nnunet.jobs.training.order import Order
 from napari_nnunet.processes.notice import Notice
 from napari_nnunet.schema.trainers import TrainerRecipe
 
+_LENGTHS = ("rate", "iterations", "validation_iterations")  # that a training keeps where nothing else is asked for
 _SAVING_SHARE = 0.05  # of the time may go into writing checkpoints
 _SAVE_EVERY = 60.0  # seconds, within an epoch
 _RETRY_EVERY = 10.0  # seconds between two tries to write the last checkpoint
@@ -348,15 +349,14 @@ class Session:
                 "precision": self.learner.choice.precision,
                 "iteration": self.iteration,
                 "augmented_there": self.source.unfinished,
+                "favours_annotated": self.source.favours,
                 "losses": list(self.losses),
                 "epoch_seconds": self._epoch_seconds,
                 "spent": self.spent,
                 "aside": self.aside,
                 "measured": self.measured,
                 "schedule": self.schedule.stored(),
-                "rate": self.recipe.rate,
-                "iterations": self.recipe.iterations,
-                "validation_iterations": self.recipe.validation_iterations,
+                **{name: getattr(self.recipe, name) for name in _LENGTHS},
                 "class_weights": dict(order.recipe.class_weights),
                 "scribbles": order.recipe.scribbles,
                 "begun_with": self.begun_with,
@@ -377,11 +377,7 @@ class Session:
         self.seed = self.source.seed = int(own.get("seed", self.seed))
         if settings.augment_on == "auto" and self.learner.choice.kind == "cuda":
             self.source.unfinished = bool(own.get("augmented_there", False))
-        lengths = {
-            name: own[name]
-            for name in ("rate", "iterations", "validation_iterations")
-            if name in own and getattr(settings, name, None) is None
-        }
+        lengths = {name: own[name] for name in _LENGTHS if name in own and getattr(settings, name, None) is None}
         self.recipe = self.recipe.replace(**lengths)
         self.schedule = Schedule.restored(self.recipe, own.get("schedule") or {})
         if settings.epochs is not None and settings.epochs != self.schedule.epochs:
