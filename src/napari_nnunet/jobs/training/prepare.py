@@ -255,7 +255,8 @@ def favour_annotated(source: BatchSource) -> Job[float]:
     began = time.monotonic()
     often = source.favour_annotated()
     if often > 1:
-        yield Note(text=f"More is annotated of some cases than of others: they are drawn up to {often:.0f} times as often.")
+        told = f"they are drawn up to {often:.0f} times as often."
+        yield Note(text=f"More is annotated of some cases than of others: {told}")
     return time.monotonic() - began
 
 
