@@ -165,8 +165,7 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
         yield Note(level="warning", text=f"There is no checkpoint in {session.folder.path}; starting from scratch.")
     else:
         yield from fit_output_layers(session)
-    if resumed is None or (resumed[1].get(OWN) or {}).get("favours_annotated"):
-        session.aside += yield from favour_annotated(source)
+    session.aside += yield from favour_annotated(source, None if resumed is None else resumed[1])
     if start.finish_in is not None:
         session.schedule = session.schedule.finishing(session.epoch, start.finish_in)
     if learner.compiled or (choice.kind == "cuda" and _has_many_steps(order)):

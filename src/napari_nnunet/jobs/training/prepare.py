@@ -20,6 +20,7 @@ from napari_nnunet.errors import DatasetError, ModelError, NnunetError, PlanErro
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, open_dataset, reader_of, survey
 from napari_nnunet.formats.images.files import read_header, read_volume
+from napari_nnunet.formats.model.checkpoint import OWN
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.preprocessed.cases import case_names, open_case
 from napari_nnunet.formats.preprocessed.plans import read_plans
@@ -242,16 +243,25 @@ def changed_plans(content: Mapping[str, Any], order: Order) -> Job[None]:
             )
 
 
-def favour_annotated(source: BatchSource) -> Job[float]:
+def favour_annotated(source: BatchSource, resumed: Mapping[str, Any] | None) -> Job[float]:
     """Draw cases of which more is annotated more often, and say so; returns the seconds it took.
 
     Trainings that began otherwise go on as they began.
+
+    Parameters
+    ----------
+    source : BatchSource
+        That makes the batches.
+    resumed : mapping, optional
+        The checkpoint that a training goes on from.
 
     Raises
     ------
     DatasetError
         Naming a case that cannot be used.
     """
+    if resumed is not None and not (resumed.get(OWN) or {}).get("favours_annotated"):
+        return 0.0
     began = time.monotonic()
     often = source.favour_annotated()
     if often > 1:
