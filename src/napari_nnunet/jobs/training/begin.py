@@ -31,12 +31,12 @@ from napari_nnunet.formats.preprocessed.plans import unchanged
 from napari_nnunet.jobs.amount import note_amount
 from napari_nnunet.jobs.arithmetic import fails_in_bfloat16
 from napari_nnunet.jobs.planning.folds import current_splits
+from napari_nnunet.jobs.training import prepare
 from napari_nnunet.jobs.training.improve import fit_output_layers, going_on, initialised
 from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, default_workers
 from napari_nnunet.jobs.training.logbook import write_debug
 from napari_nnunet.jobs.training.memory import check_memory, too_large
 from napari_nnunet.jobs.training.order import Order
-from napari_nnunet.jobs.training.prepare import amount_for, changed_plans, favour_annotated, say_strokes, wholly_annotated
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.processes.alone import why_alone
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -129,7 +129,7 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
     if resumed is not None:
         require_whole(resumed[0])  # it goes on with more than weights
         order = yield from _as_weighted(order, *resumed)
-    order = replace(order, wholly=(yield from wholly_annotated(order)))
+    order = replace(order, wholly=(yield from prepare.wholly_annotated(order)))
     loss = SegmentationLoss(
         regions=order.info.labels.has_regions,
         ignore_label=order.info.labels.ignore_label,
@@ -158,14 +158,14 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
     session.begun_with = fresh.begun_with
     if resumed is not None:
         session.restore(resumed[1], str(resumed[0]))
-        yield from changed_plans(resumed[1], order)
+        yield from prepare.changed_plans(resumed[1], order)
         yield from _other_norms(resumed[1], learner)
         yield Note(text=f"Resuming from {resumed[0].name}: epoch {session.epoch}, step {session.iteration}.")
     elif start.resume:
         yield Note(level="warning", text=f"There is no checkpoint in {session.folder.path}; starting from scratch.")
     else:
         yield from fit_output_layers(session)
-    session.aside += yield from favour_annotated(source, None if resumed is None else resumed[1])
+    session.aside += yield from prepare.favour_annotated(source, None if resumed is None else resumed[1])
     if start.finish_in is not None:
         session.schedule = session.schedule.finishing(session.epoch, start.finish_in)
     if learner.compiled or (choice.kind == "cuda" and _has_many_steps(order)):
@@ -354,8 +354,8 @@ def _as_weighted(order: Order, path: Path, content: Mapping[str, Any]) -> Job[Or
 def _write_side_files(session: Session) -> Job[None]:
     """Write what nnU-Net puts next to its checkpoints, and how much is annotated; say how that is learnt."""
     order = session.order
-    note_amount(make_folder(order.folder.path), amount_for(order))
-    yield from say_strokes(order)
+    note_amount(make_folder(order.folder.path), prepare.amount_for(order))
+    yield from prepare.say_strokes(order)
     remove_leftovers(make_folder(order.model))
     remove_leftovers(session.folder.path)
     write_json(order.model / "plans.json", dict(order.plans.raw))  # those that are trained, whatever the file says now
