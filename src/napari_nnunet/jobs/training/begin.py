@@ -148,8 +148,7 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
     source = make_source(order, group)
     asked = order.settings.workers
     workers = default_workers(choice.kind, choice.threads) if asked is None else asked
-    alone = why_alone() if workers else None
-    if alone is not None:
+    if workers and (alone := why_alone()) is not None:
         yield Note(text=f"Batches are made in this process, between the steps: {alone}.")
         workers = 0
     loader = BatchLoader(source, workers, pinned=choice.kind == "cuda", device=choice.device)
