@@ -156,7 +156,7 @@ def test_labels_that_are_corrected_afterwards_are_noticed_and_only_they_are_meas
     write_nifti(raw / "labelsTr" / "c5.nii.gz", seen)  # what was wrong in half of its voxels is right now
     _, said = notes(predict(model, image(raw), QUALITY))
     assert "The labels of c5 changed since it was measured" in said
-    assert "1 validation case and 3 degraded copies is segmented once" in said
+    assert "1 validation case and 3 degraded copies are segmented once" in said
     after = json.loads((model.folder / "quality.json").read_text(encoding="utf-8"))["plain"]
     (was,), (now,) = (
         [r["dice"]["mean"] for r in entry["model"]["scored"] if r["case"] == "c5" and r["plain"]]

@@ -214,8 +214,8 @@ def _calibrated_again(
 
 
 def _planned(cases: int) -> str:
-    them = "is segmented" if cases == 1 else "of each are segmented"
-    return f"{counted(cases, 'validation case')} and {_COPIES} degraded copies {them} once."
+    each = "" if cases == 1 else " of each"
+    return f"{counted(cases, 'validation case')} and {_COPIES} degraded copies{each} are segmented once."
 
 
 def _measured(
