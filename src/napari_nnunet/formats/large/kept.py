@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -138,10 +137,6 @@ class KeptImage:
     def at(self, time: int) -> OneTime:
         """Return a time point, (C, [Z,] Y, X)."""
         return OneTime(self._there, time)
-
-    def forget(self) -> None:
-        """Delete it."""
-        shutil.rmtree(self._path, ignore_errors=True)
 
 
 class ProbabilityImage(KeptImage):

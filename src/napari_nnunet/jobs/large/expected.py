@@ -100,7 +100,7 @@ def require_file(
         raise SettingsError(f"A time series is written as OME-Zarr, not as {target.name}. Choose a name with {ENDING}.")
     if numbers is not None and (other := roomier(target)) is not None and other.exists():
         raise SettingsError(
-            f"{other} is there already: it would be taken for a part of the result, for {target.name} cannot number "
+            f"{other} already exists: it would be taken for a part of the result, for {target.name} cannot number "
             "many objects. Choose another name, or delete it."
         )
     if 2 * size > budget.bytes:

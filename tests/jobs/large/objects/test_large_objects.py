@@ -204,5 +204,5 @@ def test_memory_that_is_too_small_for_a_few_planes_is_said_before_anything_is_co
 def test_a_file_that_would_be_taken_for_a_part_of_the_result_is_refused(tmp_path):
     model = object_model(tmp_path, patch=(16, 16), spacing=(1.0, 1.0), configuration="2d")
     (tmp_path / "a.tif").touch()
-    with pytest.raises(SettingsError, match=r"a\.tif is there already"):
+    with pytest.raises(SettingsError, match=r"a\.tif already exists"):
         predict_image(model, hollow((60, 60)), tmp_path / "a.png", spacing=(1.0, 1.0), **FAST)
