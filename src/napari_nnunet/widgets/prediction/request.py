@@ -50,6 +50,7 @@ class FarError(NotReadyError):
 
 
 _WORDS: WeakKeyDictionary[Image, tuple[Callable[[], Any], str]] = WeakKeyDictionary()
+_NAMES = {"t": "T", "time": "T", "c": "C", "channel": "C", "channels": "C", "z": "Z"}
 OUTPUTS = ("Labels", "Labels and probabilities", "Probabilities")
 
 
@@ -333,9 +334,18 @@ def default_axes(model: TrainedModel | None, layers: Sequence[Image | None]) -> 
         return []
     count = sum(layer is not None for layer in layers)
     readings = axes_choices(layers[0], channels=len(model.dataset.channel_names), layers=count)
+    if count == 1:
+        readings = [reading for reading in readings if "C" not in _named_otherwise(layers[0], reading)]
     if model.configuration.ndim == 3:
-        readings.sort(key=lambda reading: "Z" not in reading)
+        readings.sort(key=lambda reading: (len(_named_otherwise(layers[0], reading)), "Z" not in reading))
     return readings
+
+
+def _named_otherwise(layer: Image, reading: str) -> str:
+    """Return what the names of axes say, where a reading takes them for something else; one entry is anything."""
+    known = zip(layer.axis_labels, reading, full_resolution(layer).shape, strict=False)
+    said = [(_NAMES.get(str(name).lower(), letter), letter, n) for name, letter, n in known]
+    return "".join(named for named, letter, n in said if named != letter and n > 1)
 
 
 def visible_box(layer: Image, axes: str, dims: Any) -> tuple[tuple[int, int], ...]:
