@@ -30,7 +30,7 @@ from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.results.objects import write_found
 from napari_nnunet.formats.results.probabilities import scratch
 from napari_nnunet.jobs.large.budget import Budget
-from napari_nnunet.jobs.large.objects.search import search_objects
+from napari_nnunet.jobs.large.objects.search import let_go, search_objects
 from napari_nnunet.jobs.objects.find import Decoding, Room, heads_of
 from napari_nnunet.jobs.prediction.objects import decoding_for
 from napari_nnunet.schema.objects import ObjectNumbers, ObjectScheme
@@ -202,6 +202,7 @@ class Numbering:
             for i, box in enumerate(boxes):
                 part = own[tuple(slice(lo, hi) for lo, hi in box)[-own.ndim :]].astype(dtype)
                 labels.write(box, part if part.ndim == 3 else part[None], time)
+                let_go(numbers)
                 yield Progress(done=time * len(boxes) + i + 1, total=len(boxes) * len(numbers))
         labels.complete(origin)
         labels.settle()

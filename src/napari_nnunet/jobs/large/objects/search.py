@@ -43,11 +43,11 @@ class _Watched:
         if self.read - self._let_go > _MANY:
             self._let_go = self.read
             for array in self.written:
-                _let_go(array)
+                let_go(array)
         return found
 
 
-def _let_go(array: NDArray[Any]) -> None:
+def let_go(array: NDArray[Any]) -> None:
     """Take the pages of a file that is mapped from this process; they are in the file, and in the system's cache."""
     pages = getattr(array, "_mmap", None)
     if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -76,10 +76,12 @@ def search_objects(
         work = thread.submit(find_objects, watched, decoding, spacing, out, replace(room, again=again))
         try:
             while wait([work], _LOOK).not_done:
+                for array in watched.written:  # also while nothing is read, as in numbering anew
+                    let_go(array)
                 yield Progress(done=min(watched.read, total), total=total)
         finally:
             watched.cancelled = True
     kinds = work.result()
-    _let_go(out)
+    let_go(out)
     give_memory_back()
     return kinds
