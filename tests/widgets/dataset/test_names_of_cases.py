@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from unittest.mock import Mock
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from casework import MM, layers, listed, press, settled, show
 from qtpy.QtWidgets import QMessageBox
 
-from helpers import make_dataset, smooth_image
+from helpers import dataset_json, make_dataset, smooth_image
 from napari_nnunet.events import drain
 from napari_nnunet.formats.images.files import read_volume
 from napari_nnunet.widgets.training.correcting import Correcting
@@ -110,6 +111,32 @@ def test_a_result_that_was_corrected_is_chosen_as_a_training_case(viewer, cases,
     cases.use([image], result)
     assert "<b>Will add</b> 'fresh'" in settled(cases, qtbot)
     assert (cases.form.image, cases.form.labels) == (image, result)
+
+
+def test_a_result_of_several_channels_is_chosen_with_all_of_them_and_no_others(viewer, cases, home, qtbot):
+    """The second channel stayed whatever it had been: that of another patient, where it has the same size."""
+    raw, names = make_dataset(home, cases=2), ("T1", "T2")
+    for path in (raw / "imagesTr").iterdir():
+        shutil.copy(path, path.with_name(path.name.replace("_0000", "_0001")))
+    dataset_json(raw, channel_names={"0": "T1", "1": "T2"})
+    found = [
+        viewer.add_image(smooth_image(SHAPE, seed=i)[0], name=name, **PLACE)
+        for i, name in enumerate(("A T1", "A T2", "B T1", "B T2"))
+    ]
+    result = viewer.add_labels((found[2].data > found[2].data.mean()).astype(int), name="result", **PLACE)
+    for dataset in (raw.name, None):
+        cases.state.choose(dataset=dataset)
+        cases.state.written.emit()
+        cases.use(found[2:], result, names)
+        assert cases.form.images == tuple(found[2:])
+        assert tuple(edit.value for _, edit in cases.form.rows) == names
+    cases.form.name_edit.value = "Brains"
+    assert "Channels: 'B T1', 'B T2'" in settled(cases, qtbot)
+    cases.state.choose(dataset=raw.name)
+    cases.use(found[:1], result)
+    assert cases.form.images == (found[0], None)
+    assert "but 1 are chosen. Choose a layer for each" in settled(cases, qtbot)
+    listed(cases, qtbot, 2)
 
 
 def test_names_of_classes_stay_with_their_dataset(viewer, cases, opened, qtbot):

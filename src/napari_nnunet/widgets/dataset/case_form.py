@@ -199,16 +199,14 @@ class CaseForm(LayerForm):
 
     def _guess(self, box: ComboBox, index: int) -> None:
         """Offer layers in their order, the selected one first."""
-        images = self._images()
-        active = self.viewer.layers.selection.active
+        images, active = self._images(), self.viewer.layers.selection.active
         if index == 0 and active in images:
             box.value = active
         elif index < len(images):
             box.value = images[index]
 
     def _add_channel(self) -> None:
-        names = [edit.value for _, edit in self.rows]
-        if len(names) < _MOST_CHANNELS:
+        if len(names := [edit.value for _, edit in self.rows]) < _MOST_CHANNELS:
             self._make_rows([*names, f"image_{len(names) + 1}"], editable=True)
         self._changed()
 
@@ -377,11 +375,13 @@ class CaseForm(LayerForm):
             kind=None if self.labels is None or self.info is not None else self.labels.metadata.get(KIND),
         )
 
-    def choose(self, images: Sequence[Image], labels: Labels) -> None:
-        """Choose the layers of a case."""
+    def choose(self, images: Sequence[Image], labels: Labels, names: Sequence[str] = ()) -> None:
+        """Choose the layers of a case, and no others; a new dataset gets as many channels, with their names."""
+        if self.info is None and len(images) == len(names) != len(self.rows):
+            self._make_rows(names, editable=True)
         with self._quietly():
-            for (box, _), layer in zip(self.rows, images, strict=False):
-                box.value = layer
+            for i, (box, _) in enumerate(self.rows):
+                box.value = images[i] if i < len(images) else _NONE
             self.labels_box.value = labels
             self.table.clear_values()
         self._image_chosen()

@@ -246,8 +246,10 @@ class CasesWidget(RequestDock[NewCase, None]):
                 box.value = new
 
     def describe(self, request: NewCase) -> str:
-        """Return what would be saved."""
-        return describe_case(request, self._replaces)
+        """Return what would be saved, of several channels of which layers."""
+        names = [f"'{layer.name}'" for layer in self.form.images if layer is not None]
+        channels = f".<br>Channels: {', '.join(names)}" if len(names) > 1 else ""
+        return f"{describe_case(request, self._replaces)}{channels}"
 
     def begin(self, request: NewCase) -> None:
         """Save the chosen layers as a case; another image's case only after asking."""
@@ -328,9 +330,9 @@ class CasesWidget(RequestDock[NewCase, None]):
     def _not_opened(self, error: BaseException) -> None:
         self.panel.say(failure_text(error))
 
-    def use(self, images: Sequence[Image], labels: Labels) -> None:
-        """Choose layers, such as a result that was corrected, for the next case."""
-        self.form.choose(images, labels)
+    def use(self, images: Sequence[Image], labels: Labels, channels: Sequence[str] = ()) -> None:
+        """Choose layers for the next case, such as a result that was corrected; channels are those of a new dataset."""
+        self.form.choose(images, labels, channels)
 
     def close_down(self) -> None:
         """End the drawing of thumbnails too."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image, Labels
+from napari.layers import Labels
 from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
@@ -63,7 +63,7 @@ class ResultView(QWidget):
         self.collect = button(
             "Add to the training set…", "Choose image and labels, corrected where they are wrong, as a training case."
         )
-        self._collected: tuple[Image, Labels] | None = None
+        self._collected: tuple[SegmentRequest, Labels] | None = None
         self._turns: deque[ResultLayers] = deque()  # of many images, the one that runs and those to come
         self.over = 0  # of these, how many there were
         self._last_refresh = 0.0
@@ -201,7 +201,7 @@ class ResultView(QWidget):
         if result.labels in self.viewer.layers:
             activate(self.viewer, result.labels)
             scheme = result.request.model.dataset.labels
-            self._collected = (result.request.source, result.labels)
+            self._collected = (result.request, result.labels)
             self.collect.setVisible(True)
             if result.objects is not None:
                 result.labels.metadata[KIND] = result.objects.only_kind or next(iter(result.objects.kinds))
@@ -266,8 +266,9 @@ class ResultView(QWidget):
     def _collect(self) -> None:
         """Open the Training cases dock with the image and its result chosen; nothing is saved yet."""
         if self._collected is not None:
-            image, labels = self._collected
-            open_dock(self.viewer, "Training cases").use([image], labels)
+            request, labels = self._collected
+            names = request.model.dataset.channel_names
+            open_dock(self.viewer, "Training cases").use(request.layers, labels, names)
 
     def _show_labels(self, result: ResultLayers, recipe: dict[str, Any]) -> None:
         if not result.shown_in(self.viewer):
