@@ -8,11 +8,13 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from casework import MM, layers, listed, press, settled, show
+from napari.layers import Image
 from qtpy.QtWidgets import QMessageBox
 
 from helpers import dataset_json, make_dataset, smooth_image
 from napari_nnunet.events import drain
 from napari_nnunet.formats.images.files import read_volume
+from napari_nnunet.widgets.files.origins import channels_with
 from napari_nnunet.widgets.training.correcting import Correcting
 from napari_nnunet.widgets.training.layers import score_layers
 
@@ -132,11 +134,27 @@ def test_a_result_of_several_channels_is_chosen_with_all_of_them_and_no_others(v
         assert tuple(edit.value for _, edit in cases.form.rows) == names
     cases.form.name_edit.value = "Brains"
     assert "Channels: 'B T1', 'B T2'" in settled(cases, qtbot)
+    viewer.add_image(found[0].data, name="C_T1", **PLACE)
+    assert "Channels: 'B T1', 'B T2'" in settled(cases, qtbot)
+    viewer.add_image(found[0].data, name="C_T2", **PLACE)  # now all of its channels are open
+    assert "Channels: 'C_T1', 'C_T2'" in settled(cases, qtbot)
     cases.state.choose(dataset=raw.name)
     cases.use(found[:1], result)
     assert cases.form.images == (found[0], None)
     assert "but 1 are chosen. Choose a layer for each" in settled(cases, qtbot)
     listed(cases, qtbot, 2)
+
+
+def test_layers_that_are_channels_of_one_image_are_known_by_their_names():
+    names = ("A_T1", "B_T1", "B T2", "C_0000", "C_0001", "T2")
+    a, b, b2, c, c2, other = layers = [Image(np.zeros((4, 4)), name=name) for name in names]
+    wanted = ["T1", "T2"]
+    assert channels_with(b, layers, wanted) == channels_with(b2, layers, wanted) == (b, b2)
+    assert channels_with(c2, layers, wanted) == (c, c2)
+    assert channels_with(a, layers, wanted) == channels_with(other, layers, wanted) == ()
+    assert channels_with(a, layers, ["T1"]) == (a,) and channels_with(a, [b], ["T1"]) == ()
+    colours = Image(np.zeros((4, 4, 3), np.uint8), rgb=True)
+    assert channels_with(colours, [colours], ["R", "G", "B"]) == (colours,)
 
 
 def test_names_of_classes_stay_with_their_dataset(viewer, cases, opened, qtbot):

@@ -19,6 +19,7 @@ from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.objects import KEY
 from napari_nnunet.widgets.dataset.case_request import SLICE, WHOLE, CaseChoices, belongs, cut_of, plain_name
 from napari_nnunet.widgets.dataset.class_table import ClassTable, asked_class, asked_kind, is_sparse, set_sparse
+from napari_nnunet.widgets.files.origins import channels_with
 from napari_nnunet.widgets.frame.forms import DERIVED, LayerForm, LayersLine, add_row, distinct, let_shrink
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.layers import KIND, full_resolution, voxel_in, voxel_size_mm
@@ -68,7 +69,7 @@ class CaseForm(LayerForm):
         self.more = button("Add channel", "Another image layer of the same grid, such as a second stain or sequence.")
         self.fewer = button("Remove channel")
         self.labels_box = ComboBox(
-            label="Labels", choices=self._label_choices, tooltip="The layer with the painted classes."
+            label="Labels", tooltip="The painted layer.", choices=lambda _: self._offered(self._labels())
         )
         self.extent_box = ComboBox(
             label="Extent",
@@ -123,9 +124,9 @@ class CaseForm(LayerForm):
         for box in (self.labels_box, self.extent_box):
             box.changed.connect(self._labels_chosen)
         self.sparse_box.changed.connect(self._sparse_chosen)
-        for edit in (self.name_edit, self.spacing_edit, self.case_edit):
-            edit.changed.connect(self._changed)
-        self.table.itemChanged.connect(self._changed)
+        edited = (self.name_edit.changed, self.spacing_edit.changed, self.case_edit.changed, self.table.itemChanged)
+        for signal in edited:
+            signal.connect(self._changed)
         self.one_class.clicked.connect(self._ask_class)
         self.as_objects.clicked.connect(self._ask_kind)
         self.viewer.layers.selection.events.active.connect(self._selected)
@@ -180,7 +181,7 @@ class CaseForm(LayerForm):
         self.fewer.setVisible(editable and len(self.rows) > 1)
 
     def _add_row(self, index: int, name: str, label: str) -> tuple[ComboBox, LineEdit]:
-        box = ComboBox(label=label, choices=self._image_choices)
+        box = ComboBox(label=label, choices=lambda _: self._offered(self._images()))
         edit = LineEdit(value=name)
         line = QWidget()
         row = QHBoxLayout(line)
@@ -198,12 +199,17 @@ class CaseForm(LayerForm):
         return box, edit
 
     def _guess(self, box: ComboBox, index: int) -> None:
-        """Offer layers in their order, the selected one first."""
+        """Offer layers in their order, the selected one first; channels of a dataset only where none is left over."""
         images, active = self._images(), self.viewer.layers.selection.active
+        count = len(images) if self.info is None or not index else len(self.info.channel_names)
         if index == 0 and active in images:
             box.value = active
-        elif index < len(images):
+        elif index < len(images) <= count:
             box.value = images[index]
+
+    def _fill_rows(self, images: Sequence[Image]) -> None:
+        for i, (box, _) in enumerate(self.rows):
+            box.value = images[i] if i < len(images) else _NONE
 
     def _add_channel(self) -> None:
         if len(names := [edit.value for _, edit in self.rows]) < _MOST_CHANNELS:
@@ -214,14 +220,11 @@ class CaseForm(LayerForm):
         self._make_rows([edit.value for _, edit in self.rows][:-1], editable=True)
         self._changed()
 
-    def _image_choices(self, _: Any = None) -> list[tuple[str, Any]]:
-        return [(_NONE, _NONE), *distinct([(layer.name, layer) for layer in self._images()])]
+    def _offered(self, layers: Sequence[Any]) -> list[tuple[str, Any]]:
+        return [(_NONE, _NONE), *distinct([(layer.name, layer) for layer in layers])]
 
     def _labels(self) -> list[Labels]:
         return [layer for layer in self.viewer.layers if isinstance(layer, Labels) and DERIVED not in layer.metadata]
-
-    def _label_choices(self, _: Any = None) -> list[tuple[str, Any]]:
-        return [(_NONE, _NONE), *distinct([(layer.name, layer) for layer in self._labels()])]
 
     def _layers_changed(self, event: Any = None) -> None:
         """Offer the layers there are now; what was just opened is what the next case is made of."""
@@ -232,16 +235,15 @@ class CaseForm(LayerForm):
                 if box.value == _NONE:
                     self._guess(box, i)
             self.labels_box.reset_choices()
-            if new in self._images() and len(self.rows) == 1:
-                self.rows[0][0].value = new
+            if whole := channels_with(new, self._images(), [edit.value for _, edit in self.rows]):
+                self._fill_rows(whole)
         if new is not None:
             self._watch(new)
         self._fit_labels(new if new in self._labels() else None)
 
     def _selected(self, event: Any = None) -> None:
         """Follow the selected Labels layer, for that is the one that is painted on."""
-        active = self.viewer.layers.selection.active
-        if active in self._labels() and active is not self.labels:
+        if (active := self.viewer.layers.selection.active) in self._labels() and active is not self.labels:
             self._fit_labels(active)
 
     def _fit_labels(self, wanted: Labels | None = None) -> None:
@@ -271,9 +273,8 @@ class CaseForm(LayerForm):
 
     def _moved(self, _: Any = None) -> None:
         """Another slice or time point has other values."""
-        labels = self.labels
-        place = () if labels is None else voxel_in(labels, self.viewer.dims)
-        if labels is not None and self._cut != cut_of(labels, self.extent_box.value, place):
+        labels, dims = self.labels, self.viewer.dims
+        if labels is not None and self._cut != cut_of(labels, self.extent_box.value, voxel_in(labels, dims)):
             self._labels_chosen()
 
     @property
@@ -380,8 +381,7 @@ class CaseForm(LayerForm):
         if self.info is None and len(images) == len(names) != len(self.rows):
             self._make_rows(names, editable=True)
         with self._quietly():
-            for i, (box, _) in enumerate(self.rows):
-                box.value = images[i] if i < len(images) else _NONE
+            self._fill_rows(images)
             self.labels_box.value = labels
             self.table.clear_values()
         self._image_chosen()

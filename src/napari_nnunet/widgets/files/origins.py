@@ -1,13 +1,13 @@
-"""Which training case open layers are, and whether it is another by now."""
+"""Which training case open layers are, whether it is another by now, and which layers are its channels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari.layers import Labels
+from napari.layers import Image, Labels
 
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
 from napari_nnunet.schema.json_text import message
@@ -77,3 +77,27 @@ def follow_edit(layers: Iterable[Any], edited: Edited) -> None:
             own = {value: swapped.get(value, value) for value in edited.values}
             known = layer.metadata.get(VALUES, own)
             layer.metadata[VALUES] = {painted: edited.values.get(value, value) for painted, value in known.items()}
+
+
+def channels_with(new: Any, images: Sequence[Image], names: Sequence[str]) -> tuple[Image, ...]:
+    """Return the layers that are the channels of one image with a layer, if all are among the images; else none.
+
+    They are called the same but for the channel's name or number at the end: "B_T1" and "B_T2", "B_0000" and "B_0001".
+    """
+    if new not in images:
+        return ()
+    if len(names) == 1 or (new.rgb and len(names) == len("RGB")):
+        return (new,)
+    endings = [{name.casefold(), str(i), f"{i:04d}"} for i, name in enumerate(names)]
+    found: dict[int, Image] = {}
+    for layer in images:
+        before, last = _parted(layer)
+        channel = next((i for i, words in enumerate(endings) if last in words), None)
+        if channel is not None and before == _parted(new)[0]:
+            found[channel] = layer
+    return tuple(found[i] for i in range(len(names))) if len(found) == len(names) and new in found.values() else ()
+
+
+def _parted(layer: Any) -> tuple[str, str]:
+    before, _, last = layer.name.replace("_", " ").rpartition(" ")
+    return before, last.casefold()
