@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from docks import PATIENCE, Halting, open_dock
+from docks import PATIENCE, Halting
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 
@@ -392,24 +392,3 @@ def test_a_hippocampus_is_segmented_as_on_the_command_line(viewer, dock, real_da
     result = _result(viewer, f"{case}_0000 – 3d_fullres").data
     assert (result == expected).mean() > 0.9999
     assert (result == recorded).mean() > 0.999
-
-
-def test_a_result_of_several_channels_becomes_a_case_of_all_of_them(viewer, dock, new_model, home, qtbot):
-    """Only the first was chosen: the second could be that of another patient, of the same size."""
-    for patient in "AB":
-        for i, sequence in enumerate(("T1", "T2")):
-            image = smooth_image((8, 18, 16), seed=i + 10 * ord(patient))[0]
-            viewer.add_image(image, units=MM, name=f"{patient} {sequence}")
-    cases = open_dock(viewer, "Training cases")
-    dock.add_model(new_model(channels=("T1", "T2")).folder)
-    for box, name in zip(dock.form.image.channel_boxes, ("B T1", "B T2"), strict=True):
-        box.value = viewer.layers[name]
-    _ready(dock, qtbot)
-    _run(dock, qtbot)
-    qtbot.mouseClick(dock.result.collect, Qt.MouseButton.LeftButton)
-    assert [layer.name for layer in cases.form.images] == ["B T1", "B T2"]
-    cases.form.name_edit.value = "Brains"
-    qtbot.waitUntil(lambda: "Channels: 'B T1', 'B T2'" in cases.summary.text())
-    assert [edit.value for _, edit in cases.form.rows] == ["T1", "T2"]
-    cases.use([viewer.layers["A T1"]], cases.form.labels)
-    assert cases.form.images == (viewer.layers["A T1"], None)
