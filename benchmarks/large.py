@@ -79,7 +79,7 @@ def with_workers(model: Path, folder: Path, gigabytes: float) -> None:
     for workers in (1, 2):
         events, result = folder / f"{workers}.jsonl", folder / f"{workers}.zarr"
         more = ("--cluster", f"local:{workers}", "--threads", "1", "--memory", "1", "--events", str(events))
-        found = measure(command(model, image, result, *more), folder / "log.txt")
+        found = measure(command(model, image, result, *more), folder / "log.txt", tree=False)
         known = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()]
         began = next(event["time"] for event in known if event["kind"] == "stage" and event["name"] == "Segmenting")
         times = [event["time"] for event in known if event["kind"] == "painted"]
