@@ -175,6 +175,7 @@ RENAMED_TO_FREE_PLACES = {
     "formats/atomic.py",  # the older folder is put aside first
     "formats/large/label_image.py",  # a folder of zarr, not a file
     "formats/trash.py",  # likewise
+    "formats/dataset/groups.py",  # a name that is not used yet
     "formats/dataset/new_dataset.py",  # a folder that was looked for before
 }
 

@@ -23,6 +23,16 @@ def file(tmp_path):
     return ome_zarr(tmp_path / "image.zarr", [smooth_image(SHAPE)[0]], unit="millimeter")
 
 
+class Elsewhere:
+    """An array that can be read whatever becomes of its file."""
+
+    def __init__(self, array):
+        self._array, self.shape, self.dtype, self.ndim = array, array.shape, array.dtype, array.ndim
+
+    def __getitem__(self, key):
+        return self._array[key]
+
+
 def opened(array):
     return image_of(array, spacing=(1.0, 1.0, 1.0), axes="ZYX")
 
@@ -45,6 +55,23 @@ def test_a_file_that_is_rewritten_while_its_layer_is_read_ends_the_job(tmp_path,
     with pytest.raises(ImageError, match="was changed while it was read, so that its parts do not belong together"):
         drain(predict_layer(model, image, [file], target, ASKED), rewriting(file, seen))
     assert seen and not target.exists()
+
+
+def test_files_that_are_out_of_reach_for_a_moment_end_nothing_for_good(tmp_path, model, file):
+    """As on a network disk; that was taken for a change, after which a result could not be continued any more."""
+    array = zarr.open(str(file / "0"), mode="r")[:]
+    image, away = opened(Elsewhere(array)), file.with_name("away.zarr")
+    target = tmp_path / "result.zarr"
+
+    def leave(event):
+        if isinstance(event, Painted) and file.exists():
+            file.rename(away)
+
+    with pytest.raises(ImageError, match="cannot be reached any more"):
+        drain(predict_layer(model, image, [file], target, ASKED), leave)
+    away.rename(file)
+    found = drain(predict_layer(model, image, [file], target, ASKED.replace(carry_on=True)))
+    assert found.path.exists()
 
 
 def test_what_is_in_memory_does_not_depend_on_its_file_any_more(tmp_path, model, file):

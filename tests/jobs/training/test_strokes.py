@@ -63,7 +63,7 @@ def everything() -> np.ndarray:
         (brush, False, "Only 1.5% of the voxels of a case are annotated"),
         (brush, True, None),
         (everything, False, None),
-        (everything, True, "Trained as scribbles, but 99% of the voxels of a case are annotated"),
+        (everything, True, "Trained as scribbles, but whole slices or boxes are annotated in every case"),
     ],
 )
 def test_few_annotated_voxels_are_said(tmp_path, made, scribbles, said):
@@ -103,3 +103,12 @@ def test_slices_among_strokes_are_told_case_by_case(tmp_path):
     (text,) = said_of(order)
     assert text.startswith("Whole slices or boxes are annotated in 3 of 4 cases (b, c, d)")
     assert "In the others, which are strokes, it counts as background." in text
+
+
+def test_slices_that_are_much_of_every_case_are_not_said_to_count_as_background(tmp_path):
+    half = slices()
+    half[:, ::2], half[:, ::2, 10:20, 10:20] = 0, 1
+    order = order_of(tmp_path, {"a": half, "b": half.copy()}, scribbles=True)
+    assert order.wholly == {"a", "b"}
+    (text,) = said_of(order)
+    assert text.startswith("Trained as scribbles, but whole slices or boxes are annotated in every case")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,24 +106,31 @@ def best_among(found: Sequence[Judge]) -> Judge:
     """Return the best of some judges, at least one.
 
     Of a model and the one it was continued to, it is never the one that did worse on the cases of both: what each says
-    of itself was measured on the labels there were when it was trained, a few strokes perhaps.
+    of itself was measured on the labels there were when it was trained, a few strokes perhaps. But a model of which
+    only some folds were continued knows cases that its continuation does not, and stays.
     """
     fitting = [judge for judge in found if judge.fits] or list(found)
-    worse = {folder for judge in fitting for folder in _outdone(judge)}
+    folds = {_home(judge.model.folder): set(judge.folds) for judge in fitting}
+    worse = {folder for judge in fitting for folder in _outdone(judge, folds)}
     left = [judge for judge in fitting if _home(judge.model.folder) not in worse] or fitting
     return max(left, key=lambda judge: judge.rank)
 
 
-def _outdone(judge: Judge) -> Iterator[tuple[str, str]]:
-    """Yield which did worse where a model was continued: it, or the one before it."""
+def _outdone(judge: Judge, folds: Mapping[tuple[str, str], set[Fold]]) -> Iterator[tuple[str, str]]:
+    """Yield which did worse where a model was continued, on the cases of all folds: it, or the one before it."""
+    gains = defaultdict[str, float](float)
     for fold in judge.folds:
         path = judge.model.folder / f"fold_{fold}" / CONTINUED_FILE
         content = message(path) if path.is_file() else {}
         dice, before = content.get("dice"), content.get("model")
         pairs = [pair for pair in (dice.values() if isinstance(dice, dict) else ()) if _is_pair(pair)]
         if pairs and isinstance(before, str):
-            gained = sum(after - then for then, after in pairs) >= 0
-            yield _home(Path(before) if gained else judge.model.folder)
+            gains[before] += sum(after - then for then, after in pairs)
+    for before, gain in gains.items():
+        if gain < 0:
+            yield _home(judge.model.folder)
+        elif folds.get(_home(Path(before)), set()) <= set(judge.folds):
+            yield _home(Path(before))
 
 
 def _is_pair(value: object) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_nnunet.engine.large.boxes import cut_into_boxes
-from napari_nnunet.errors import NnunetError, SettingsError, some
+from napari_nnunet.errors import ImageError, NnunetError, SettingsError, some
 from napari_nnunet.events import Job, Note, Painted, Progress, Pump, Stage
 from napari_nnunet.formats.large.journal import BlockJournal
 from napari_nnunet.formats.large.label_image import Destination
@@ -109,8 +109,11 @@ def _unchanged_in(
     def look() -> None:
         try:
             same = there.stamp() == before
-        except OSError:  # gone
-            same = False
+        except OSError as error:  # a disk elsewhere is away for a moment, perhaps
+            raise ImageError(
+                f"The files of {there.name} cannot be reached any more ({error.strerror or error}). What was computed "
+                "is kept. Make them reachable, then continue."
+            ) from error
         if not same:
             raise BlockJournal(Destination(target).unfinished).changed(there.name)
 

@@ -265,7 +265,7 @@ def favour_annotated(source: BatchSource, resumed: Mapping[str, Any] | None) -> 
     began = time.monotonic()
     often = source.favour_annotated()
     if often > 1:
-        told = f"they are drawn up to {often:.0f} times as often."
+        told = f"they are drawn up to {often:.2g} times as often."
         yield Note(text=f"More is annotated of some cases than of others: {told}")
     return time.monotonic() - began
 
@@ -307,13 +307,7 @@ def _said_of_scribbles(order: Order, few: bool, shares: Sequence[float]) -> Iter
     """Say in which cases of a training on strokes whole slices or boxes are annotated, and where labels are none."""
     cases = order.split.train
     whole = [name for name in cases if name in order.wholly]
-    if not few:
-        text = (
-            f"Trained as scribbles, but {np.median(shares):.0%} of the voxels of a case are annotated: what nobody "
-            "annotated counts as background, so that structures come out too small or are missed where they were not "
-            "labelled. Unless all labels are strokes, "
-        )
-    elif len(whole) == len(cases):
+    if len(whole) == len(cases):
         text = (
             "Trained as scribbles, but whole slices or boxes are annotated in every case: what nobody annotated "
             "teaches nothing, as in any other training. To have it said so in the model, "
@@ -325,7 +319,13 @@ def _said_of_scribbles(order: Order, few: bool, shares: Sequence[float]) -> Iter
                 f"({some(whole, 3)}): what nobody annotated teaches nothing there. In the others, which are strokes, "
                 "it counts as background."
             )
-        return
+        if few:
+            return
+        text = (
+            f"Trained as scribbles, but {np.median(shares):.0%} of the voxels of a case are annotated: what nobody "
+            "annotated counts as background, so that structures come out too small or are missed where they were not "
+            "labelled. Unless all labels are strokes, "
+        )
     yield Note(level="warning", text=f"{text}train without --scribbles.", in_window=f"{text}train without 'Scribbles'.")
 
 

@@ -75,7 +75,7 @@ def follow_edit(layers: Iterable[Any], edited: Edited) -> None:
         if any(old != new for old, new in edited.values.items()):
             swapped = {0: edited.ignore, edited.ignore: 0} if layer.metadata.get(SPARSE) else {}
             own = {value: swapped.get(value, value) for value in edited.values}
-            known = layer.metadata.get(VALUES, own)
+            known = {**own, **layer.metadata.get(VALUES, {})}  # what was saved before had some of the classes only
             layer.metadata[VALUES] = {painted: edited.values.get(value, value) for painted, value in known.items()}
 
 
