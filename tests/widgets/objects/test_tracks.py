@@ -42,3 +42,25 @@ def test_objects_get_their_numbers_a_tracks_layer_and_curves(viewer, qtbot):
     assert tools.plot.isVisible()
     tools.show_series(None)
     assert not tools.isVisible()
+
+
+def test_kinds_that_change_are_still_known_when_objects_are_followed_once_more(viewer, qtbot):
+    """The table has one kind of each object, the last; it was taken for that of every time."""
+    tools = FollowTools(viewer)
+    viewer.window.add_dock_widget(tools, name="Over time")
+    data = np.zeros((3, 40, 60), np.uint16)
+    data[:, 10:20, 10:20] = 1
+    layer = viewer.add_labels(data, name="cells", scale=(1, 0.5, 0.5))
+    kinds = ({1: "nucleus"}, {1: "nucleus"}, {1: "debris"})
+    images = tuple(np.zeros((1, 40, 60), np.float32) for _ in range(3))
+    tools.show_series(Series(layer, "TYX", (0, 1, 2), images, kinds, (0.5, 0.5), ("DAPI",)))
+    tools.rows.widgets["change_kind"].value = True
+    qtbot.mouseClick(tools.follow, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: tools.copy.isEnabled())
+    assert len(np.unique(layer.data)) == 2  # one object at all times
+    assert [row["kind"] for row in tools._rows] == ["nucleus", "nucleus", "debris"]
+    tools.rows.widgets["change_kind"].value = False
+    qtbot.mouseClick(tools.follow, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: tools.follow.isEnabled())
+    assert [row["kind"] for row in tools._rows] == ["nucleus", "nucleus", "debris"]
+    assert layer.data[0, 15, 15] == layer.data[1, 15, 15] != layer.data[2, 15, 15]

@@ -133,7 +133,7 @@ class FollowTools(QGroupBox):
             return
         self._before = [view.copy() for view in _views(series)]
         usual = next((kind for own in series.kinds for kind in own.values()), "")
-        told = self._kinds_of_the_table(series.layer)
+        told = self._kinds_of_the_table(series)
         frames = [
             (view, image, {int(n): told.get(int(n)) or kinds.get(int(n), usual) for n in np.unique(view) if n})
             for view, image, kinds in zip(self._before, series.images, series.kinds, strict=True)
@@ -145,9 +145,19 @@ class FollowTools(QGroupBox):
         self._following.start(job, returned=self._followed, errored=self._failed)
 
     @staticmethod
-    def _kinds_of_the_table(layer: Labels) -> dict[int, str]:
-        """Return what the layer's table says of its objects, if it was written when these were followed."""
-        return kinds_of_features(layer.features) if FOLLOWED in layer.metadata else {}
+    def _kinds_of_the_table(series: Series) -> dict[int, str]:
+        """Return what the layer's table says of its objects, if it was written when these were followed.
+
+        It has one kind of each object, so it says nothing of those that are of several in the course of time.
+        """
+        if FOLLOWED not in series.layer.metadata:
+            return {}
+        over_time: dict[int, set[str]] = {}
+        for own in series.kinds:
+            for number, kind in own.items():
+                over_time.setdefault(number, set()).add(kind)
+        told = kinds_of_features(series.layer.features)
+        return {number: kind for number, kind in told.items() if len(over_time.get(number, ())) < 2}
 
     def _failed(self, error: BaseException) -> None:
         self.follow.setEnabled(True)
