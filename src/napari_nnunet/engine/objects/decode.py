@@ -239,9 +239,14 @@ def _grown(
     probable = np.pad(core, 1).reshape(-1)
     flat = found.reshape(-1)
     strides = [math.prod(found.shape[axis + 1 :]) for axis in range(found.ndim)]
-    todo = np.flatnonzero(np.pad(inside, 1).reshape(-1) & (flat == 0))
-    begun, more = steps
-    for step in range(begun + 1, begun + more + 1):
+    free = np.pad(inside, 1).reshape(-1) & (flat == 0)
+    todo = np.flatnonzero(free)
+    meets = np.zeros(len(todo), dtype=bool)
+    for stride in strides:
+        meets |= (flat[todo - stride] != 0) | (flat[todo + stride] != 0)
+    todo = todo[meets]  # only what touches an object can become a part of it
+    free[todo] = False
+    for step in range(steps[0] + 1, sum(steps) + 1):
         best = np.full(len(todo), -1, dtype=np.float32)
         taker = np.zeros(len(todo), dtype=np.uint32)
         for stride, every in zip(strides, pace, strict=True):
@@ -254,10 +259,12 @@ def _grown(
                 np.copyto(best, height, where=better)
                 np.copyto(taker, number, where=better)
         taken = taker != 0
-        flat[todo[taken]] = taker[taken]
-        todo = todo[~taken]
-        if not len(todo):
-            break
+        now = todo[taken]
+        flat[now] = taker[taken]
+        beside = np.concatenate([now + way for stride in strides for way in (-stride, stride)])
+        beside = np.unique(beside[free[beside]])
+        free[beside] = False
+        todo = np.concatenate((todo[~taken], beside))
     return found[(slice(1, -1),) * found.ndim]
 
 
@@ -338,11 +345,10 @@ def _fill(
                 _write(objects, *waiting.pop(0))
             here = objects[low:high]
             seeds = numbers[here]
-            grown = _grown(seeds, core((slice(low, high),)), here != seeds, (begun, steps), pace)[
-                start - low : stop - low
-            ]
-            new = (seeds[start - low : stop - low] == 0) & (grown != 0)
-            waiting.append((start, stop, new, grown[new]))
+            grown = _grown(seeds, core((slice(low, high),)), here != seeds, (begun, steps), pace)
+            own = slice(start - low, stop - low)
+            new = (seeds[own] == 0) & (grown[own] != 0)
+            waiting.append((start, stop, new, grown[own][new]))
         for found in waiting:
             _write(objects, *found)
         begun += steps
