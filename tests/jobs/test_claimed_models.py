@@ -78,7 +78,7 @@ def test_what_another_job_learnt_of_the_quality_meanwhile_stays(tmp_path, monkey
 
     def learnt(*_):
         path.write_text(json.dumps({"mirrored": {"by": "another"}}))
-        return quality.QualityModel(scored=(), looks=()), {}
+        return quality.QualityModel(scored=(), looks=()), {"weights": {}, "labels": {}}
         yield
 
     monkeypatch.setattr(quality, "_calibrated", learnt)

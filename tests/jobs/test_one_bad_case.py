@@ -74,7 +74,7 @@ def test_a_series_that_cannot_be_followed_does_not_end_the_others(tmp_path, caps
     (tmp_path / "in" / "bad_t1.tif").write_bytes(b"no image")
     assert main(["track", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--distance", "8"]) == 1
     said = capsys.readouterr()
-    assert "good: 2 time points, 1 tracks" in said.out
+    assert "good: 2 time points, 1 track, 0 divisions" in said.out
     assert "bad FAILED" in said.err
     assert {row["series"] for row in rows(tmp_path / "out" / "tracks.csv")} == {"good"}
 
