@@ -393,7 +393,7 @@ def test_what_an_import_says_only_at_its_end_is_read_before_anything_is_planned(
         dialog = cases.import_dialog()
         dialog.onward = True
         dialog.notes.setText("This is known.")
-        cases._imported(raw, notes, dialog)
+        dialog.imported.emit(raw, notes)
         assert bool(pressed) is went_on
         assert all(note in cases.panel.status.text() for note in notes)
         dialog.reject()

@@ -267,7 +267,7 @@ def favour_annotated(source: BatchSource, resumed: Mapping[str, Any] | None) -> 
     if often > 1:
         told = f"they are drawn up to {often:.2g} times as often."
         yield Note(text=f"More is annotated of some cases than of others: {told}")
-    return time.monotonic() - began
+    return time.monotonic() - began if source.favours else 0.0
 
 
 def say_strokes(order: Order) -> Job[None]:
